@@ -1,0 +1,292 @@
+"""The database: its file, its engines, its schema, and the one place where driver errors become podledger's.
+
+One connection writes and checkpoints per process, on a thread of its own; readers open the file read-only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+
+SCHEMA_HEAD: Final = "0001"
+"""The newest migration; a ledger of this revision opens with one SELECT."""
+
+APPLICATION_ID: Final = 0x706F646C
+"""What marks a SQLite file as podledger's: "podl" in its header."""
+
+BUSY_TIMEOUT_S: Final = 5.0
+READERS: Final = 4
+_MIGRATING = threading.Lock()
+
+T = TypeVar("T")
+
+
+def locate(target: str | os.PathLike[str]) -> Path:
+    """The file that a path or a SQLAlchemy URL names.
+
+    Raises:
+        UsageError: it names no SQLite file.
+    """
+    text = os.fspath(target)
+    if "://" not in text:
+        return Path(text)
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise UsageError(f"{text!r} is no database URL", hint="give a path, or sqlite:///PATH") from error
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        hint = "this release keeps its ledgers in SQLite files: give a path, or sqlite:///PATH"
+        raise UsageError(f"{url.render_as_string()} names no SQLite file", hint=hint)
+    return Path(url.database)
+
+
+class Database:
+    """An open database: one writer, a few readers.
+
+    Open it with `open`, and `close` it. `write` and `read` take a function of a synchronous SQLAlchemy connection.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        self.path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
+        self._writer = _engine(path, busy_timeout_s, writing=True)
+        self._connection: Connection | None = None
+        self._readers = _reader_engine(path, busy_timeout_s)
+
+    @classmethod
+    async def open(
+        cls, target: str | os.PathLike[str], *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> Database:
+        """Open the database that `target` names; with `create`, make it if need be and bring it up to date.
+
+        Raises:
+            LedgerNotFoundError: there is none, and none is to be made.
+            SchemaError: it is of another version.
+            StorageError: it cannot be opened.
+        """
+        path = locate(target)
+        await asyncio.to_thread(prepare, path, create=create, busy_timeout_s=busy_timeout_s)
+        return cls(path, busy_timeout_s=busy_timeout_s)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction that holds the write lock from its first moment; return after the commit."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on one snapshot of the database, read-only."""
+        with translated(self.path):
+            async with self._readers.connect() as connection:
+                return await connection.run_sync(work)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._readers.dispose()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown()
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        with translated(self.path):
+            try:
+                if self._connection is None:
+                    self._connection = self._writer.connect()
+                with self._connection.begin():
+                    return work(self._connection)
+            except DBAPIError:
+                self._disconnect()
+                raise
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    """See that a database of the current schema is at `path`, or with `create` make it so.
+
+    Raises:
+        LedgerNotFoundError: there is none, and none is to be made.
+        SchemaError: it is of another version.
+        StorageError: it cannot be opened.
+    """
+    if create:
+        _create_file(path)
+    elif not path.is_file():
+        raise LedgerNotFoundError(f"there is no database at {path}", hint="make one with `podledger init NAME`")
+    revision = schema_revision(path)
+    if revision == SCHEMA_HEAD:
+        return
+    if revision is not None and revision > SCHEMA_HEAD:
+        reason = f"{path} has schema {revision}, newer than this podledger's {SCHEMA_HEAD}"
+        raise SchemaError(reason, hint="update podledger")
+    if not create:
+        reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
+        raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")
+    _upgrade(path, busy_timeout_s)
+
+
+def schema_revision(path: Path) -> str | None:
+    """The migration that the database at `path` is at, None if it has none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with translated(path), _engine(path, BUSY_TIMEOUT_S, writing=False).connect() as connection:
+        tables = {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master")}
+        if "alembic_version" not in tables:
+            if tables:
+                raise DamagedError(f"{path} is no podledger database", hint="give another --db")
+            return None
+        return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+
+
+def migrations_folder() -> Path:
+    """Where the migrations are: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def upgrade_to(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations up to `revision` inside the connection's transaction."""
+    from alembic import command
+
+    command.upgrade(_alembic_config(connection), revision)
+
+
+def downgrade_to(connection: Connection, revision: str) -> None:
+    """Run the migrations down to `revision` inside the connection's transaction."""
+    from alembic import command
+
+    command.downgrade(_alembic_config(connection), revision)
+
+
+def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows whose values stand in the order of the table's columns."""
+    if rows:
+        connection.exec_driver_sql(_insert_text(table), list(rows))
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into podledger's, the cause kept."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _storage_error(path, error.orig) from error
+    except sqlite3.Error as error:
+        raise _storage_error(path, error) from error
+
+
+_MEANINGS: Final = {
+    "SQLITE_BUSY": ("another process holds the lock", "try again, or find the process that holds it"),
+    "SQLITE_LOCKED": ("another process holds the lock", "try again, or find the process that holds it"),
+    "SQLITE_FULL": ("the disk is full", "make room; nothing that was acknowledged is lost"),
+    "SQLITE_READONLY": ("it is read-only", "check the permissions of the file and its folder"),
+    "SQLITE_CANTOPEN": ("it cannot be opened", "check that its folder exists and may be read and written"),
+    "SQLITE_PERM": ("it may not be opened", "check the permissions of the file and its folder"),
+    "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
+}
+_DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
+
+
+def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
+    name = str(getattr(cause, "sqlite_errorname", ""))
+    family = "_".join(name.split("_")[:2])
+    if family in _DAMAGED:
+        hint = "run `podledger verify`, and restore a backup"
+        return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=hint)
+    reason, hint = _MEANINGS.get(family, (str(cause), "run `podledger verify`"))
+    return StorageError(f"{path}: {reason} ({name or type(cause).__name__})", hint=hint)
+
+
+_INSERTS: dict[str, str] = {}
+
+
+def _insert_text(table: Table) -> str:
+    if table.name not in _INSERTS:
+        marks = ", ".join("?" for _ in table.columns)
+        names = ", ".join(column.name for column in table.columns)
+        _INSERTS[table.name] = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
+    return _INSERTS[table.name]
+
+
+def _create_file(path: Path) -> None:
+    """Make an empty file that its owner alone may read and write; SQLite gives its WAL the same mode."""
+    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except OSError as error:
+        hint = "check that its folder exists and may be written, and that it is no symbolic link"
+        raise StorageError(f"{path} cannot be made: {error.strerror}", hint=hint) from error
+
+
+def _upgrade(path: Path, busy_timeout_s: float) -> None:
+    engine = _engine(path, busy_timeout_s, writing=True)
+    with _MIGRATING, translated(path), engine.begin() as connection:
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        upgrade_to(connection)
+    engine.dispose()
+
+
+def _alembic_config(connection: Connection) -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
+    engine = create_engine(_url("sqlite", path, writing=writing), poolclass=NullPool)
+    _configure(engine, busy_timeout_s, writing=writing)
+    return engine
+
+
+def _reader_engine(path: Path, busy_timeout_s: float) -> AsyncEngine:
+    engine = create_async_engine(_url("sqlite+aiosqlite", path, writing=False), pool_size=READERS, max_overflow=0)
+    _configure(engine.sync_engine, busy_timeout_s, writing=False)
+    return engine
+
+
+def _url(driver: str, path: Path, *, writing: bool) -> URL:
+    mode = "rw" if writing else "ro"
+    return URL.create(driver, database=f"file:{quote(str(path.absolute()))}", query={"mode": mode, "uri": "true"})
+
+
+def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
+    pragmas = [f"busy_timeout = {int(busy_timeout_s * 1000)}", "trusted_schema = OFF", "cell_size_check = ON"]
+    if writing:
+        pragmas += ["journal_mode = WAL", "synchronous = FULL", "recursive_triggers = ON", "foreign_keys = ON"]
+        pragmas += [f"journal_size_limit = {64 << 20}"]
+    begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _began(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)

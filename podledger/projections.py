@@ -1,0 +1,149 @@
+"""The projections as rows: what the rules know of each pod name, loaded and saved; tenures and grants, saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, select
+
+from podledger.events import scope_from
+from podledger.paths import normalise
+from podledger.rules import UNHEARD, State, Tenure
+from podledger.tables import grants, pods, span_node, tenures
+
+NAMES_A_QUERY: Final = 500
+MAX_CACHED: Final = 50_000
+"""How many pod names' states are kept in memory."""
+
+TenureKey = tuple[str, int]
+
+
+class StateCache:
+    """The states of pod names last seen, bounded; right as long as the ledger's head is where it left it."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, State] = {}
+        self._at: object = None
+
+    def at(self, position: object) -> None:
+        """Say where the head is: what is cached for another position is dropped."""
+        if position != self._at:
+            self._states.clear()
+            self._at = position
+
+    def load(self, connection: Connection, ledger: str, names: Iterable[str]) -> Mapping[str, State]:
+        """The states of `names`, and of whatever else is cached."""
+        missing = set(names).difference(self._states)
+        if len(self._states) + len(missing) > MAX_CACHED:
+            self._states.clear()
+            missing = set(names)
+        if missing:
+            self._states.update(dict.fromkeys(missing, UNHEARD))
+            self._states.update(load_states(connection, ledger, sorted(missing)))
+        return self._states
+
+    def advance(self, states: Mapping[str, State], position: object) -> None:
+        """Take in what a committed batch left, and where its head is."""
+        self._states.update(states)
+        self._at = position
+
+
+def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[str, State]:
+    """The states that the projection holds for those of `names` that were heard of."""
+    states: dict[str, State] = {}
+    for start in range(0, len(names), NAMES_A_QUERY):
+        some = names[start : start + NAMES_A_QUERY]
+        for row in connection.execute(_STATES.where(pods.c.ledger == ledger, pods.c.pod_name.in_(some))):
+            name, newest, status, tenure_from, *tenure = row
+            states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
+    return states
+
+
+_JOINED = and_(
+    tenures.c.ledger == pods.c.ledger,
+    tenures.c.pod_name == pods.c.pod_name,
+    tenures.c.from_seq == pods.c.tenure_from,
+)
+_STATES = select(
+    pods.c.pod_name,
+    pods.c.newest,
+    pods.c.status,
+    pods.c.tenure_from,
+    *(tenures.c[field] for field in Tenure._fields),
+).select_from(pods.outerjoin(tenures, _JOINED))
+
+
+def save(
+    connection: Connection, ledger: str, changed: Mapping[TenureKey, Tenure], states: Mapping[str, State], head: int
+) -> None:
+    """Write the tenures, with their grants, and the states that a batch after seq `head` left."""
+    opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
+    kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
+    _run(connection, _INSERT_TENURE, [_tenure_row(ledger, tenure) for tenure in opened])
+    _run(connection, _INSERT_GRANT, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
+    _run(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
+    _run(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
+    _run(connection, _UPSERT_POD, [_pod_row(ledger, name, state) for name, state in states.items()])
+
+
+def _run(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
+    if rows:
+        connection.exec_driver_sql(statement, rows)
+
+
+def _insert(table: str, columns: Iterable[str]) -> str:
+    names = list(columns)
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+_CHANGING: Final = (
+    "incarnation",
+    "named_seq",
+    "until_seq",
+    "closed_by",
+    "closed_evidence",
+    "confirmed_seq",
+    "confirmed_evidence",
+)
+_INSERT_TENURE: Final = _insert("tenures", tenures.c.keys())
+_INSERT_GRANT: Final = _insert("grants", grants.c.keys())
+_UPDATE_TENURE: Final = (
+    f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
+    "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
+)
+_UPDATE_GRANTS: Final = (
+    "UPDATE grants SET until_seq = ?, node = ? WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
+)
+_UPSERT_POD: Final = (
+    _insert("pods", pods.c.keys()) + " ON CONFLICT (ledger, pod_name) DO UPDATE SET "
+    "newest = excluded.newest, status = excluded.status, tenure_from = excluded.tenure_from"
+)
+
+
+def _tenure_row(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
+    return (ledger, *tenure, span_node(tenure.from_seq, tenure.until_seq))
+
+
+def _tenure_change(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
+    values = (getattr(tenure, field) for field in _CHANGING)
+    node = span_node(tenure.from_seq, tenure.until_seq)
+    return (*values, node, ledger, tenure.pod_name, tenure.from_seq)
+
+
+def _grant_rows(ledger: str, tenure: Tenure) -> list[tuple[Any, ...]]:
+    key = (ledger, tenure.pod_name, tenure.from_seq)
+    span = (tenure.until_seq, span_node(tenure.from_seq, tenure.until_seq))
+    return [
+        (*key, position, rule.target, normalise(rule.target), rule.permission, int(rule.recursive), *span)
+        for position, rule in enumerate(scope_from(tenure.scope))
+    ]
+
+
+def _grant_end(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
+    node = span_node(tenure.from_seq, tenure.until_seq)
+    return (tenure.until_seq, node, ledger, tenure.pod_name, tenure.from_seq)
+
+
+def _pod_row(ledger: str, name: str, state: State) -> tuple[Any, ...]:
+    return (ledger, name, state.newest, state.status, state.tenure.from_seq if state.tenure else None)

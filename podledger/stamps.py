@@ -1,0 +1,92 @@
+"""What a sender knows of itself: its incarnation, and how many events it has sent.
+
+Kept free of everything but the standard library, so that a short-lived sender starts at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Final
+
+INCARNATION_VARIABLE: Final = "PODLEDGER_INCARNATION"
+"""The environment variable in which a parent hands a child the incarnation it spawned."""
+
+MAX_LIVES: Final = 10_000
+"""How many pods that it delegated a sender remembers."""
+
+
+def new_incarnation() -> str:
+    """A fresh UUIDv7: its first 60 bits are the clock (RFC 9562, section 6.2, method 3), so a later one is greater."""
+    milliseconds, rest_ns = divmod(time.time_ns(), 1_000_000)
+    value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    value |= 0x7 << 76 | (rest_ns << 12) // 1_000_000 << 64 | 0b10 << 62
+    return str(uuid.UUID(int=value))
+
+
+class Stamper:
+    """Stamps the events of one sending process: one source, and a sequence without holes.
+
+    Safe to call from several threads. `source` is this process's incarnation: what its parent handed it in
+    `PODLEDGER_INCARNATION`, else a new one.
+    """
+
+    def __init__(self, source: str | None = None) -> None:
+        self.source = source or os.environ.get(INCARNATION_VARIABLE) or new_incarnation()
+        self._sequence = 0
+        self._lives: OrderedDict[str, str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def incarnation_of(self, pod_name: str) -> str:
+        """The incarnation of a pod that this process starts: new at first, the same until its `shut_down` is sent.
+
+        Ask for it before starting the pod, and hand it over in `PODLEDGER_INCARNATION`.
+        """
+        with self._lock:
+            return self._life(pod_name)
+
+    def subject(self, kind: str, pod_name: str) -> str:
+        """The incarnation that an event of `kind` about `pod_name` speaks of, when this process sends it."""
+        with self._lock:
+            if kind == "scope_sub_delegated":
+                return self._life(pod_name)
+            if kind == "shut_down":
+                return self._lives.pop(pod_name, self.source)
+            return self._lives.get(pod_name, self.source)
+
+    def stamp(self, subject: str | None) -> dict[str, str | int]:
+        """The next stamp, for an event about the incarnation `subject` (None: not known, and left out)."""
+        with self._lock:
+            self._sequence += 1
+            stamp: dict[str, str | int] = {
+                "id": str(uuid.uuid4()),
+                "source": self.source,
+                "sequence": self._sequence,
+                "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            }
+        return stamp if subject is None else stamp | {"subject": subject}
+
+    def _life(self, pod_name: str) -> str:
+        life = self._lives.setdefault(pod_name, new_incarnation())
+        self._lives.move_to_end(pod_name)
+        if len(self._lives) > MAX_LIVES:
+            self._lives.popitem(last=False)
+        return life
+
+
+_stampers: dict[int, Stamper] = {}
+_guard = threading.Lock()
+
+
+def process_stamper() -> Stamper:
+    """The stamper of this process; a forked child gets its own."""
+    with _guard:
+        stamper = _stampers.get(os.getpid())
+        if stamper is None:
+            _stampers.clear()
+            stamper = _stampers[os.getpid()] = Stamper()
+        return stamper

@@ -1,0 +1,135 @@
+"""JSON as the socket's peers read it: no repeated key, no lone surrogate, no number beyond a double, bounded depth.
+
+Python's own decoder lets these through, so two readers of one line could come to two meanings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, NamedTuple
+
+from podledger.errors import ProtocolError
+
+MAX_DEPTH: Final = 127
+"""How deep arrays and objects may nest: the limit of the seed system's parser."""
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class Member(NamedTuple):
+    """One member of an object: its name, its value, and the text that the value was read from."""
+
+    key: str
+    value: Any
+    text: str
+
+
+def loads(text: str) -> Any:
+    """The one JSON value that `text` is.
+
+    Raises:
+        ProtocolError: it is not JSON, or JSON that two readers could read differently.
+    """
+    value, end = _value(text, _skip(text, 0))
+    if _skip(text, end) != len(text):
+        raise ProtocolError(f"something follows the JSON value at character {end}")
+    return _sound(text, value)
+
+
+def members(text: str) -> dict[str, Member]:
+    """The members of the one JSON object that `text` is, by name, each with its exact text.
+
+    Raises:
+        ProtocolError: it is no JSON object, or not one that every reader reads alike.
+    """
+    found: list[Member] = []
+    at = _expect(text, 0, "{")
+    more = text[at : at + 1] != "}"
+    while more:
+        key, at = _value(text, at)
+        start = _expect(text, at, ":")
+        value, end = _value(text, start)
+        found.append(Member(key, value, text[start:end]))
+        at = _skip(text, end)
+        more = text[at : at + 1] == ","
+        at = _skip(text, at + 1) if more else at
+    if _expect(text, at, "}") != len(text):
+        raise ProtocolError("something follows the JSON object")
+    _sound(text, _object([(member.key, member.value) for member in found]))
+    return {member.key: member for member in found}
+
+
+def dumps(value: Any) -> str:
+    """`value` as compact JSON, characters as they are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _value(text: str, at: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise ProtocolError(f"nested deeper than {MAX_DEPTH}") from None
+    except ValueError as error:
+        raise ProtocolError(f"not JSON: {error}") from error
+
+
+def _skip(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    return match.end() if match else at
+
+
+def _expect(text: str, at: int, mark: str) -> int:
+    at = _skip(text, at)
+    if text[at : at + 1] != mark:
+        raise ProtocolError(f"{mark!r} is missing at character {at}")
+    return _skip(text, at + 1)
+
+
+def _sound(text: str, value: Any) -> Any:
+    if _SURROGATE.search(text):
+        try:
+            dumps(value).encode()
+        except UnicodeEncodeError:
+            raise ProtocolError("a lone surrogate is no character") from None
+    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise ProtocolError(f"nested deeper than {MAX_DEPTH}")
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ProtocolError("a key is there twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    if len(digits) > 300:
+        _real(digits)
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise ProtocolError("a number is too large")
+    return value
+
+
+def _constant(name: str) -> float:
+    raise ProtocolError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_constant
+)

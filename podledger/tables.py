@@ -1,0 +1,230 @@
+"""The tables as SQLAlchemy sees them, the triggers that keep the log append-only, and the spans' interval tree.
+
+Only the migrations create tables; a test compares what they create with what stands here. Times are whole microseconds
+since 1970 (UTC). Every key begins with the ledger.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+
+metadata = MetaData()
+
+
+def _table(name: str, *columns: Column[int] | Column[str] | Column[bytes]) -> Table:
+    return Table(name, metadata, *columns, sqlite_strict=True)
+
+
+def _key(name: str, *, number: bool = False) -> Column[int] | Column[str]:
+    return _whole(name, primary_key=True) if number else Column(name, Text, primary_key=True, nullable=False)
+
+
+def _whole(name: str, *, nullable: bool = False, primary_key: bool = False) -> Column[int]:
+    column: Column[int] = Column(
+        name,
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=primary_key,
+        nullable=nullable,
+        autoincrement=False,
+    )
+    return column
+
+
+def _text(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=nullable)
+
+
+ledgers = _table(
+    "ledgers",
+    _key("name"),
+    _whole("created_us"),
+    _text("parent_socket", nullable=True),
+    _text("mirror", nullable=True),
+    _whole("head_seq"),
+    _whole("head_us"),
+    _text("head_digest"),
+    _whole("rejected_count"),
+    _text("rejected_digest"),
+    _whole("outbox_count"),
+    _whole("consumer_count"),
+    _whole("rebuilds"),
+    _text("seal"),
+)
+
+events = _table(
+    "events",
+    _key("ledger"),
+    _key("seq", number=True),
+    _whole("recorded_us"),
+    _text("evidence"),
+    _text("kind"),
+    _text("pod_name"),
+    _text("payload"),
+    _whole("pid", nullable=True),
+    _whole("uid", nullable=True),
+    _whole("gid", nullable=True),
+    _text("stamp_id", nullable=True),
+    _text("source", nullable=True),
+    _whole("sequence", nullable=True),
+    _whole("sent_us", nullable=True),
+    _text("subject", nullable=True),
+    _text("outcome"),
+    _whole("rules"),
+    _text("digest"),
+)
+
+rejected = _table(
+    "rejected",
+    _key("ledger"),
+    _key("number", number=True),
+    _whole("recorded_us"),
+    Column("raw", LargeBinary, nullable=False),
+    _text("reason"),
+    _whole("pid", nullable=True),
+    _whole("uid", nullable=True),
+    _whole("gid", nullable=True),
+    _text("digest"),
+)
+
+tenures = _table(
+    "tenures",
+    _key("ledger"),
+    _key("pod_name"),
+    _key("from_seq", number=True),
+    _text("opened_evidence"),
+    _text("incarnation", nullable=True),
+    _whole("named_seq", nullable=True),
+    _text("source", nullable=True),
+    _text("socket_path"),
+    _text("scope"),
+    _text("parent_pod"),
+    _text("callback_address", nullable=True),
+    _whole("until_seq", nullable=True),
+    _text("closed_by", nullable=True),
+    _text("closed_evidence", nullable=True),
+    _whole("confirmed_seq", nullable=True),
+    _text("confirmed_evidence", nullable=True),
+    _whole("node"),
+)
+
+grants = _table(
+    "grants",
+    _key("ledger"),
+    _key("pod_name"),
+    _key("from_seq", number=True),
+    _key("position", number=True),
+    _text("target"),
+    _text("path"),
+    _text("permission"),
+    _whole("recursive"),
+    _whole("until_seq", nullable=True),
+    _whole("node"),
+)
+
+pods = _table(
+    "pods",
+    _key("ledger"),
+    _key("pod_name"),
+    _text("newest", nullable=True),
+    _text("status"),
+    _whole("tenure_from", nullable=True),
+)
+
+outbox = _table(
+    "outbox",
+    _key("ledger"),
+    _key("number", number=True),
+    _whole("seq"),
+    _text("socket"),
+    _text("payload"),
+    _whole("created_us"),
+    _text("status"),
+    _whole("attempts"),
+    _text("last_error", nullable=True),
+    _whole("settled_us", nullable=True),
+    _text("seal"),
+)
+
+consumers = _table(
+    "consumers",
+    _key("ledger"),
+    _key("name"),
+    _whole("cursor"),
+    _whole("updated_us"),
+    _text("seal"),
+)
+
+PROJECTIONS: Final = (tenures, grants, pods)
+"""The tables that a rebuild makes anew from the log."""
+
+Index(
+    "events_delegations",
+    events.c.ledger,
+    events.c.subject,
+    events.c.seq,
+    sqlite_where=text("subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')"),
+)
+Index("tenures_spans", tenures.c.ledger, tenures.c.node, tenures.c.from_seq)
+Index(
+    "tenures_lives",
+    tenures.c.ledger,
+    tenures.c.incarnation,
+    tenures.c.from_seq,
+    sqlite_where=text("incarnation IS NOT NULL"),
+)
+Index("grants_spans", grants.c.ledger, grants.c.path, grants.c.node, grants.c.from_seq)
+Index(
+    "outbox_pending", outbox.c.ledger, outbox.c.number, sqlite_where=text("status = 'pending'")
+)
+
+OPEN_NODE: Final = 0
+"""The node of a span that is still open."""
+
+
+def span_node(from_seq: int, until_seq: int | None) -> int:
+    """The node that holds the span from `from_seq` to before `until_seq`.
+
+    Of the numbers in the span it is the one that the most powers of two divide: the highest that the span reaches in
+    the binary tree over all sequence numbers (the fork node of the relational interval tree; Kriegel, Pötke and Seidl,
+    "Managing intervals efficiently in object-relational databases", VLDB 2000).
+    """
+    if until_seq is None:
+        return OPEN_NODE
+    last = until_seq - 1
+    shift = ((from_seq - 1) ^ last).bit_length() - 1
+    return last >> shift << shift
+
+
+def nodes_at(seq: int, head: int) -> list[int]:
+    """The nodes whose spans can hold `seq`: the way down the tree to it, and the node of the open spans."""
+    return [OPEN_NODE, *{(seq >> level | 1) << level for level in range(max(head, 1).bit_length())}]
+
+
+_APPEND_ONLY = """\
+CREATE TRIGGER {table}_no_{verb} BEFORE {operation} ON {table}{when}
+BEGIN
+    SELECT RAISE(ABORT, '{table} is append-only');
+END"""
+
+
+def _append_only(table: str, key: str) -> dict[str, str]:
+    exists = f"\nWHEN EXISTS (SELECT 1 FROM {table} WHERE ledger = NEW.ledger AND {key} = NEW.{key})"
+    operations = {"update": ("UPDATE", ""), "delete": ("DELETE", ""), "replace": ("INSERT", exists)}
+    return {
+        f"{table}_no_{verb}": _APPEND_ONLY.format(table=table, verb=verb, operation=operation, when=when)
+        for verb, (operation, when) in operations.items()
+    }
+
+
+TRIGGERS: Final = (
+    _append_only("events", "seq")
+    | _append_only("rejected", "number")
+    | {
+        "ledgers_no_delete": _APPEND_ONLY.format(
+            table="ledgers", verb="delete", operation="DELETE", when=""
+        ).replace("ledgers is append-only", "a ledger is never removed")
+    }
+)
+"""The triggers by name: no UPDATE, no DELETE, and no INSERT OR REPLACE over what is there."""

@@ -184,6 +184,15 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, 
 
 
 @contextmanager
+def read_only(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Connection]:
+    """A read-only connection of its own, on one snapshot, free to make temporary tables; usable from any thread."""
+    engine = _engine(path, busy_timeout_s, writing=False)
+    with translated(path), engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+@contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn the driver's errors into podledger's, the cause kept."""
     try:
@@ -256,7 +265,8 @@ def _alembic_config(connection: Connection) -> Any:
 
 
 def _engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
-    engine = create_engine(_url("sqlite", path, writing=writing), poolclass=NullPool)
+    url = _url("sqlite", path, writing=writing)
+    engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
     _configure(engine, busy_timeout_s, writing=writing)
     return engine
 

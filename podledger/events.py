@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NamedTuple, cast
 
@@ -233,13 +234,14 @@ def payload_digest(payload: str) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
-def chain_digest(previous: str, entry: Entry) -> str:
-    """SHA-256 over the previous digest and the entry's fields but `digest`, each on a line, null as an empty line.
+def chain_digest(previous: str, fields: Sequence[Any]) -> str:
+    """SHA-256 over the previous digest and an entry's fields but `digest`, each on a line, null as an empty line.
 
     The payload's own digest stands for the payload. `docs/ledger-format.md` states the form.
     """
-    fields = (previous, *entry[:6], payload_digest(entry.payload), *entry[7:17])
-    text = "\n".join(["" if field is None else str(field) for field in fields])
+    head = "\n".join(map(str, fields[:6]))
+    tail = "\n".join(["" if field is None else str(field) for field in fields[7:17]])
+    text = f"{previous}\n{head}\n{payload_digest(fields[6])}\n{tail}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -212,3 +212,22 @@ def count(connection: Connection, ledger: str) -> int:
     """How many entries the log holds, counted and not taken from the head."""
     query = select(func.count()).select_from(events).where(events.c.ledger == ledger)
     return cast("int", connection.execute(query).scalar_one())
+
+
+def make_ledger(connection: Connection, name: str, now_us: int) -> Head:
+    """The ledger's row, made if it is not there."""
+    head = find_head(connection, name)
+    if head is None:
+        head = new_head(name, now_us)
+        insert_rows(connection, ledgers, [head])
+    return head
+
+
+def configure(connection: Connection, ledger: str, parent_socket: str | None, mirror: str | None) -> Head:
+    """Set the owner's parent and the mirror; what is None stays, and what is empty is cleared."""
+    head = read_head(connection, ledger)
+    if parent_socket is not None:
+        head = head._replace(parent_socket=parent_socket or None)
+    if mirror is not None:
+        head = head._replace(mirror=mirror or None)
+    return write_head(connection, head)

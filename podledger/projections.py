@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, select
 
 from podledger.events import scope_from
 from podledger.paths import normalise
-from podledger.rules import UNHEARD, State, Tenure
+from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
 from podledger.tables import grants, pods, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
@@ -17,6 +17,31 @@ MAX_CACHED: Final = 50_000
 """How many pod names' states are kept in memory."""
 
 TenureKey = tuple[str, int]
+
+
+class Fold:
+    """The rules at work on a run of events: what is known before it, and the states and tenures that it changes."""
+
+    def __init__(self, known: Mapping[str, State]) -> None:
+        self._known = known
+        self.states: dict[str, State] = {}
+        self.changed: dict[TenureKey, Tenure] = {}
+
+    def take(self, fact: Fact) -> Decision:
+        """Fold one event."""
+        decision = self.weigh(fact)
+        self.keep(fact.pod_name, decision)
+        return decision
+
+    def weigh(self, fact: Fact) -> Decision:
+        """What the rules would make of an event, without folding it."""
+        return fold(self.states.get(fact.pod_name) or self._known[fact.pod_name], fact)
+
+    def keep(self, pod_name: str, decision: Decision) -> None:
+        """Take in what `weigh` said."""
+        self.states[pod_name] = decision.state
+        for tenure in decision.changed:
+            self.changed[pod_name, tenure.from_seq] = tenure
 
 
 class StateCache:
@@ -84,7 +109,7 @@ def save(
     _run(connection, _INSERT_GRANT, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
     _run(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
     _run(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
-    _run(connection, _UPSERT_POD, [_pod_row(ledger, name, state) for name, state in states.items()])
+    _run(connection, _UPSERT_POD, [_pod_row(ledger, *item) for item in states.items() if item[1] is not UNHEARD])
 
 
 def _run(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:

@@ -159,12 +159,15 @@ consumers = _table(
 PROJECTIONS: Final = (tenures, grants, pods)
 """The tables that a rebuild makes anew from the log."""
 
+DELEGATION: Final = "subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')"
+"""The condition of the index over the delegations of known lives; a query must repeat it to be served by it."""
+
 Index(
     "events_delegations",
     events.c.ledger,
     events.c.subject,
     events.c.seq,
-    sqlite_where=text("subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')"),
+    sqlite_where=text(DELEGATION),
 )
 Index("tenures_spans", tenures.c.ledger, tenures.c.node, tenures.c.from_seq)
 Index(

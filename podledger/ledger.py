@@ -1,0 +1,370 @@
+"""`Ledger`: the one front door to a pod's record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Final, NamedTuple, Self, TypeVar
+
+from sqlalchemy import Connection
+
+from podledger import effects, log, notifications, recorder, registry
+from podledger.database import BUSY_TIMEOUT_S, Database, read_only
+from podledger.effects import Emission, Status
+from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError
+from podledger.events import Draft, Entry, Evidence, LedgerEvent, draft
+from podledger.log import Head, Rejected, Rejection, Selection
+from podledger.names import check_name
+from podledger.notifications import DEFAULT_CONSUMER, Notification
+from podledger.projections import StateCache
+from podledger.recorder import Recorded
+from podledger.refold import Progress, Refold, catch_up, put_right
+from podledger.registry import Holder, Moment, Pod
+from podledger.stamps import Stamper, process_stamper
+from podledger.verify import Certificate, verify
+
+MAX_BATCH: Final = 1_000
+"""How many events of different callers are committed together."""
+
+MAX_WAITING: Final = 10_000
+"""How many callers may wait for a commit; the next ones wait to be let in."""
+
+PAGE: Final = 1_000
+T = TypeVar("T")
+
+
+class _Request(NamedTuple):
+    drafts: Sequence[Draft]
+    rejections: Sequence[Rejection]
+    done: asyncio.Future[list[Entry]]
+
+
+class Ledger:
+    """The record of one owning pod: an append-only log, and all that is projected from it.
+
+    Use it as an asynchronous context manager, made by `Ledger.open`. Calls may overlap freely: what is appended at the
+    same time is committed together. All times it gives are UTC.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        name: str | None,
+        *,
+        create: bool,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        clock: Callable[[], int] = time.time_ns,
+        stamper: Stamper | None = None,
+    ) -> None:
+        self._target = target
+        self._wanted = name
+        self._create = create
+        self._busy_timeout_s = busy_timeout_s
+        self._clock = clock
+        self._stamper = stamper
+        self._database: Database | None = None
+        self._name = ""
+        self._cache = StateCache()
+        self._waiting: deque[_Request] = deque()
+        self._room = asyncio.Semaphore(MAX_WAITING)
+        self._committing: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[Recorded], None]] = []
+
+    @classmethod
+    def open(
+        cls,
+        target: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        create: bool | None = None,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        clock: Callable[[], int] = time.time_ns,
+        stamper: Stamper | None = None,
+    ) -> Self:
+        """The ledger of the pod `name` in the database `target`, a path or a SQLAlchemy URL.
+
+        Without `name`, the only ledger there. The database and the ledger are made, and brought up to date, unless
+        `create` is false or there is no name. `clock` gives nanoseconds since 1970; `stamper` stamps what is
+        re-emitted to the owner's parent.
+
+        Entering the context raises:
+            LedgerNotFoundError: there is no such database or ledger, or no name where the database holds several.
+            SchemaError: the database is of another version of podledger.
+            StorageError: the file cannot be opened.
+        """
+        if name is not None:
+            check_name(name, "ledger name")
+        wanted = name is not None if create is None else create
+        return cls(target, name, create=wanted, busy_timeout_s=busy_timeout_s, clock=clock, stamper=stamper)
+
+    @property
+    def name(self) -> str:
+        """The name of the owning pod."""
+        return self._name
+
+    @property
+    def database(self) -> Database:
+        """The open database."""
+        if self._database is None:
+            raise StorageError("the ledger is not open", hint="use it inside `async with Ledger.open(...)`")
+        return self._database
+
+    async def __aenter__(self) -> Self:
+        self._database = await Database.open(
+            self._target, create=self._create, busy_timeout_s=self._busy_timeout_s
+        )
+        try:
+            self._name = await self.database.read(self._choose)
+            if not self._name:
+                self._name = self._wanted or ""
+                await self.database.write(self._make)
+        except BaseException:
+            await self.database.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._committing is not None:
+            await asyncio.wait([self._committing])
+        await self.database.close()
+        self._database = None
+
+    async def append(self, event: LedgerEvent, *, evidence: Evidence | None = None) -> Entry:
+        """Append one event; return its entry after the commit.
+
+        Raises:
+            StorageError: it was not committed.
+        """
+        return (await self.record([draft(event, self._name, evidence=evidence)]))[0]
+
+    async def append_many(self, events: Sequence[LedgerEvent]) -> list[Entry]:
+        """Append events in one transaction, all or nothing; return their entries after the commit.
+
+        Raises:
+            StorageError: none was committed.
+        """
+        return await self.record([draft(event, self._name) for event in events])
+
+    async def record(self, drafts: Sequence[Draft], rejections: Sequence[Rejection] = ()) -> list[Entry]:
+        """Append drafts and rejected lines in one transaction; return the entries after the commit.
+
+        Raises:
+            StorageError: nothing was committed.
+        """
+        async with self._room:
+            request = _Request(drafts, rejections, asyncio.get_running_loop().create_future())
+            self._waiting.append(request)
+            if self._committing is None:
+                self._committing = asyncio.create_task(self._commit_waiting())
+            return await request.done
+
+    async def restore(self, entries: Sequence[Entry]) -> list[tuple[int, str]]:
+        """Append exported entries as they are, each if it continues the chain.
+
+        Returns the reasons for those that do not, by position.
+
+        Raises:
+            StorageError: nothing was committed.
+        """
+        work = partial(recorder.restore, ledger=self._name, cache=self._cache, entries=entries)
+        recorded, refused = await self.database.write(work)
+        self._committed(recorded)
+        return refused
+
+    async def entries(
+        self,
+        *,
+        pod: str | None = None,
+        kind: str | None = None,
+        outcome: str | None = None,
+        since: Moment = None,
+        until: Moment = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Entry]:
+        """The entries of the log by seq: from the moment `since` up to and with the moment `until`.
+
+        Raises:
+            InvalidMomentError: a moment is not in the log.
+        """
+        first, last = await self.read(partial(registry.span, ledger=self._name, since=since, until=until))
+        selection = Selection(first - 1, last, pod, kind, outcome)
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            page = await self.read(partial(log.read_page, ledger=self._name, selection=selection, limit=size))
+            for entry in page:
+                yield entry
+            if len(page) < size:
+                return
+            left = None if left is None else left - len(page)
+            selection = selection._replace(after=page[-1].seq)
+
+    async def rejected(self, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
+        """The lines that were no events, after a number of theirs."""
+        return await self.read(partial(log.read_rejected, ledger=self._name, after=after, limit=limit))
+
+    async def head(self) -> Head:
+        """The ledger's settings, and where its chains end."""
+        return await self.read(partial(log.read_head, ledger=self._name))
+
+    async def pods(self, at: Moment = None, *, closed: bool = False) -> list[Pod]:
+        """The registry at a moment (a seq, an aware time, or now), by name; with `closed` also what was over by then.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+        return await self.read(partial(registry.pods_at, ledger=self._name, at=at, closed=closed))
+
+    async def holders(self, path: str, at: Moment = None) -> list[Holder]:
+        """Who could write `path` at a moment.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+        return await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
+
+    async def verify(self, progress: Progress | None = None) -> Certificate:
+        """Check the file, the chain, the numbering, the triggers, and the projections against a refold of the log.
+
+        Raises:
+            StorageError: the file cannot be read to its end.
+        """
+
+        def check() -> Certificate:
+            with read_only(self.database.path) as connection:
+                return verify(connection, self._name, progress)
+
+        return await asyncio.to_thread(check)
+
+    async def rebuild(self, progress: Progress | None = None) -> int:
+        """Fold the log anew, aside, and put the projections right; how many of their rows that changed.
+
+        Raises:
+            StorageError: the file cannot be read, or the change was not committed.
+        """
+        with read_only(self.database.path) as aside:
+            anew = await asyncio.to_thread(Refold, aside, self._name)
+            await asyncio.to_thread(catch_up, aside, anew, progress)
+            aside.commit()
+            return await self.database.write(partial(_finish_rebuild, aside=aside, anew=anew))
+
+    async def notifications(self, consumer: str = DEFAULT_CONSUMER, *, limit: int = PAGE) -> list[Notification]:
+        """What the agent should be told, after the consumer's cursor."""
+        work = partial(notifications.unread, ledger=self._name, consumer=check_name(consumer, "consumer"), limit=limit)
+        return await self.read(work)
+
+    async def acknowledge(self, seq: int, consumer: str = DEFAULT_CONSUMER) -> None:
+        """Move the consumer's cursor on to `seq`, never back.
+
+        Raises:
+            InvalidMomentError: the log does not reach that far.
+        """
+        check_name(consumer, "consumer")
+        now_us = self._clock() // 1000
+        work = partial(notifications.acknowledge, ledger=self._name, consumer=consumer, seq=seq, now_us=now_us)
+        await self.database.write(work)
+
+    async def configure(self, *, parent_socket: str | None = None, mirror: str | None = None) -> Head:
+        """Set where the owner's parent listens, and where the mirror is written; what is None stays, "" clears."""
+        work = partial(log.configure, ledger=self._name, parent_socket=parent_socket, mirror=mirror)
+        return await self.database.write(work)
+
+    async def emissions(self, *, status: Status | None = None, after: int = 0) -> list[Emission]:
+        """What the ledger owes, or owed, its parent."""
+        return await self.read(partial(effects.read_emissions, ledger=self._name, status=status, after=after))
+
+    async def settle(self, emission: Emission) -> None:
+        """Keep what became of an emission."""
+        await self.database.write(partial(effects.write_emission, emission=emission))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on one snapshot of the database."""
+        return await self.database.read(work)
+
+    def on_commit(self, listener: Callable[[Recorded], None]) -> None:
+        """Have `listener` called after each commit of this object, on the event loop."""
+        self._listeners.append(listener)
+
+    def _choose(self, connection: Connection) -> str:
+        """The name of the ledger to open, empty if it is to be made."""
+        names = log.ledger_names(connection)
+        if self._wanted in names:
+            return str(self._wanted)
+        if self._wanted is not None and self._create:
+            return ""
+        if self._wanted is None and len(names) == 1:
+            return names[0]
+        reason = f"no ledger {self._wanted!r} is in it" if self._wanted else f"it holds {len(names)} ledgers"
+        known = ", ".join(names)
+        hint = f"choose one of: {known}" if known else "make one with `podledger init NAME`"
+        raise LedgerNotFoundError(f"{self.database.path}: {reason}", hint=hint)
+
+    def _make(self, connection: Connection) -> None:
+        log.make_ledger(connection, self._name, self._clock() // 1000)
+
+    async def _commit_waiting(self) -> None:
+        try:
+            while self._waiting:
+                await self._commit_batch(self._take_batch())
+        finally:
+            self._committing = None
+
+    def _take_batch(self) -> list[_Request]:
+        batch = [self._waiting.popleft()]
+        size = len(batch[0].drafts)
+        while self._waiting and size + len(self._waiting[0].drafts) <= MAX_BATCH:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].drafts)
+        return batch
+
+    async def _commit_batch(self, batch: list[_Request]) -> None:
+        work = partial(
+            recorder.record,
+            ledger=self._name,
+            cache=self._cache,
+            drafts=[draft for request in batch for draft in request.drafts],
+            rejections=[rejection for request in batch for rejection in request.rejections],
+            now_us=self._clock() // 1000,
+            stamper=self._stamper or process_stamper(),
+        )
+        try:
+            recorded = await self.database.write(work)
+        except PodledgerError as error:
+            _settle(batch, error)
+            return
+        except BaseException as error:
+            _settle(batch, StorageError(f"the batch was not committed: {error!r}"))
+            raise
+        self._committed(recorded)
+        start = 0
+        for request in batch:
+            end = start + len(request.drafts)
+            if not request.done.done():
+                request.done.set_result(recorded.entries[start:end])
+            start = end
+
+    def _committed(self, recorded: Recorded) -> None:
+        self._cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
+        for listener in self._listeners:
+            listener(recorded)
+
+
+def _finish_rebuild(connection: Connection, aside: Connection, anew: Refold) -> int:
+    """With the write lock held: fold what came since, and put the projections right."""
+    catch_up(aside, anew)
+    return put_right(connection, anew)
+
+
+def _settle(batch: list[_Request], error: PodledgerError) -> None:
+    for request in batch:
+        if not request.done.done():
+            request.done.set_exception(error)
+
+

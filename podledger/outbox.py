@@ -1,0 +1,119 @@
+"""The outbox at work: what the ledger owes its parent is sent in the background, tried again, and at last given up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from podledger import sender, strictjson
+from podledger.effects import Emission
+from podledger.errors import PodledgerError
+from podledger.ledger import Ledger
+from podledger.recorder import Recorded
+
+logger = logging.getLogger(__name__)
+
+BACKLOG: Final = 1_000
+"""How many emissions are read from the outbox at a time."""
+
+
+class Retry(NamedTuple):
+    """How often an emission is tried, and how long is waited before it is tried again: doubling, up to a longest."""
+
+    attempts: int = 5
+    first_wait_s: float = 0.2
+    longest_wait_s: float = 5.0
+    timeout_s: float = 5.0
+
+    def wait_s(self, attempts: int) -> float:
+        """How long to wait after so many attempts."""
+        return min(self.longest_wait_s, self.first_wait_s * 2.0 ** max(0, attempts - 1))
+
+
+class Outbox:
+    """Sends what an open ledger owes its parent: an asynchronous context manager beside the ledger's.
+
+    Emissions go out in their order. One that fails `retry.attempts` times is kept as dropped, with a warning; what is
+    pending when the context is left is sent by the next. Every `poll_s` seconds it looks for what other processes owe.
+    """
+
+    def __init__(self, ledger: Ledger, *, retry: Retry = Retry(), poll_s: float = 1.0) -> None:  # noqa: B008
+        self._ledger = ledger
+        self._retry = retry
+        self._poll_s = poll_s
+        self._owing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._ledger.on_commit(self._committed)
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def drain(self, *, within_s: float) -> int:
+        """Wait until nothing is pending, but no longer than `within_s`; how much still is."""
+        until = time.monotonic() + within_s
+        while (pending := len(await self._ledger.emissions(status="pending"))) and time.monotonic() < until:
+            self._owing.set()
+            await asyncio.sleep(0.02)
+        return pending
+
+    async def _run(self) -> None:
+        while True:
+            self._owing.clear()
+            try:
+                while await self._send_pending():
+                    pass
+            except PodledgerError as error:
+                logger.warning("outbox: %s", error.message)
+            try:
+                await asyncio.wait_for(self._owing.wait(), self._poll_s)
+            except TimeoutError:
+                continue
+
+    async def _send_pending(self) -> bool:
+        pending = await self._ledger.emissions(status="pending")
+        for emission in pending:
+            await self._send(emission)
+        return len(pending) == BACKLOG
+
+    async def _send(self, emission: Emission) -> None:
+        """Try until it is sent or given up; each attempt is kept, so that a restart goes on counting."""
+        while emission.status == "pending":
+            failure = await self._attempt(emission)
+            attempts = emission.attempts + 1
+            status = "sent" if failure is None else "dropped" if attempts >= self._retry.attempts else "pending"
+            settled_us = None if status == "pending" else time.time_ns() // 1000
+            emission = emission._replace(
+                status=status, attempts=attempts, last_error=failure, settled_us=settled_us
+            )
+            await asyncio.shield(self._ledger.settle(emission))
+            if status == "dropped":
+                logger.warning(
+                    "outbox: the report of seq %d to %s is given up after %d attempts: %s",
+                    *(emission.seq, emission.socket, attempts, failure),
+                )
+            if status == "pending":
+                await asyncio.sleep(self._retry.wait_s(attempts))
+
+    async def _attempt(self, emission: Emission) -> str | None:
+        """Send once; why it failed, or None."""
+        line = sender.line_of(strictjson.loads(emission.payload))
+        try:
+            await sender.deliver_async(emission.socket, line, timeout_s=self._retry.timeout_s)
+        except OSError as error:
+            return str(error) or type(error).__name__
+        return None
+
+    def _committed(self, recorded: Recorded) -> None:
+        if recorded.head.outbox_count:
+            self._owing.set()

@@ -1,0 +1,185 @@
+"""The certificate: that the log is whole, that nothing was changed in place, and that the projections are the log's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import StaticPool
+
+from podledger import log
+from podledger.effects import read_emissions
+from podledger.events import NO_DIGEST, Entry, chain_digest
+from podledger.log import Head
+from podledger.refold import Problem, Progress, Refold
+from podledger.tables import TRIGGERS, consumers, metadata
+
+MAX_PROBLEMS = 1000
+"""How many problems a certificate lists; where there are more, its last one says so."""
+
+FIRST = -(1 << 63)
+"""Below every number, so that rows numbered below 1 are seen too."""
+
+
+class Certificate(NamedTuple):
+    """What `verify` found: how many events, the digest of the last one, and every problem."""
+
+    ledger: str
+    events: int
+    head_digest: str
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        """The certificate as `verify --json` prints it."""
+        return {
+            "ok": self.ok,
+            "ledger": self.ledger,
+            "events": self.events,
+            "head_digest": self.head_digest,
+            "problems": [problem._asdict() for problem in self.problems],
+        }
+
+
+def verify(connection: Connection, ledger: str, progress: Progress | None = None) -> Certificate:
+    """Check one ledger, on a read-only connection that this call may make temporary tables on.
+
+    Raises:
+        LedgerNotFoundError: there is no such ledger.
+        StorageError: the file cannot be read to its end.
+    """
+    head = log.read_head(connection, ledger)
+    problems: list[Problem] = []
+    for problem in _all_problems(connection, head, progress):
+        problems.append(problem)
+        if len(problems) == MAX_PROBLEMS:
+            problems.append(Problem("limit", None, f"more than {MAX_PROBLEMS} problems: the rest is not listed"))
+            break
+    return Certificate(ledger, head.head_seq, head.head_digest, tuple(problems))
+
+
+def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
+    yield from _file_problems(connection)
+    yield from _schema_problems(connection)
+    yield from _head_problems(connection, head)
+    refold = Refold(connection, head.name)
+    yield from _log_problems(connection, head, refold, progress)
+    for difference in refold.differences():
+        is_what = "is not what the log says" if difference.extra else "is missing"
+        key = ", ".join(str(value) for value in difference.key[1:])
+        yield Problem("projection", None, f"{difference.table.name}: the row of {key!r} {is_what}")
+    yield from _rejected_problems(connection, head)
+    yield from _outbox_problems(connection, head)
+    yield from _consumer_problems(connection, head)
+
+
+def _file_problems(connection: Connection) -> Iterator[Problem]:
+    for (finding,) in connection.exec_driver_sql("PRAGMA main.integrity_check"):
+        if finding != "ok":
+            yield Problem("file", None, str(finding))
+
+
+def _schema_problems(connection: Connection) -> Iterator[Problem]:
+    found, expected = schema_of(connection), expected_schema()
+    for name, sql in expected.items():
+        if name not in found:
+            yield Problem("schema", None, f"{name} is missing")
+        elif found[name] != sql:
+            yield Problem("schema", None, f"{name} was altered")
+    for name in found.keys() - expected.keys():
+        yield Problem("schema", None, f"{name} is not podledger's")
+
+
+def schema_of(connection: Connection) -> dict[str, str]:
+    """The SQL of every table, index, trigger and view by kind and name, white space folded."""
+    query = "SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'"
+    return {name: " ".join(sql.replace(")", " ) ").replace("(", " ( ").split()) for name, sql in connection.execute(text(query))}
+
+
+def expected_schema() -> dict[str, str]:
+    """The schema that the migrations make, made in memory from `tables` (a test holds the two together)."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        for trigger in TRIGGERS.values():
+            connection.exec_driver_sql(trigger)
+        found = schema_of(connection)
+    engine.dispose()
+    return found
+
+
+def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
+    if head.sealed() != head:
+        yield Problem("head", None, "the ledger's row was changed in place")
+    for table in metadata.tables.values():
+        column = "name" if table.name == "ledgers" else "ledger"
+        query = f"SELECT DISTINCT {column} FROM main.{table.name} WHERE {column} NOT IN (SELECT name FROM main.ledgers)"
+        for (name,) in connection.exec_driver_sql(query):
+            yield Problem("ledger", None, f"{table.name} has rows of {name!r}, which is no ledger here")
+
+
+def _log_problems(
+    connection: Connection, head: Head, refold: Refold, progress: Progress | None
+) -> Iterator[Problem]:
+    seq, recorded_us, digest, counted, after = 0, 0, NO_DIGEST, 0, FIRST
+    while page := log.read_page(connection, head.name, log.Selection(after=after)):
+        for entry in page:
+            yield from _entry_problems(entry, seq, recorded_us, digest)
+            seq, recorded_us, digest = entry.seq, max(recorded_us, entry.recorded_us), entry.digest
+        counted, after = counted + len(page), seq
+        yield from refold.take(page)
+        if progress:
+            progress(counted, head.head_seq)
+    if (seq, digest, recorded_us) != (head.head_seq, head.head_digest, head.head_us):
+        yield Problem("head", None, f"the log ends at seq {seq}, and the ledger's row says {head.head_seq}")
+
+
+def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str) -> Iterator[Problem]:
+    if entry.seq != seq + 1:
+        yield Problem("numbering", entry.seq, f"it follows seq {seq}")
+    if entry.recorded_us < recorded_us:
+        yield Problem("time", entry.seq, "it was recorded before the entry that it follows")
+    if entry.digest != chain_digest(digest, entry):
+        yield Problem("chain", entry.seq, "its digest is not that of what it holds and of the entry before")
+
+
+def _rejected_problems(connection: Connection, head: Head) -> Iterator[Problem]:
+    number, digest, after = 0, NO_DIGEST, FIRST
+    while page := log.read_rejected(connection, head.name, after=after):
+        for row in page:
+            if row.number != number + 1:
+                yield Problem("rejected", None, f"line {row.number} follows line {number}")
+            if row.digest != log.rejected_digest(digest, row):
+                yield Problem("rejected", None, f"line {row.number} was changed in place")
+            number, digest, after = row.number, row.digest, row.number
+    if (number, digest) != (head.rejected_count, head.rejected_digest):
+        yield Problem("rejected", None, f"{number} lines are there, and the ledger's row says {head.rejected_count}")
+
+
+def _outbox_problems(connection: Connection, head: Head) -> Iterator[Problem]:
+    number, after = 0, FIRST
+    while page := read_emissions(connection, head.name, after=after):
+        for row in page:
+            if row.number != number + 1:
+                yield Problem("outbox", row.seq, f"row {row.number} follows row {number}")
+            if row.sealed() != row:
+                yield Problem("outbox", row.seq, f"row {row.number} was changed in place")
+            number = after = row.number
+    if number != head.outbox_count:
+        yield Problem("outbox", None, f"{number} rows are there, and the ledger's row says {head.outbox_count}")
+
+
+def _consumer_problems(connection: Connection, head: Head) -> Iterator[Problem]:
+    rows = connection.execute(consumers.select().where(consumers.c.ledger == head.name)).all()
+    for row in rows:
+        if row.seal != log.seal(row[:-1]):
+            yield Problem("consumer", None, f"the cursor of {row.name!r} was changed in place")
+    if len(rows) != head.consumer_count:
+        yield Problem("consumer", None, f"{len(rows)} are there, and the ledger's row says {head.consumer_count}")
+
+

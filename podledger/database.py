@@ -285,7 +285,12 @@ def _url(driver: str, path: Path, *, writing: bool) -> URL:
 def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
     pragmas = [f"busy_timeout = {int(busy_timeout_s * 1000)}", "trusted_schema = OFF", "cell_size_check = ON"]
     if writing:
-        pragmas += ["journal_mode = WAL", "synchronous = FULL", "recursive_triggers = ON", "foreign_keys = ON"]
+        pragmas += [
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "recursive_triggers = ON",
+            "foreign_keys = ON",
+        ]
         pragmas += [f"journal_size_limit = {64 << 20}"]
     begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
 

@@ -55,9 +55,7 @@ def emission_payload(draft: Draft, outcome: Outcome, owner: str, stamper: Stampe
     return strictjson.dumps(event)
 
 
-def append_emissions(
-    connection: Connection, head: Head, owed: Sequence[tuple[int, str]], now_us: int
-) -> Head:
+def append_emissions(connection: Connection, head: Head, owed: Sequence[tuple[int, str]], now_us: int) -> Head:
     """Put reports, each with the seq of its event, in the outbox; the head that counts them is not yet written."""
     if not owed or head.parent_socket is None:
         return head
@@ -83,5 +81,3 @@ def write_emission(connection: Connection, emission: Emission) -> None:
     """Put a row back, sealed."""
     key = (outbox.c.ledger == emission.ledger, outbox.c.number == emission.number)
     connection.execute(update(outbox).where(*key), emission.sealed()._asdict())
-
-

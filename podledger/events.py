@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NamedTuple, cast
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
 
 from podledger import strictjson
 from podledger.errors import ProtocolError
+from podledger.names import shown
 from podledger.protocol import (
     Errored,
     Event,
     PodEvent,
     PodName,
     Scope,
-    ScopeRule,
     ScopeSubDelegated,
     ShutDown,
     Stamp,
@@ -42,9 +42,7 @@ Kind = Literal[
 Evidence = Literal["reported", "observed", "inferred"]
 """How an event is known: a pod said so on the socket, the owner did or saw it, it was concluded from silence."""
 
-Outcome = Literal[
-    "applied", "duplicate", "conflict", "late", "unknown", "noted", "confirmed", "revived", "ignored"
-]
+Outcome = Literal["applied", "duplicate", "conflict", "late", "unknown", "noted", "confirmed", "revived", "ignored"]
 """What the rules made of an event."""
 
 Int = Annotated[int, Strict(), Field(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -90,14 +88,7 @@ class PodReclaimed(PodEvent):
 
 
 LedgerEvent = (
-    TurnEnded
-    | Errored
-    | ShutDown
-    | ScopeSubDelegated
-    | PodSpawned
-    | PodExited
-    | PodUnreachable
-    | PodReclaimed
+    TurnEnded | Errored | ShutDown | ScopeSubDelegated | PodSpawned | PodExited | PodUnreachable | PodReclaimed
 )
 EVIDENCE: Final[dict[str, Evidence]] = {
     "turn_ended": "reported",
@@ -254,7 +245,7 @@ def draft(
     evidence: Evidence | None = None,
 ) -> Draft:
     """`event` on its way into the log of `owner`; `payload` is its text where it came from outside."""
-    kind = cast("Kind", event.kind)
+    kind: Kind = event.kind
     return Draft(
         kind,
         evidence or EVIDENCE[kind],
@@ -318,3 +309,30 @@ def content_from(kind: str, payload: str, owner: str) -> Content:
         raise ProtocolError(f"the payload of a {kind} states no delegation") from error
 
 
+SHOWN_MESSAGE: Final = 4096
+"""How many characters of a message or a reason `render` shows."""
+
+
+def render(event: Event) -> str:
+    """One line for a person or an agent. What a pod wrote is escaped, and a long message cut, so that it stays one."""
+    name = shown(event.about)
+    match event:
+        case TurnEnded():
+            return f"Pod `{name}` finished a turn."
+        case Errored():
+            return f"Pod `{name}` reported an error: {shown(event.message, SHOWN_MESSAGE)}"
+        case ShutDown():
+            return f"Pod `{name}` has stopped."
+        case ScopeSubDelegated():
+            return f"Pod `{shown(event.parent_pod)}` spawned `{name}` and delegated scope to it."
+        case PodSpawned():
+            return f"Pod `{name}` was spawned, with its socket at {shown(event.socket_path, SHOWN_MESSAGE)}."
+        case PodExited():
+            how = f"with code {event.exit_code}" if event.signal is None else f"by signal {event.signal}"
+            return f"Pod `{name}` exited {how}."
+        case PodUnreachable():
+            return f"Pod `{name}` did not answer (attempt {event.attempt}): {shown(event.reason, SHOWN_MESSAGE)}"
+        case PodReclaimed():
+            return f"Pod `{name}` was reclaimed: {shown(event.reason, SHOWN_MESSAGE)}"
+        case _:
+            raise TypeError(f"no line for {type(event).__name__}")

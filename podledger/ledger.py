@@ -115,9 +115,7 @@ class Ledger:
         return self._database
 
     async def __aenter__(self) -> Self:
-        self._database = await Database.open(
-            self._target, create=self._create, busy_timeout_s=self._busy_timeout_s
-        )
+        self._database = await Database.open(self._target, create=self._create, busy_timeout_s=self._busy_timeout_s)
         try:
             self._name = await self.database.read(self._choose)
             if not self._name:
@@ -255,9 +253,12 @@ class Ledger:
             aside.commit()
             return await self.database.write(partial(_finish_rebuild, aside=aside, anew=anew))
 
-    async def notifications(self, consumer: str = DEFAULT_CONSUMER, *, limit: int = PAGE) -> list[Notification]:
-        """What the agent should be told, after the consumer's cursor."""
-        work = partial(notifications.unread, ledger=self._name, consumer=check_name(consumer, "consumer"), limit=limit)
+    async def notifications(
+        self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
+    ) -> list[Notification]:
+        """What the agent should be told, after the consumer's cursor and after the seq `after`, at most `limit`."""
+        check_name(consumer, "consumer")
+        work = partial(notifications.unread, ledger=self._name, consumer=consumer, after=after, limit=limit)
         return await self.read(work)
 
     async def acknowledge(self, seq: int, consumer: str = DEFAULT_CONSUMER) -> None:
@@ -366,5 +367,3 @@ def _settle(batch: list[_Request], error: PodledgerError) -> None:
     for request in batch:
         if not request.done.done():
             request.done.set_exception(error)
-
-

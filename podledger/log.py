@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, func, select, update
 
@@ -67,7 +67,7 @@ class Rejected(NamedTuple):
     digest: str
 
     def as_json(self) -> dict[str, Any]:
-        """The line as `rejected --json` prints it; bytes that are no UTF-8 are replaced in `raw`, never in `raw_hex`."""
+        """The line as `rejected --json` prints it; bytes that are no UTF-8 are replaced in `raw` alone."""
         sender = None if self.pid is None else {"pid": self.pid, "uid": self.uid, "gid": self.gid}
         return {
             "ledger": self.ledger,
@@ -127,15 +127,13 @@ def write_head(connection: Connection, head: Head) -> Head:
     return sealed
 
 
-def append_rejections(
-    connection: Connection, head: Head, rejections: Sequence[Rejection], now_us: int
-) -> Head:
+def append_rejections(connection: Connection, head: Head, rejections: Sequence[Rejection], now_us: int) -> Head:
     """Append rejected lines; the head that counts them is returned, not yet written."""
     rows: list[Rejected] = []
     digest = head.rejected_digest
     for number, rejection in enumerate(rejections, head.rejected_count + 1):
-        sender = rejection.sender or (None, None, None)
-        row = Rejected(head.name, number, now_us, rejection.raw, rejection.reason, *sender, "")
+        pid, uid, gid = rejection.sender or (None, None, None)
+        row = Rejected(head.name, number, now_us, rejection.raw, rejection.reason, pid, uid, gid, "")
         digest = rejected_digest(digest, row)
         rows.append(row._replace(digest=digest))
     insert_rows(connection, rejected, rows)
@@ -157,7 +155,11 @@ def read_page(connection: Connection, ledger: str, selection: Selection, limit: 
     query = select(events).where(events.c.ledger == ledger, events.c.seq > selection.after)
     if selection.until is not None:
         query = query.where(events.c.seq <= selection.until)
-    for column, value in (("pod_name", selection.pod), ("kind", selection.kind), ("outcome", selection.outcome)):
+    for column, value in (
+        ("pod_name", selection.pod),
+        ("kind", selection.kind),
+        ("outcome", selection.outcome),
+    ):
         if value is not None:
             query = query.where(events.c[column] == value)
     rows = connection.execute(query.order_by(events.c.seq).limit(limit))
@@ -193,7 +195,7 @@ def seq_at(connection: Connection, ledger: str, at_us: int) -> int:
 def recorded_us(connection: Connection, ledger: str, seq: int) -> int:
     """When the ledger recorded an entry."""
     query = select(events.c.recorded_us).where(events.c.ledger == ledger, events.c.seq == seq)
-    return cast("int", connection.execute(query).scalar_one())
+    return int(connection.execute(query).scalar_one())
 
 
 def check_seq(connection: Connection, ledger: str, seq: int) -> int:
@@ -211,7 +213,7 @@ def check_seq(connection: Connection, ledger: str, seq: int) -> int:
 def count(connection: Connection, ledger: str) -> int:
     """How many entries the log holds, counted and not taken from the head."""
     query = select(func.count()).select_from(events).where(events.c.ledger == ledger)
-    return cast("int", connection.execute(query).scalar_one())
+    return int(connection.execute(query).scalar_one())
 
 
 def make_ledger(connection: Connection, name: str, now_us: int) -> Head:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from podledger.errors import PodledgerError, StorageError
+from podledger.errors import PodledgerError
+from podledger.files import replacing
 from podledger.ledger import Ledger
 from podledger.recorder import Recorded
 from podledger.registry import Pod
@@ -28,24 +26,8 @@ def write_mirror(path: Path, pods: Sequence[Pod]) -> None:
         StorageError: it could not be written; the old one is untouched.
     """
     text = json.dumps([pod.record() for pod in pods], indent=2) + "\n"
-    try:
-        _replace(path, text.encode())
-    except OSError as error:
-        raise StorageError(f"the mirror {path} was not written: {error}", hint="check its folder") from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 class Mirror:

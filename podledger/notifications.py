@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, and_, func, insert, not_, select, update
 
 from podledger import log
-from podledger.events import parse_event
-from podledger.protocol import moment, render, timestamp
+from podledger.events import parse_event, render
+from podledger.protocol import moment, timestamp
 from podledger.tables import consumers, events
 
 DEFAULT_CONSUMER: Final = "agent"
@@ -42,12 +42,13 @@ class Notification(NamedTuple):
         }
 
 
-def unread(connection: Connection, ledger: str, consumer: str, limit: int) -> list[Notification]:
-    """The first notifications after the consumer's cursor; a shutdown that was told before is not told again."""
+def unread(connection: Connection, ledger: str, consumer: str, after: int, limit: int) -> list[Notification]:
+    """The first notifications after the consumer's cursor and after a seq; no shutdown is told twice."""
     told_before = and_(events.c.kind == "shut_down", events.c.outcome == "duplicate")
+    after = max(after, cursor(connection, ledger, consumer))
     query = (
         select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
-        .where(events.c.ledger == ledger, events.c.seq > cursor(connection, ledger, consumer))
+        .where(events.c.ledger == ledger, events.c.seq > after)
         .where(events.c.kind.in_(VISIBLE), not_(told_before))
         .order_by(events.c.seq)
         .limit(limit)

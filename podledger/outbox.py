@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from podledger import sender, strictjson
-from podledger.effects import Emission
+from podledger.effects import Emission, Status
 from podledger.errors import PodledgerError
 from podledger.ledger import Ledger
 from podledger.recorder import Recorded
@@ -91,11 +91,9 @@ class Outbox:
         while emission.status == "pending":
             failure = await self._attempt(emission)
             attempts = emission.attempts + 1
-            status = "sent" if failure is None else "dropped" if attempts >= self._retry.attempts else "pending"
+            status: Status = "sent" if failure is None else "dropped" if attempts >= self._retry.attempts else "pending"
             settled_us = None if status == "pending" else time.time_ns() // 1000
-            emission = emission._replace(
-                status=status, attempts=attempts, last_error=failure, settled_us=settled_us
-            )
+            emission = emission._replace(status=status, attempts=attempts, last_error=failure, settled_us=settled_us)
             await asyncio.shield(self._ledger.settle(emission))
             if status == "dropped":
                 logger.warning(

@@ -100,7 +100,11 @@ _STATES = select(
 
 
 def save(
-    connection: Connection, ledger: str, changed: Mapping[TenureKey, Tenure], states: Mapping[str, State], head: int
+    connection: Connection,
+    ledger: str,
+    changed: Mapping[TenureKey, Tenure],
+    states: Mapping[str, State],
+    head: int,
 ) -> None:
     """Write the tenures, with their grants, and the states that a batch after seq `head` left."""
     opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
@@ -109,7 +113,11 @@ def save(
     _run(connection, _INSERT_GRANT, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
     _run(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
     _run(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
-    _run(connection, _UPSERT_POD, [_pod_row(ledger, *item) for item in states.items() if item[1] is not UNHEARD])
+    _run(
+        connection,
+        _UPSERT_POD,
+        [_pod_row(ledger, *item) for item in states.items() if item[1] is not UNHEARD],
+    )
 
 
 def _run(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
@@ -137,9 +145,7 @@ _UPDATE_TENURE: Final = (
     f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
     "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
 )
-_UPDATE_GRANTS: Final = (
-    "UPDATE grants SET until_seq = ?, node = ? WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
-)
+_UPDATE_GRANTS: Final = "UPDATE grants SET until_seq = ?, node = ? WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
 _UPSERT_POD: Final = (
     _insert("pods", pods.c.keys()) + " ON CONFLICT (ledger, pod_name) DO UPDATE SET "
     "newest = excluded.newest, status = excluded.status, tenure_from = excluded.tenure_from"

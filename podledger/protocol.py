@@ -1,4 +1,4 @@
-"""What travels on a pod's socket: the four reports, their stamp, the methods, the server's answers, one line a frame."""
+"""What travels on a pod's socket, the four reports, their stamp, the methods, the server's answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from podledger import strictjson
 from podledger.errors import ProtocolError
@@ -14,9 +23,6 @@ from podledger.names import check_name, shown
 
 MAX_FRAME_BYTES: Final = 1 << 20
 """The longest line taken, without its newline."""
-
-SHOWN_MESSAGE: Final = 4096
-"""How many characters of an error's message `render` shows."""
 
 METHODS: Final = frozenset(
     "run notify pod_event resume cancel pause compact list_rewind_targets rewind_to shutdown list_completions "
@@ -56,13 +62,16 @@ def timestamp(microseconds: int) -> str:
 
 _HEX4 = "[0-9a-fA-F]{4}"
 Uuid = Annotated[
-    str, Strict(), StringConstraints(pattern=f"^{_HEX4}{_HEX4}-{_HEX4}-{_HEX4}-{_HEX4}-{_HEX4 * 3}$", to_lower=True)
+    str,
+    Strict(),
+    StringConstraints(pattern=f"^{_HEX4}{_HEX4}-{_HEX4}-{_HEX4}-{_HEX4}-{_HEX4 * 3}$", to_lower=True),
 ]
 Incarnation = Annotated[
     str,
     Strict(),
     StringConstraints(
-        pattern=f"^{_HEX4}{_HEX4}-{_HEX4}-7[0-9a-fA-F]{{3}}-[89abAB][0-9a-fA-F]{{3}}-{_HEX4 * 3}$", to_lower=True
+        pattern=f"^{_HEX4}{_HEX4}-{_HEX4}-7[0-9a-fA-F]{{3}}-[89abAB][0-9a-fA-F]{{3}}-{_HEX4 * 3}$",
+        to_lower=True,
     ),
 ]
 """One life of a pod: a UUIDv7 in lower case, so that of two the later is the greater text."""
@@ -276,18 +285,3 @@ def error_frame(message: str) -> bytes:
 def pods_listed_frame(pods: list[dict[str, Any]]) -> bytes:
     """The answer to `list_pods`."""
     return frame({"event": "pods_listed", "data": {"pods": pods}})
-
-
-def render(event: Event) -> str:
-    """One line for a person or an agent. What a pod wrote is escaped, and a long message cut, so that it stays one."""
-    match event:
-        case TurnEnded(pod_name=name):
-            return f"Pod `{shown(name)}` finished a turn."
-        case Errored(pod_name=name, message=message):
-            return f"Pod `{shown(name)}` reported an error: {shown(message, SHOWN_MESSAGE)}"
-        case ShutDown(pod_name=name):
-            return f"Pod `{shown(name)}` has stopped."
-        case ScopeSubDelegated(parent_pod=parent, sub_pod=sub):
-            return f"Pod `{shown(parent)}` spawned `{shown(sub)}` and delegated scope to it."
-        case _:
-            raise TypeError(f"no line for {type(event).__name__}")

@@ -1,4 +1,4 @@
-"""The fallback: probe the sockets of the pods that are believed alive, suspect the silent, reclaim what stays silent."""
+"""The fallback: probe the sockets of the pods believed alive, suspect the silent, reclaim what stays silent."""
 
 from __future__ import annotations
 

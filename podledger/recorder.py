@@ -117,7 +117,7 @@ def _fold_drafts(
             *(outcome, rules.VERSION),
         )
         digest = chain_digest(digest, fields)
-        entries.append(Entry(*fields, digest))
+        entries.append(Entry._make((*fields, digest)))
         if content is not None and head.parent_socket and (told := emission_payload(draft, outcome, ledger, stamper)):
             owed.append((seq, told))
     return entries, owed

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateTable
 from podledger import rules
 from podledger.database import insert_rows
 from podledger.errors import ProtocolError
-from podledger.events import EVIDENCE, Entry
+from podledger.events import EVIDENCE, Entry, Outcome
 from podledger.log import PAGE, read_head, write_head
 from podledger.projections import Fold, StateCache, save
 from podledger.recorder import fact_of
@@ -87,7 +87,7 @@ class Refold:
             if logged != outcome:
                 yield Problem("outcome", fact.seq, f"logged as {logged!r}, where the rules say {outcome!r}")
 
-    def fold(self, facts: list[Fact]) -> list[tuple[Fact, str]]:
+    def fold(self, facts: list[Fact]) -> list[tuple[Fact, Outcome]]:
         """Fold facts, in the order of their seqs, into the temporary tables."""
         fold = Fold(self._cache.load(self._connection, self.ledger, {fact.pod_name for fact in facts}))
         decided = [(fact, fold.take(fact).outcome) for fact in facts]

@@ -287,9 +287,7 @@ def nearest_open(line: Sequence[Ancestor]) -> Ancestor | None:
     return next((ancestor for ancestor in line if ancestor.is_open), None)
 
 
-def children_by_parent(
-    connection: Connection, ledger: str, at: Moment
-) -> tuple[int, dict[int | None, list[Pod]]]:
+def children_by_parent(connection: Connection, ledger: str, at: Moment) -> tuple[int, dict[int | None, list[Pod]]]:
     """The tree at a moment: the seq, and by the `from_seq` of the nearest open ancestor (None: the owner) its pods."""
     seq = resolve(connection, ledger, at)
     pods = pods_at(connection, ledger, seq)
@@ -308,4 +306,13 @@ def span(connection: Connection, ledger: str, since: Moment, until: Moment) -> t
         return 1, last
     if isinstance(since, datetime):
         return log.seq_at(connection, ledger, microseconds(since) - 1) + 1, last
-    return max(1, log.check_seq(connection, ledger, since)), last
+    return max(1, log.check_seq(connection, ledger, max(0, since - 1)) + 1), last
+
+
+def tree_json(owner: str, seq: int, children: dict[int | None, list[Pod]]) -> dict[str, Any]:
+    """The tree as `pods --tree --json` prints it: the owner, and under each pod its children."""
+
+    def node(pod: Pod) -> dict[str, Any]:
+        return pod.as_json() | {"children": [node(child) for child in children.get(pod.from_seq, [])]}
+
+    return {"pod_name": owner, "seq": seq, "children": [node(pod) for pod in children.get(None, [])]}

@@ -15,7 +15,7 @@ VERSION: Final = 1
 """The version of these rules, logged with each outcome."""
 
 Status = Literal["unheard", "heard", "open", "inferred", "ended"]
-"""Of a pod name: nothing known; an incarnation named but never delegated; its tenure open; closed by inference; over."""
+"""Of a pod name: nothing known; a life named but never delegated; its tenure open; closed by inference; over."""
 
 
 class Fact(NamedTuple):
@@ -34,8 +34,8 @@ class Tenure(NamedTuple):
     """The span of the log in which one incarnation stands in the registry: `from_seq` to before `until_seq`.
 
     `incarnation` is known from `named_seq` on. `source` is the incarnation that delegated it, where the delegation was
-    stamped. `closed_by` is the kind of event that closed it, or `superseded`; an end that was inferred and then reported
-    bears `confirmed_seq`.
+    stamped. `closed_by` is the kind of event that closed it, or `superseded`; an end that was inferred and then
+    reported bears `confirmed_seq`.
     """
 
     pod_name: str
@@ -211,5 +211,3 @@ def _reopened(tenure: Tenure, fact: Fact) -> Tenure:
 def _merged(heard: tuple[Tenure, ...], decided: tuple[Tenure, ...]) -> tuple[Tenure, ...]:
     """The tenures that both steps changed, each once, as it is after the second."""
     return tuple({(tenure.pod_name, tenure.from_seq): tenure for tenure in (*heard, *decided)}.values())
-
-

@@ -178,9 +178,7 @@ Index(
     sqlite_where=text("incarnation IS NOT NULL"),
 )
 Index("grants_spans", grants.c.ledger, grants.c.path, grants.c.node, grants.c.from_seq)
-Index(
-    "outbox_pending", outbox.c.ledger, outbox.c.number, sqlite_where=text("status = 'pending'")
-)
+Index("outbox_pending", outbox.c.ledger, outbox.c.number, sqlite_where=text("status = 'pending'"))
 
 OPEN_NODE: Final = 0
 """The node of a span that is still open."""
@@ -225,9 +223,9 @@ TRIGGERS: Final = (
     _append_only("events", "seq")
     | _append_only("rejected", "number")
     | {
-        "ledgers_no_delete": _APPEND_ONLY.format(
-            table="ledgers", verb="delete", operation="DELETE", when=""
-        ).replace("ledgers is append-only", "a ledger is never removed")
+        "ledgers_no_delete": _APPEND_ONLY.format(table="ledgers", verb="delete", operation="DELETE", when="").replace(
+            "ledgers is append-only", "a ledger is never removed"
+        )
     }
 )
 """The triggers by name: no UPDATE, no DELETE, and no INSERT OR REPLACE over what is there."""

@@ -97,8 +97,13 @@ def _schema_problems(connection: Connection) -> Iterator[Problem]:
 
 def schema_of(connection: Connection) -> dict[str, str]:
     """The SQL of every table, index, trigger and view by kind and name, white space folded."""
-    query = "SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'"
-    return {name: " ".join(sql.replace(")", " ) ").replace("(", " ( ").split()) for name, sql in connection.execute(text(query))}
+    query = (
+        "SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'"
+    )
+    return {
+        name: " ".join(sql.replace(")", " ) ").replace("(", " ( ").split())
+        for name, sql in connection.execute(text(query))
+    }
 
 
 def expected_schema() -> dict[str, str]:
@@ -123,9 +128,7 @@ def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
             yield Problem("ledger", None, f"{table.name} has rows of {name!r}, which is no ledger here")
 
 
-def _log_problems(
-    connection: Connection, head: Head, refold: Refold, progress: Progress | None
-) -> Iterator[Problem]:
+def _log_problems(connection: Connection, head: Head, refold: Refold, progress: Progress | None) -> Iterator[Problem]:
     seq, recorded_us, digest, counted, after = 0, 0, NO_DIGEST, 0, FIRST
     while page := log.read_page(connection, head.name, log.Selection(after=after)):
         for entry in page:
@@ -181,5 +184,3 @@ def _consumer_problems(connection: Connection, head: Head) -> Iterator[Problem]:
             yield Problem("consumer", None, f"the cursor of {row.name!r} was changed in place")
     if len(rows) != head.consumer_count:
         yield Problem("consumer", None, f"{len(rows)} are there, and the ledger's row says {head.consumer_count}")
-
-

@@ -1,4 +1,4 @@
-"""What all tests share: asynchronous tests run on a loop of their own."""
+"""What all tests share: asynchronous tests run on a loop of their own, and hypothesis tries as often here as anywhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import asyncio
 import inspect
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "podledger",
+    derandomize=False,
+    deadline=None,
+    max_examples=60,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("podledger")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,0 +1,117 @@
+"""Carrying a ledger in and out of files."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from podledger.cli.parser import Commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podledger.ledger import Ledger
+    from podledger.transfer import Imported
+
+
+def add_commands(commands: Commands) -> None:
+    """import, export."""
+    take = commands.add("import", run_import, "append the events of a file, one a line")
+    take.add_argument("file", metavar="FILE", help="wire lines, bare events or exported entries; - for standard input")
+    give = commands.add("export", run_export, "write the log, one entry a line")
+    give.add_argument("file", metavar="FILE", help="where to; - for standard output")
+
+
+def run_import(args: Namespace) -> int:
+    """Import a file; 1 where a line was rejected."""
+    import sys
+
+    from podledger.cli.output import print_json
+    from podledger.cli.session import with_ledger
+
+    done = with_ledger(args, lambda ledger: _import(ledger, args.file))
+    for number, reason in done.problems:
+        print(f"podledger: line {number}: {reason}", file=sys.stderr)
+    if args.json:
+        print_json(done.as_json())
+    else:
+        print(
+            f"{done.appended} events appended, {done.restored} entries restored, {done.present} were there, "
+            f"{done.skipped} lines skipped, {len(done.problems)} rejected"
+        )
+    return 1 if done.problems else 0
+
+
+async def _import(ledger: Ledger, file: str) -> Imported:
+    from podledger.cli.output import progress
+    from podledger.mirror import Mirror
+    from podledger.transfer import Imported, import_lines, read_lines
+
+    done = Imported()
+    with progress("import") as told:
+        async with Mirror(ledger):
+            async for done in import_lines(ledger, read_lines(_lines(file), ledger.name)):
+                if told:
+                    told(done.appended + done.restored + done.present, 0)
+    return done
+
+
+def _lines(file: str) -> Iterator[bytes]:
+    """The lines of a file, none longer in memory than what is taken."""
+    import sys
+    from pathlib import Path
+
+    from podledger.errors import StorageError
+    from podledger.transfer import MAX_LINE_BYTES
+
+    try:
+        with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
+            while line := stream.readline(MAX_LINE_BYTES + 2):
+                yield line
+                while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    line = stream.readline(MAX_LINE_BYTES)
+                    if not line:
+                        break
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}", hint="give a file that can be read, or -") from error
+
+
+def run_export(args: Namespace) -> None:
+    """Export the log."""
+    from podledger.cli.output import print_json
+    from podledger.cli.session import with_ledger
+
+    count = with_ledger(args, lambda ledger: _export(ledger, args.file))
+    if args.file == "-":
+        return
+    if args.json:
+        print_json({"file": args.file, "events": count})
+    else:
+        print(f"{count} events written to {args.file}")
+
+
+async def _export(ledger: Ledger, file: str) -> int:
+    import sys
+
+    from podledger.cli.output import progress
+    from podledger.files import replacing
+    from podledger.transfer import export_lines
+
+    count, total = 0, (await ledger.head()).head_seq
+
+    async def write(stream: Any) -> None:
+        nonlocal count
+        with progress("export") as told:
+            async for line in export_lines(ledger):
+                stream.write(line)
+                count += 1
+                if told and count % 1000 == 0:
+                    told(count, total)
+
+    if file == "-":
+        await write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        with replacing(file) as stream:
+            await write(stream)
+    return count

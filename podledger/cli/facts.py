@@ -1,0 +1,152 @@
+"""The owner's own facts: its ledger, the children that it spawned, reaped or gave up."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING, Any
+
+from podledger.cli.parser import Commands
+
+if TYPE_CHECKING:
+    from podledger.events import Evidence, LedgerEvent
+
+
+def add_commands(commands: Commands) -> None:
+    """init, spawned, exited, release."""
+    init = commands.add("init", run_init, "make or upgrade the database and the ledger of a pod")
+    init.add_argument("name", metavar="NAME", help="the pod that owns the ledger")
+    init.add_argument("--parent-socket", metavar="PATH", help='where its parent listens ("" for no parent)')
+    init.add_argument("--mirror", metavar="FILE", help='keep the registry in this JSON file too ("" for none)')
+
+    spawned = commands.add("spawned", run_spawned, "record that the owner spawned a child")
+    spawned.add_argument("pod", metavar="POD")
+    spawned.add_argument("--socket", metavar="PATH", required=True, help="where the child listens")
+    add_scope(spawned)
+    spawned.add_argument("--callback", metavar="PATH", default="", help="where the child reports to")
+    spawned.add_argument("--pid", type=int, metavar="N")
+    spawned.add_argument("--incarnation", metavar="ID", help="this life of the child, a UUIDv7")
+
+    exited = commands.add("exited", run_exited, "record that the owner reaped a child")
+    exited.add_argument("pod", metavar="POD")
+    how = exited.add_mutually_exclusive_group(required=True)
+    how.add_argument("--code", type=int, metavar="N", help="its exit code")
+    how.add_argument("--signal", type=int, metavar="N", help="the signal that ended it")
+
+    release = commands.add("release", run_release, "take back what was lent to a pod that is gone")
+    release.add_argument("pod", metavar="POD")
+    release.add_argument("--reason", metavar="TEXT", required=True)
+
+
+def add_scope(parser: Any) -> None:
+    """The option that states a scope."""
+    parser.add_argument(
+        "--scope",
+        metavar="RULE",
+        action="append",
+        default=[],
+        type=scope_rule,
+        help="read:PATH or write:PATH, as often as need be; read-here: and write-here: reach the path and its "
+        "direct children alone",
+    )
+
+
+def scope_rule(text: str) -> dict[str, Any]:
+    """One rule of a scope, as the wire has it."""
+    word, colon, target = text.partition(":")
+    permission, _, here = word.partition("-")
+    if not colon or permission not in ("read", "write") or here not in ("", "here"):
+        raise ArgumentTypeError(f"{text!r} is no rule: give read:PATH or write:PATH (or write-here:PATH)")
+    return {"target": target, "permission": permission, "recursive": not here}
+
+
+def run_init(args: Namespace) -> None:
+    """Make or upgrade the ledger, and set what is given."""
+    import asyncio
+
+    from podledger.cli.output import print_json
+    from podledger.cli.session import open_ledger
+
+    async def work() -> Any:
+        async with open_ledger(args, name=args.name) as ledger:
+            await ledger.configure(parent_socket=args.parent_socket, mirror=args.mirror)
+            return await ledger.head(), str(ledger.database.path)
+
+    head, path = asyncio.run(work())
+    if args.json:
+        print_json({"ledger": head.name, "db": path, "events": head.head_seq, "head_digest": head.head_digest})
+    else:
+        print(f"ledger {head.name} is ready in {path}, with {head.head_seq} events")
+
+
+def run_spawned(args: Namespace) -> None:
+    """Record a spawn."""
+    fields: dict[str, Any] = {
+        "kind": "pod_spawned",
+        "pod_name": args.pod,
+        "socket_path": args.socket,
+        "scope": args.scope,
+        "callback_address": args.callback,
+        "pid": args.pid,
+    }
+    if args.incarnation:
+        from podledger.stamps import process_stamper
+
+        fields["stamp"] = process_stamper().stamp(checked_incarnation(args.incarnation))
+    _record(args, fields)
+
+
+def run_exited(args: Namespace) -> None:
+    """Record an exit."""
+    _record(args, {"kind": "pod_exited", "pod_name": args.pod, "exit_code": args.code, "signal": args.signal})
+
+
+def run_release(args: Namespace) -> None:
+    """Record that a person reclaimed a pod."""
+    _record(args, {"kind": "pod_reclaimed", "pod_name": args.pod, "reason": args.reason}, evidence="observed")
+
+
+def checked_incarnation(text: str) -> str:
+    """The incarnation in lower case.
+
+    Raises:
+        UsageError: it is no UUIDv7.
+    """
+    import uuid
+
+    from podledger.errors import UsageError
+
+    try:
+        incarnation = uuid.UUID(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no incarnation", hint="give a UUIDv7") from error
+    if incarnation.version != 7:
+        raise UsageError(f"{text!r} is no UUIDv7", hint="give the incarnation that the pod was spawned with")
+    return str(incarnation)
+
+
+def _record(args: Namespace, fields: dict[str, Any], evidence: Evidence | None = None) -> None:
+    from podledger.cli.output import print_json
+    from podledger.cli.session import with_ledger
+    from podledger.mirror import Mirror
+
+    event = _event(fields)
+
+    async def work(ledger: Any) -> Any:
+        async with Mirror(ledger):
+            return await ledger.append(event, evidence=evidence)
+
+    entry = with_ledger(args, work)
+    if args.json:
+        print_json(entry.as_json())
+    else:
+        print(f"{entry.kind} {entry.pod_name}: {entry.outcome} at seq {entry.seq}")
+
+
+def _event(fields: dict[str, Any]) -> LedgerEvent:
+    from podledger.errors import InvalidEventError, ProtocolError
+    from podledger.events import event_from
+
+    try:
+        return event_from({name: value for name, value in fields.items() if value is not None})
+    except ProtocolError as error:
+        raise InvalidEventError(error.message, hint="correct the argument") from error

@@ -1,0 +1,219 @@
+"""What the ledger knows: its log, the registry of any moment, what the agent should be told, what was not taken."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from podledger.cli.parser import Commands, Parser, at_least
+
+if TYPE_CHECKING:
+    from podledger.events import Entry
+    from podledger.ledger import Ledger
+    from podledger.registry import Moment
+
+FOLLOW_S = 0.2
+"""How often `events --follow` looks for more."""
+
+
+def add_commands(commands: Commands) -> None:
+    """events, pods, notifications, rejected."""
+    events = commands.add("events", run_events, "the log")
+    events.add_argument("--pod", metavar="NAME", help="only of this pod")
+    events.add_argument("--kind", metavar="KIND", help="only of this kind")
+    events.add_argument("--outcome", metavar="OUTCOME", help="only with this outcome")
+    events.add_argument("--since", metavar="X", help="from this seq or time on")
+    events.add_argument("--until", metavar="X", help="up to and with this seq or time")
+    events.add_argument("--limit", metavar="N", type=at_least(int, 0), help="no more than so many")
+    events.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
+
+    pods = commands.add("pods", run_pods, "the registry, now or at a moment")
+    add_at(pods)
+    pods.add_argument("--all", action="store_true", help="also the tenures that were over by then")
+    pods.add_argument("--tree", action="store_true", help="as a tree, orphans under their nearest living ancestor")
+
+    notifications = commands.add("notifications", run_notifications, "what the agent should be told")
+    notifications.add_argument("--consumer", metavar="NAME", help="whose cursor (agent)")
+    notifications.add_argument("--ack", action="store_true", help="move the cursor past what is printed")
+
+    commands.add("rejected", run_rejected, "the lines that were no events")
+
+
+def add_at(parser: Parser) -> None:
+    """The option that names a moment."""
+    parser.add_argument("--at", metavar="X", help="a seq, or a time in ISO 8601 (UTC unless it says otherwise)")
+
+
+def moment_of(text: str | None) -> Moment:
+    """The moment that an argument names."""
+    from podledger.registry import parse_moment
+
+    return None if text is None else parse_moment(text)
+
+
+def run_events(args: Namespace) -> None:
+    """Print the log, and with --follow what comes."""
+    from podledger.cli.session import with_ledger
+
+    _check_words(args)
+    with_ledger(args, lambda ledger: _print_events(ledger, args))
+
+
+def _check_words(args: Namespace) -> None:
+    from typing import get_args
+
+    from podledger.errors import UsageError
+    from podledger.events import KINDS, Outcome
+
+    if args.follow and args.until:
+        raise UsageError("--follow has no end, and --until is one", hint="leave one of them out")
+    for option, known in (("kind", KINDS), ("outcome", get_args(Outcome))):
+        value = getattr(args, option)
+        if value is not None and value not in known:
+            raise UsageError(f"--{option} {value!r} is none of the {option}s", hint=f"give one of {', '.join(known)}")
+
+
+async def _print_events(ledger: Ledger, args: Namespace) -> None:
+    import asyncio
+
+    since, until, left = moment_of(args.since), moment_of(args.until), args.limit
+    while left is None or left > 0:
+        head = (await ledger.head()).head_seq
+        async for entry in ledger.entries(
+            pod=args.pod,
+            kind=args.kind,
+            outcome=args.outcome,
+            since=since,
+            until=head if until is None else until,
+            limit=left,
+        ):
+            _print_entry(entry, as_json=args.json)
+            left = None if left is None else left - 1
+        if not args.follow:
+            return
+        while (await ledger.head()).head_seq == head:
+            await asyncio.sleep(FOLLOW_S)
+        since = head + 1
+
+
+def _print_entry(entry: Entry, *, as_json: bool) -> None:
+    from podledger.cli.output import STYLES, clock, print_json, print_line
+    from podledger.events import render
+    from podledger.names import shown
+
+    if as_json:
+        print_json(entry.as_json())
+        return
+    pod = shown(entry.pod_name, 60)
+    text = f"{entry.seq:>6}  {clock(entry.recorded_us)}  {entry.outcome:<9}  {entry.kind:<19}  {pod:<16}  "
+    print_line(text + shown(render(entry.event), 500), STYLES.get(entry.outcome, ""))
+
+
+def run_pods(args: Namespace) -> None:
+    """Print the registry."""
+    from podledger.cli.output import print_json, print_table
+    from podledger.cli.session import with_ledger
+
+    if args.tree:
+        _print_tree(args)
+        return
+    pods = with_ledger(args, lambda ledger: ledger.pods(moment_of(args.at), closed=args.all))
+    if args.json:
+        print_json([pod.as_json() for pod in pods])
+        return
+    columns = ("pod", "parent", "socket", "scope", "since seq", "until seq", "closed by", "evidence")
+    print_table(
+        columns,
+        (
+            (
+                *(pod.pod_name, pod.parent_pod, pod.socket_path, _scope(pod)),
+                *(pod.from_seq, pod.until_seq, pod.closed_by, pod.evidence),
+            )
+            for pod in pods
+        ),
+        empty="no pods",
+    )
+
+
+def _scope(pod: Any) -> str:
+    rules = (f"{rule.permission}{'' if rule.recursive else '-here'}:{rule.target}" for rule in pod.scope_delegated)
+    return " ".join(rules)
+
+
+def _print_tree(args: Namespace) -> None:
+    from functools import partial
+
+    from podledger import registry
+    from podledger.cli.output import print_json, print_tree
+    from podledger.cli.session import with_ledger
+
+    async def work(ledger: Ledger) -> Any:
+        find = partial(registry.children_by_parent, ledger=ledger.name, at=moment_of(args.at))
+        return ledger.name, await ledger.read(find)
+
+    name, (seq, children) = with_ledger(args, work)
+
+    tree = registry.tree_json(name, seq, children)
+    if args.json:
+        print_json(tree)
+    else:
+        print_tree(tree)
+
+
+def run_notifications(args: Namespace) -> None:
+    """Print what the agent should be told, and with --ack take it for told."""
+    from podledger.cli.output import clock, print_json, print_line
+    from podledger.cli.session import with_ledger
+    from podledger.notifications import DEFAULT_CONSUMER
+
+    consumer = args.consumer or DEFAULT_CONSUMER
+
+    async def work(ledger: Ledger) -> None:
+        after = 0
+        found = []
+        while page := await ledger.notifications(consumer, after=after):
+            after = page[-1].seq
+            if args.json:
+                found += [notification.as_json() for notification in page]
+            else:
+                for notification in page:
+                    print_line(f"{clock(notification.recorded_us)}  {notification.line}")
+        if args.json:
+            print_json(found)
+        if args.ack and after:
+            await ledger.acknowledge(after, consumer)
+
+    with_ledger(args, work)
+
+
+def run_rejected(args: Namespace) -> None:
+    """Print the lines that were not taken."""
+    from podledger.cli.output import clock, print_json, print_table
+    from podledger.cli.session import with_ledger
+
+    async def work(ledger: Ledger) -> list[Any]:
+        found: list[Any] = []
+        while page := await ledger.rejected(after=found[-1].number if found else 0):
+            found += page
+        return found
+
+    rows = with_ledger(args, work)
+    if args.json:
+        print_json([row.as_json() for row in rows])
+        return
+    columns = ("number", "recorded at", "pid", "uid", "reason", "bytes")
+    print_table(
+        columns,
+        (
+            (
+                row.number,
+                clock(row.recorded_us),
+                row.pid,
+                row.uid,
+                row.reason,
+                row.raw[:200].decode(errors="replace"),
+            )
+            for row in rows
+        ),
+        empty="no rejected lines",
+    )

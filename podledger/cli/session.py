@@ -1,0 +1,51 @@
+"""What commands share that work on a ledger: the settings, the open ledger, the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import TypeVar
+
+from podledger.ledger import Ledger
+from podledger.settings import Settings
+
+T = TypeVar("T")
+
+
+@cache
+def settings() -> Settings:
+    """The environment's settings, read once.
+
+    Raises:
+        UsageError: one of them has no sense.
+    """
+    from pydantic import ValidationError
+
+    from podledger.errors import UsageError
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        name = "PODLEDGER_" + "_".join(str(part) for part in problem["loc"]).upper()
+        raise UsageError(f"{name}: {problem['msg']}", hint="correct the variable, or unset it") from error
+
+
+def open_ledger(args: Namespace, *, name: str | None = None) -> Ledger:
+    """The ledger that the arguments name; with `name`, that one, made and brought up to date if need be."""
+    chosen = name or args.ledger or settings().ledger
+    return Ledger.open(
+        args.db or settings().db, chosen, create=name is not None, busy_timeout_s=settings().busy_timeout_s
+    )
+
+
+def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
+    """Run `work` on the ledger that the arguments name."""
+
+    async def run() -> T:
+        async with open_ledger(args) as ledger:
+            return await work(ledger)
+
+    return asyncio.run(run())

@@ -1,0 +1,352 @@
+"""An independent model of sections 5 and 6 of the design, and of the seed system's registry.
+
+Written from the design's words and never from podledger's rules: a list of events, a list of tenures, a dictionary of
+names, and a linear scan for every question. The past is asked by folding the log up to then once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from podledger.events import LedgerEvent, PodReclaimed, PodSpawned, PodUnreachable
+from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, TurnEnded
+
+Row = dict[str, Any]
+Content = tuple[str, tuple[ScopeRule, ...], str]
+
+EVIDENCE = {
+    "turn_ended": "reported",
+    "errored": "reported",
+    "shut_down": "reported",
+    "scope_sub_delegated": "reported",
+    "pod_spawned": "observed",
+    "pod_exited": "observed",
+    "pod_unreachable": "inferred",
+    "pod_reclaimed": "inferred",
+}
+
+
+@dataclass
+class Span:
+    """A tenure: one life of a pod in the registry, from the event `opened` to before the event `closed`."""
+
+    name: str
+    opened: int
+    evidence: str
+    content: Content
+    stated_callback: str | None
+    incarnation: str | None
+    source: str | None
+    closed: int | None = None
+    closed_by: str | None = None
+    end_evidence: str | None = None
+
+
+@dataclass
+class Name:
+    """What the rules hold for a pod name; `overtaken`: an unstamped delegation opened a tenure since `newest`."""
+
+    newest: str | None = None
+    last: Span | None = None
+    status: str = "unheard"
+    overtaken: bool = False
+
+
+@dataclass
+class Model:
+    """The ledger of the pod `owner`, event by event."""
+
+    owner: str = "root"
+    log: list[LedgerEvent] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+    names: dict[str, Name] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, events: Iterable[LedgerEvent], owner: str = "root") -> Model:
+        """The model after `events`."""
+        model = cls(owner)
+        for event in events:
+            model.take(event)
+        return model
+
+    def at(self, seq: int) -> Model:
+        """The model as it was after the event `seq`."""
+        return Model.of(self.log[:seq], self.owner)
+
+    # The rules
+
+    def take(self, event: LedgerEvent) -> str:
+        """Append an event; the outcome."""
+        self.log.append(event)
+        name = self.names.setdefault(event.about, Name())
+        outcome = "late" if subject_of(event) and not self._step_one(event, name) else self._step_two(event, name)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def _step_one(self, event: LedgerEvent, name: Name) -> bool:
+        """Whether to go on to step two."""
+        subject = subject_of(event)
+        assert subject is not None
+        if name.newest is not None and subject < name.newest:
+            return False
+        if subject == name.newest:
+            return not name.overtaken
+        name.newest, name.overtaken = subject, False
+        last = name.last
+        nameless = last is not None and last.incarnation is None and name.status in ("open", "inferred")
+        if is_delegation(event):
+            nameless = nameless and name.status == "open" and last is not None and last.content == self._content(event)
+        if nameless and last is not None:
+            last.incarnation = subject
+        else:
+            if name.status == "open":
+                self._close(name, "superseded", event)
+            name.status = "heard"
+        return True
+
+    def _step_two(self, event: LedgerEvent, name: Name) -> str:
+        """The table of the design, row by row."""
+        if is_delegation(event):
+            return self._on_delegation(event, name)
+        match event.kind:
+            case "turn_ended" | "errored":
+                return self._on_activity(event, name)
+            case "pod_unreachable":
+                return "noted" if name.status == "open" else "ignored"
+            case "pod_reclaimed":
+                return self._end_tenure(event, name, "inferred") if name.status == "open" else "ignored"
+        return self._on_ending(event, name)
+
+    def _on_delegation(self, event: LedgerEvent, name: Name) -> str:
+        if name.status == "open":
+            assert name.last is not None
+            return "duplicate" if name.last.content == self._content(event) else "conflict"
+        stamped = subject_of(event) is not None
+        if stamped and name.status in ("inferred", "ended"):
+            return "late"
+        callback = event.callback_address if isinstance(event, PodSpawned) else None
+        source = event.stamp.source if stamped and event.stamp else None
+        self._open(name, self._content(event), callback, subject_of(event), source, event)
+        name.overtaken = not stamped
+        return "applied"
+
+    def _on_ending(self, event: LedgerEvent, name: Name) -> str:
+        if name.status == "open":
+            return self._end_tenure(event, name, "ended")
+        if name.status == "ended":
+            return "duplicate"
+        if name.status == "inferred":
+            assert name.last is not None
+            name.last.end_evidence = EVIDENCE[event.kind]
+            name.status = "ended"
+            return "confirmed"
+        if subject_of(event):
+            name.status = "ended"
+        return "unknown"
+
+    def _on_activity(self, event: LedgerEvent, name: Name) -> str:
+        if name.status == "open":
+            return "noted"
+        if name.status == "ended":
+            return "late"
+        if name.status != "inferred":
+            return "unknown"
+        last = name.last
+        assert last is not None
+        self._open(name, last.content, last.stated_callback, last.incarnation, last.source, event)
+        return "revived"
+
+    def _end_tenure(self, event: LedgerEvent, name: Name, status: str) -> str:
+        self._close(name, event.kind, event)
+        name.status = status
+        return "applied"
+
+    def _open(
+        self,
+        name: Name,
+        content: Content,
+        callback: str | None,
+        incarnation: str | None,
+        source: str | None,
+        event: LedgerEvent,
+    ) -> None:
+        seq, evidence = len(self.log), EVIDENCE[event.kind]
+        name.last = Span(event.about, seq, evidence, content, callback, incarnation, source)
+        name.status = "open"
+        self.spans.append(name.last)
+
+    def _close(self, name: Name, by: str, event: LedgerEvent) -> None:
+        assert name.last is not None
+        name.last.closed, name.last.closed_by, name.last.end_evidence = len(self.log), by, EVIDENCE[event.kind]
+
+    def _content(self, event: LedgerEvent) -> Content:
+        if isinstance(event, ScopeSubDelegated):
+            return (event.sub_socket, event.scope, event.parent_pod)
+        assert isinstance(event, PodSpawned)
+        return (event.socket_path, event.scope, self.owner)
+
+    # The questions
+
+    def registry(self) -> list[Row]:
+        """The open tenures by name."""
+        return [self._row(span) for span in sorted(self.spans, key=lambda span: span.name) if span.closed is None]
+
+    def history(self) -> list[Row]:
+        """Every tenure, by name and from then to now."""
+        return [self._row(span) for span in sorted(self.spans, key=lambda span: (span.name, span.opened))]
+
+    def _row(self, span: Span) -> Row:
+        socket, scope, parent = span.content
+        return {
+            "pod_name": span.name,
+            "socket_path": socket,
+            "scope_delegated": [rule.model_dump() for rule in scope],
+            "callback_address": self._callback(span),
+            "parent_pod": parent,
+            "incarnation": span.incarnation,
+            "from_seq": span.opened,
+            "until_seq": span.closed,
+            "closed_by": span.closed_by,
+            "evidence": span.end_evidence if span.closed else span.evidence,
+        }
+
+    def _callback(self, span: Span) -> str:
+        if span.stated_callback is not None:
+            return span.stated_callback
+        if span.source is not None:
+            told = [event for event in self.log if is_delegation(event) and subject_of(event) == span.source]
+            return self._content(told[0])[0] if told else ""
+        then = self._stood_when_opened(span)
+        later = [other for other in self.spans if other.name == span.content[2] and other.opened > span.opened]
+        return then.content[0] if then else later[0].content[0] if later else ""
+
+    def _stood_when_opened(self, span: Span) -> Span | None:
+        """The tenure of the parent named that stood open when `span` opened."""
+        for other in self.spans:
+            before = other.name == span.content[2] and other.opened < span.opened
+            if before and (other.closed is None or other.closed > span.opened):
+                return other
+        return None
+
+    def parent(self, span: Span) -> Span | None:
+        """The parent tenure; None is the owner."""
+        if span.source is None:
+            return self._stood_when_opened(span)
+        of_source = [other for other in self.spans if other.incarnation == span.source]
+        return of_source[-1] if of_source else None
+
+    def ancestors(self, span: Span) -> list[Span]:
+        """The tenures above one, nearest first; a walk that comes round stops."""
+        found: list[Span] = []
+        at = self.parent(span)
+        while at is not None and at is not span and all(at is not other for other in found):
+            found.append(at)
+            at = self.parent(at)
+        return found
+
+    def tree(self) -> dict[str, str]:
+        """Of each open pod the one that it hangs under: its nearest open ancestor, else the owner."""
+        found = {}
+        for span in self.spans:
+            if span.closed is None:
+                above = [other.name for other in self.ancestors(span) if other.closed is None]
+                found[span.name] = above[0] if above else self.owner
+        return found
+
+    def holders(self, path: str) -> dict[str, list[str]]:
+        """Who could write `path`, each with the chain of delegation from the owner down."""
+        lent = [span for span in self.spans if span.closed is None and may_write(span.content[1], path)]
+        lent_on = [above for span in lent for above in self.ancestors(span)]
+        found = {}
+        for span in lent:
+            if all(span is not other for other in lent_on):
+                above = [other.name for other in self.ancestors(span)]
+                found[span.name] = [self.owner, *reversed(above), span.name]
+        return found or {self.owner: [self.owner]}
+
+    def grants(self) -> set[tuple[str, str, str, bool]]:
+        """What is lent now: pod, target, permission and whether it is recursive."""
+        open_spans = [span for span in self.spans if span.closed is None]
+        return {(s.name, r.target, r.permission, r.recursive) for s in open_spans for r in s.content[1]}
+
+
+def is_delegation(event: LedgerEvent) -> bool:
+    """Whether the event lends a scope to a pod."""
+    return event.kind in ("pod_spawned", "scope_sub_delegated")
+
+
+def subject_of(event: LedgerEvent) -> str | None:
+    """The life that a stamped event speaks of; an event without it counts as unstamped."""
+    return event.stamp.subject if event.stamp else None
+
+
+def components(path: str) -> list[str]:
+    """The components of a path, `.` and what `..` can undo taken out; an absolute one begins with `/`."""
+    found: list[str] = ["/"] if path.startswith("/") else []
+    for part in path.split("/"):
+        if part == "..":
+            if not found or found[-1] == "..":
+                found.append(part)
+            elif found[-1] != "/":
+                found.pop()
+        elif part not in ("", "."):
+            found.append(part)
+    return found
+
+
+def may_write(scope: Iterable[ScopeRule], path: str) -> bool:
+    """Whether a scope lets its pod write `path`."""
+    return any(rule.permission == "write" and reaches(rule, path) for rule in scope)
+
+
+def reaches(rule: ScopeRule, path: str) -> bool:
+    """Whether a rule covers `path`: its target, and all below or the direct children alone."""
+    target, whole = components(rule.target), components(path)
+    below = whole[len(target) :]
+    if whole[: len(target)] != target or below[:1] == [".."]:
+        return False
+    return rule.recursive or len(below) <= 1
+
+
+class SeedRegistry:
+    """What the seed's `apply_event_side_effects` leaves in `spawned_pods.json`: records, in the order they came."""
+
+    def __init__(self) -> None:
+        self.records: list[Row] = []
+
+    def get(self, pod_name: str) -> Row | None:
+        """The record of a pod."""
+        return next((record for record in self.records if record["pod_name"] == pod_name), None)
+
+    def apply(self, event: LedgerEvent) -> None:
+        """Apply one wire event."""
+        match event:
+            case TurnEnded() | Errored():
+                pass
+            case ShutDown():
+                self.records = [record for record in self.records if record["pod_name"] != event.pod_name]
+            case ScopeSubDelegated():
+                if self.get(event.sub_pod) is not None:
+                    return
+                parent = self.get(event.parent_pod)
+                record = {
+                    "pod_name": event.sub_pod,
+                    "socket_path": event.sub_socket,
+                    "scope_delegated": [rule.model_dump() for rule in event.scope],
+                    "callback_address": parent["socket_path"] if parent else "",
+                }
+                self.records.append(record)
+            case _:
+                raise AssertionError(f"{event.kind} is no wire event")
+
+
+def nudged(model: Model) -> Model:
+    """A copy whose last tenure stands elsewhere: what a test that compares must tell from `model`."""
+    first, *rest = model.spans
+    return replace(model, spans=[replace(first, content=("/elsewhere", *first.content[1:])), *rest])
+
+
+__all__ = ["Model", "PodReclaimed", "PodUnreachable", "SeedRegistry", "components", "reaches"]

@@ -116,11 +116,10 @@ async def _tell_story(ledger: Ledger, root: str, children: dict[str, Child]) -> 
 async def _spawn(ledger: Ledger, child: Child, rule: str) -> None:
     from podledger.events import PodSpawned
     from podledger.protocol import ScopeRule, Stamp
-    from podledger.stamps import process_stamper
 
     permission, _, target = rule.partition(":")
     scope = (ScopeRule.model_validate({"target": target, "permission": permission}),)
-    stamp = Stamp.model_validate(process_stamper().stamp(child.incarnation))
+    stamp = Stamp.naming(child.incarnation)
     await ledger.append(PodSpawned(pod_name=child.name, socket_path=child.socket, scope=scope, stamp=stamp))
 
 

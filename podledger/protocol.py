@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
 from podledger import strictjson
 from podledger.errors import ProtocolError
 from podledger.names import check_name, shown
+from podledger.stamps import Stamper, new_incarnation
 
 MAX_FRAME_BYTES: Final = 1 << 20
 """The longest line taken, without its newline."""
@@ -110,6 +111,11 @@ class Stamp(WireModel):
     sequence: Annotated[int, Strict(), Field(ge=1, le=(1 << 63) - 1)]
     time: Annotated[str, Strict(), AfterValidator(_check_time)]
     subject: Incarnation | None = None
+
+    @classmethod
+    def naming(cls, subject: str) -> Self:
+        """A stamp for a fact of the owner's own: all it does is name the incarnation that the fact is about."""
+        return cls.model_validate(Stamper(new_incarnation()).stamp(subject))
 
     @property
     def sent_us(self) -> int:

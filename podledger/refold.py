@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, MetaData, Table
+from sqlalchemy import Column, Connection, MetaData, Table
 from sqlalchemy.schema import CreateTable
 
 from podledger import rules
@@ -157,5 +157,5 @@ def put_right(connection: Connection, refold: Refold) -> int:
 
 
 def _temporary(table: Table) -> Table:
-    columns = [column.copy() for column in table.columns]
+    columns = [Column(c.name, c.type, primary_key=c.primary_key, nullable=c.nullable) for c in table.columns]
     return Table(table.name, MetaData(), *columns, prefixes=["TEMPORARY"], sqlite_strict=True)

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from podledger.protocol import MAX_FRAME_BYTES
-from podledger.receiver import Limits
+from podledger.limits import Limits
 
 
 class Settings(BaseSettings):
@@ -14,7 +14,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PODLEDGER_", frozen=True)
 
-    db: str = Field("podledger.db", description="The database: a path, or sqlite:///PATH.")
+    db: str = Field("podledger.db", description="The database: a path, or `sqlite:///PATH`.")
     ledger: str | None = Field(None, description="The ledger; needed only where the database holds several.")
     busy_timeout_s: float = Field(5.0, ge=0, description="How long another process's lock is waited for.")
     max_frame_bytes: int = Field(MAX_FRAME_BYTES, ge=256, description="The longest line taken from a socket.")

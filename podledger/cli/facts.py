@@ -89,9 +89,9 @@ def run_spawned(args: Namespace) -> None:
         "pid": args.pid,
     }
     if args.incarnation:
-        from podledger.stamps import process_stamper
+        from podledger.protocol import Stamp
 
-        fields["stamp"] = process_stamper().stamp(checked_incarnation(args.incarnation))
+        fields["stamp"] = Stamp.naming(checked_incarnation(args.incarnation)).model_dump()
     _record(args, fields)
 
 

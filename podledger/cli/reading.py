@@ -77,7 +77,7 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
     import asyncio
 
     since, until, left = moment_of(args.since), moment_of(args.until), args.limit
-    while left is None or left > 0:
+    while left != 0:
         head = (await ledger.head()).head_seq
         async for entry in ledger.entries(
             pod=args.pod,
@@ -89,7 +89,7 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
         ):
             _print_entry(entry, as_json=args.json)
             left = None if left is None else left - 1
-        if not args.follow:
+        if not args.follow or left == 0:
             return
         while (await ledger.head()).head_seq == head:
             await asyncio.sleep(FOLLOW_S)

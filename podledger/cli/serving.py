@@ -66,7 +66,6 @@ def run_serve(args: Namespace) -> None:
 async def _serve(args: Namespace) -> None:
     import os
     from contextlib import AsyncExitStack
-    from dataclasses import replace
 
     from podledger.cli.output import print_json
     from podledger.cli.session import open_ledger, settings
@@ -76,7 +75,7 @@ async def _serve(args: Namespace) -> None:
     from podledger.reconcile import Reconciler
 
     limits = settings().limits()
-    limits = replace(limits, allowed_uids=limits.allowed_uids | set(args.allow_uid))
+    limits = limits._replace(allowed_uids=limits.allowed_uids | set(args.allow_uid))
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(args))
         await stack.enter_async_context(Mirror(ledger))

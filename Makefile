@@ -1,0 +1,42 @@
+# Everything runs in .venv, which the first verb makes. PYTHON chooses the interpreter that it is made of.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format soak build clean
+
+help: ## What there is to make.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## A small tree of real processes, and what the ledger makes of it.
+	$(BIN)/podledger demo
+
+test: $(VENV)/.dev ## The whole suite.
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## Lint, format and types.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Mend what the linter can mend.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+build: $(VENV)/.dev ## The source distribution, and the wheel that is built from it.
+	$(BIN)/python -m build --outdir dist .
+
+clean: ## Remove what the other verbs made.
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@

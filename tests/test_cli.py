@@ -1,0 +1,301 @@
+"""The command line, tried as its users do, on a real file."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli import clean_environment, podledger, start
+from tests.waiting import until
+
+SPAWN = ("spawned", "coder", "--socket", "/run/coder.sock", "--scope", "write:/srv/app")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the ledger of `root` in `podledger.db`."""
+    assert podledger("init", "root", folder=tmp_path).status == 0
+    return tmp_path
+
+
+def test_init_makes_a_ledger_and_is_harmless_when_repeated(tmp_path: Path) -> None:
+    first = podledger("init", "root", "--json", folder=tmp_path)
+    podledger(*SPAWN, folder=tmp_path)
+    again = podledger("init", "root", "--json", folder=tmp_path)
+    assert first.json()["events"] == 0
+    assert again.json()["events"] == 1
+
+
+def test_a_spawned_child_is_in_the_registry_until_it_exits(folder: Path) -> None:
+    spawned = podledger(*SPAWN, "--callback", "/run/root.sock", "--json", folder=folder).json()
+    before = podledger("pods", "--json", folder=folder).json()
+    exited = podledger("exited", "coder", "--code", "0", "--json", folder=folder).json()
+    assert (spawned["outcome"], exited["outcome"]) == ("applied", "applied")
+    assert before == [
+        {
+            "pod_name": "coder",
+            "socket_path": "/run/coder.sock",
+            "scope_delegated": [{"target": "/srv/app", "permission": "write", "recursive": True}],
+            "callback_address": "/run/root.sock",
+            "parent_pod": "root",
+            "incarnation": None,
+            "from_seq": 1,
+            "until_seq": None,
+            "closed_by": None,
+            "evidence": "observed",
+        }
+    ]
+    assert podledger("pods", "--json", folder=folder).json() == []
+    assert podledger("pods", "--at", "1", "--json", folder=folder).json() == before
+
+
+def test_a_release_is_observed_and_not_inferred(folder: Path) -> None:
+    podledger(*SPAWN, folder=folder)
+    released = podledger("release", "coder", "--reason", "gone", "--json", folder=folder).json()
+    assert (released["kind"], released["evidence"], released["outcome"]) == ("pod_reclaimed", "observed", "applied")
+
+
+def test_an_incarnation_is_kept_with_the_spawn(folder: Path) -> None:
+    life = "019a0000-0000-7000-8000-000000000001"
+    podledger(*SPAWN, "--incarnation", life.upper(), folder=folder)
+    assert podledger("pods", "--json", folder=folder).json()[0]["incarnation"] == life
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (("frob",), 2, "invalid choice"),
+        (("spawned", "a/b", "--socket", "/s"), 2, "holds a slash"),
+        (("spawned", "a", "--socket", "/s", "--scope", "admin:/"), 2, "admin"),
+        (("spawned", "a", "--socket", "/s", "--incarnation", "7"), 2, "UUIDv7"),
+        (("exited", "a"), 2, "--code"),
+        (("pods", "--at", "yesterday"), 2, "neither a seq nor a time"),
+        (("pods", "--at", "99"), 2, "not in the log"),
+        (("events", "--kind", "born"), 2, "born"),
+        (("events", "--follow", "--until", "3"), 2, "no end"),
+        (("pods", "--db", "absent.db"), 1, "podledger init"),
+        (("pods", "--ledger", "other"), 1, "other"),
+        (("import", "absent.jsonl"), 1, "absent.jsonl"),
+        (("pods", "--db", "postgresql://host/db"), 2, "SQLite"),
+        (("init", ".."), 2, "reserved"),
+    ],
+)
+def test_an_error_is_one_line_with_a_hint_and_the_right_status(
+    folder: Path, words: tuple[str, ...], status: int, text: str
+) -> None:
+    result = podledger(*words, folder=folder)
+    assert result.status == status
+    assert result.out == ""
+    assert result.err.startswith("podledger: ")
+    assert result.err.count("\n") == 1
+    assert text in result.err
+    assert "(" in result.err
+
+
+def test_shared_options_stand_before_or_after_the_command(folder: Path) -> None:
+    podledger(*SPAWN, folder=folder)
+    before = podledger("--db", "podledger.db", "--ledger", "root", "--json", "pods", folder=folder)
+    after = podledger("pods", "--db", "podledger.db", "--ledger", "root", "--json", folder=folder)
+    by_environment = podledger("pods", "--json", folder=folder, PODLEDGER_DB="podledger.db", PODLEDGER_LEDGER="root")
+    assert before.json() == after.json() == by_environment.json() != []
+
+
+def test_a_setting_without_sense_is_named(folder: Path) -> None:
+    result = podledger("pods", folder=folder, PODLEDGER_BUSY_TIMEOUT_S="soon")
+    assert result.status == 2
+    assert "PODLEDGER_BUSY_TIMEOUT_S" in result.err
+
+
+def test_two_ledgers_in_one_database_must_be_told_apart(folder: Path) -> None:
+    podledger("init", "other", folder=folder)
+    unclear = podledger("pods", folder=folder)
+    assert unclear.status == 1
+    assert "other, root" in unclear.err
+    assert podledger("pods", "--ledger", "other", "--json", folder=folder).json() == []
+
+
+def test_help_and_send_load_neither_sqlalchemy_nor_pydantic_nor_asyncio(tmp_path: Path) -> None:
+    heavy = "{'sqlalchemy', 'pydantic', 'asyncio', 'rich', 'alembic'} & set(sys.modules)"
+    for words in (["--help"], ["send", "--no-stamp", str(tmp_path / "none.sock"), "turn-ended", "coder"]):
+        code = (
+            f"import sys; from podledger.cli import main\ntry: main({words!r})\nexcept SystemExit: pass\nprint({heavy})"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_events_are_filtered_and_limited(folder: Path) -> None:
+    podledger(*SPAWN, folder=folder)
+    lines = ['{"kind":"turn_ended","pod_name":"coder"}'] * 3 + ['{"kind":"shut_down","pod_name":"ghost"}']
+    podledger("import", "-", folder=folder, stdin="\n".join(lines))
+
+    def seqs(*words: str) -> list[int]:
+        return [event["seq"] for event in podledger("events", "--json", *words, folder=folder).jsons()]
+
+    assert seqs() == [1, 2, 3, 4, 5]
+    assert seqs("--kind", "turn_ended", "--limit", "2") == [2, 3]
+    assert seqs("--pod", "ghost") == seqs("--outcome", "unknown") == [5]
+    assert seqs("--since", "2", "--until", "3") == [2, 3]
+    assert seqs("--since", "6") == []
+    assert seqs("--until", "2000-01-01T00:00:00Z") == []
+
+
+def test_events_follow_what_comes(folder: Path) -> None:
+    with start("events", "--follow", "--json", "--limit", "2", folder=folder) as following:
+        podledger(*SPAWN, folder=folder)
+        podledger("exited", "coder", "--signal", "9", folder=folder)
+        assert following.stdout is not None
+        kinds = [json.loads(line)["kind"] for line in following.stdout]
+    assert kinds == ["pod_spawned", "pod_exited"]
+    assert following.returncode == 0
+
+
+def test_nothing_that_a_pod_wrote_can_steer_the_terminal(folder: Path) -> None:
+    message = "bad\x1b[2J\r\n\x07\u202e\x9b31m\u2028news"
+    event = {"kind": "errored", "pod_name": "co\u202eder", "message": message}
+    podledger("import", "-", folder=folder, stdin=json.dumps(event) + "\n\x1b[31mgarbage\n")
+    for words in (("events",), ("notifications",), ("rejected",), ("events", "--json"), ("rejected", "--json")):
+        shown = podledger(*words, folder=folder).out
+        assert not [char for char in shown.replace("\n", "") if not char.isprintable()], words
+    assert podledger("events", "--json", folder=folder).json()["event"] == event
+
+
+def test_notifications_are_told_once_to_each_consumer(folder: Path) -> None:
+    podledger(*SPAWN, folder=folder)
+    ends = '{"kind":"shut_down","pod_name":"coder"}\n'
+    podledger("import", "-", folder=folder, stdin='{"kind":"turn_ended","pod_name":"coder"}\n' + ends + ends)
+
+    def told(*words: str) -> list[str]:
+        found = podledger("notifications", "--json", *words, folder=folder).json()
+        return [notification["line"] for notification in found]
+
+    lines = ["Pod `coder` finished a turn.", "Pod `coder` has stopped."]
+    assert told() == lines
+    assert told("--ack") == lines
+    assert told() == []
+    assert told("--consumer", "another") == lines
+
+
+def test_an_import_takes_the_good_lines_and_tells_of_the_bad(folder: Path) -> None:
+    wire = '{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"coder"}}'
+    forged = '{"method":"pod_event","params":{"kind":"pod_exited","pod_name":"coder","exit_code":0}}'
+    lines = [
+        wire,
+        "",
+        "garbage",
+        '{"method":"list_pods"}',
+        forged,
+        '{"kind":"pod_exited","pod_name":"x","exit_code":1}',
+    ]
+    done = podledger("import", "-", "--json", folder=folder, stdin="\n".join(lines))
+    assert done.status == 1
+    assert [problem["line"] for problem in done.json()["problems"]] == [3, 5]
+    assert (done.json()["appended"], done.json()["skipped"]) == (2, 1)
+    assert "line 3: " in done.err
+    rejected = podledger("rejected", "--json", folder=folder).json()
+    assert [row["raw"] for row in rejected] == ["garbage", forged]
+
+
+def test_an_export_is_imported_with_the_same_digests(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    podledger(*SPAWN, folder=folder)
+    podledger("import", "-", folder=folder, stdin='{ "kind": "errored", "pod_name":"coder", "message": "é\\u00e9" }\n')
+    assert podledger("export", "log.jsonl", folder=folder).status == 0
+    other = tmp_path_factory.mktemp("other")
+    podledger("init", "root", folder=other)
+    assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["restored"] == 2
+    assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["present"] == 2
+    certificates = [podledger("verify", "--json", folder=where).json() for where in (folder, other)]
+    assert certificates[0] == certificates[1]
+    assert certificates[0]["ok"] is True
+    assert certificates[0]["events"] == 2
+
+
+def test_rebuild_puts_right_what_verify_finds(folder: Path) -> None:
+    import sqlite3
+
+    podledger(*SPAWN, folder=folder)
+    with sqlite3.connect(folder / "podledger.db") as connection:
+        connection.execute("DELETE FROM tenures")
+    connection.close()
+    broken = podledger("verify", "--json", folder=folder)
+    assert broken.status == 1
+    assert [problem["check"] for problem in broken.json()["problems"]] == ["projection"]
+    assert podledger("rebuild", "--json", folder=folder).json()["rows_changed"] == 1
+    assert podledger("verify", folder=folder).status == 0
+
+
+def test_verify_tells_of_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "podledger.db").write_bytes(b"not a database at all" * 200)
+    result = podledger("verify", "--json", folder=tmp_path)
+    assert result.status == 1
+    assert result.json()["ok"] is False
+
+
+def test_reconcile_suspects_and_then_reclaims(folder: Path) -> None:
+    podledger("spawned", "coder", "--socket", folder / "nobody.sock", folder=folder)
+    patience = ("--attempts", "2", "--grace", "0", "--json")
+    dry = podledger("reconcile", *patience, "--dry-run", folder=folder).json()
+    verdicts = [podledger("reconcile", *patience, folder=folder).json()[0]["verdict"] for _ in range(2)]
+    assert dry[0]["verdict"] == "suspected"
+    assert verdicts == ["suspected", "reclaimed"]
+    assert podledger("pods", "--json", folder=folder).json() == []
+
+
+def test_serve_takes_reports_until_it_is_told_to_stop(folder: Path) -> None:
+    socket = folder / "root.sock"
+    with start("serve", "--socket", socket, "--json", folder=folder) as serving:
+        assert serving.stdout is not None
+        assert json.loads(serving.stdout.readline())["ready"] is True
+        podledger(*SPAWN, folder=folder)
+        for words in (("turn-ended", "coder"), ("errored", "coder", "boom"), ("shut-down", "coder")):
+            assert podledger("send", socket, *words, folder=folder).status == 0
+        serving.send_signal(signal.SIGTERM)
+    assert serving.returncode == 0
+    assert not socket.exists()
+    outcomes = [event["outcome"] for event in podledger("events", "--json", folder=folder).jsons()]
+    assert outcomes == ["applied", "noted", "noted", "applied"]
+
+
+def test_a_stamp_claims_no_life_that_the_sender_does_not_know(folder: Path) -> None:
+    life = "019a0000-0000-7000-8000-000000000001"
+    socket = folder / "root.sock"
+    with start("serve", "--socket", socket, folder=folder) as serving:
+        until(socket.exists)
+        podledger("send", socket, "turn-ended", "a", folder=folder)
+        podledger("send", socket, "turn-ended", "b", "--incarnation", life, folder=folder)
+        podledger("send", socket, "turn-ended", "c", "--no-stamp", folder=folder)
+        serving.terminate()
+    stamps = [event["event"].get("stamp") for event in podledger("events", "--json", folder=folder).jsons()]
+    assert set(stamps[0]) == {"id", "source", "sequence", "time"}
+    assert stamps[1]["subject"] == life
+    assert stamps[2] is None
+
+
+def test_the_mirror_holds_the_registry(folder: Path) -> None:
+    podledger("init", "root", "--mirror", "spawned_pods.json", folder=folder)
+    podledger(*SPAWN, folder=folder)
+    records = json.loads((folder / "spawned_pods.json").read_text())
+    assert [sorted(record) for record in records] == [
+        ["callback_address", "pod_name", "scope_delegated", "socket_path"]
+    ]
+    podledger("exited", "coder", "--code", "0", folder=folder)
+    assert json.loads((folder / "spawned_pods.json").read_text()) == []
+
+
+def test_the_demo_shows_each_thing_that_can_go_wrong(tmp_path: Path) -> None:
+    result = podledger("demo", "--json", folder=tmp_path)
+    shown = result.json()
+    outcomes = {event["outcome"] for event in shown["events"]}
+    assert result.status == 0
+    assert {"applied", "duplicate", "late", "unknown", "noted"} <= outcomes
+    assert [event["kind"] for event in shown["events"]][-1] == "pod_reclaimed"
+    assert len(shown["gaps"]) == 1
+    assert shown["certificate"]["ok"] is True
+    assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,9 @@ class Settings(BaseSettings):
     max_queued: int = Field(10_000, ge=1, description="How many events wait for their commit before reading stops.")
     max_batch: int = Field(1_000, ge=1, description="How many events are committed together.")
     drain_grace_s: float = Field(1.0, ge=0, description="How long open connections are read from when stopping.")
-    allowed_uids: frozenset[int] = Field(frozenset(), description="Users beside our own whose pods may report.")
+    allowed_uids: frozenset[int] = Field(
+        frozenset(), description="Users beside our own whose pods may report, as a JSON list."
+    )
     outbox_attempts: int = Field(5, ge=1, description="How often a report to the parent is tried.")
 
     def limits(self) -> Limits:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         render,
     )
     from podledger.ledger import Ledger
-    from podledger.mirror import Mirror
     from podledger.outbox import Outbox
     from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
     from podledger.receiver import Receiver
@@ -38,7 +37,6 @@ _HOMES = {
     "Errored": "protocol",
     "Holder": "registry",
     "Ledger": "ledger",
-    "Mirror": "mirror",
     "Outbox": "outbox",
     "Pod": "registry",
     "PodExited": "events",
@@ -68,7 +66,6 @@ __all__ = [
     "Errored",
     "Holder",
     "Ledger",
-    "Mirror",
     "Outbox",
     "Pod",
     "PodExited",

@@ -19,6 +19,7 @@ from podledger.effects import Emission, Status
 from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError
 from podledger.events import Draft, Entry, Evidence, LedgerEvent, draft
 from podledger.log import Head, Rejected, Rejection, Selection
+from podledger.mirror import Mirror
 from podledger.names import check_name
 from podledger.notifications import DEFAULT_CONSUMER, Notification
 from podledger.projections import StateCache
@@ -74,6 +75,7 @@ class Ledger:
         self._room = asyncio.Semaphore(MAX_WAITING)
         self._committing: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[Recorded], None]] = []
+        self._mirror = Mirror(self)
 
     @classmethod
     def open(
@@ -131,6 +133,7 @@ class Ledger:
     ) -> None:
         while self._committing is not None:
             await asyncio.wait([self._committing])
+        await self._mirror.close()
         await self.database.close()
         self._database = None
 
@@ -251,7 +254,10 @@ class Ledger:
             anew = await asyncio.to_thread(Refold, aside, self._name)
             await asyncio.to_thread(catch_up, aside, anew, progress)
             aside.commit()
-            return await self.database.write(partial(_finish_rebuild, aside=aside, anew=anew))
+            changes = await self.database.write(partial(_finish_rebuild, aside=aside, anew=anew))
+        if changes:
+            self._mirror.changed()
+        return changes
 
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
@@ -276,6 +282,10 @@ class Ledger:
         """Set where the owner's parent listens, and where the mirror is written; what is None stays, "" clears."""
         work = partial(log.configure, ledger=self._name, parent_socket=parent_socket, mirror=mirror)
         return await self.database.write(work)
+
+    async def write_mirror(self) -> None:
+        """Write the mirror now, if one is set; it is written by itself after each change of the registry."""
+        await self._mirror.write()
 
     async def emissions(self, *, status: Status | None = None, after: int = 0) -> list[Emission]:
         """What the ledger owes, or owed, its parent."""
@@ -353,6 +363,8 @@ class Ledger:
 
     def _committed(self, recorded: Recorded) -> None:
         self._cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
+        if recorded.registry_changed and recorded.head.mirror:
+            self._mirror.changed()
         for listener in self._listeners:
             listener(recorded)
 

@@ -7,14 +7,14 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from podledger.errors import PodledgerError
 from podledger.files import replacing
-from podledger.ledger import Ledger
-from podledger.recorder import Recorded
 from podledger.registry import Pod
+
+if TYPE_CHECKING:
+    from podledger.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -31,34 +31,21 @@ def write_mirror(path: Path, pods: Sequence[Pod]) -> None:
 
 
 class Mirror:
-    """Keeps the mirror of an open ledger, if one is set: an asynchronous context manager beside the ledger's.
-
-    Changes that come while it writes are written together; on leaving, the last one is written.
-    """
+    """Keeps the mirror of an open ledger; changes that come while it writes are written together."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._changed = asyncio.Event()
+        self._changed = False
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._ledger.on_commit(self._committed)
-        self._changed.set()
-        self._task = asyncio.create_task(self._run())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._changed.is_set():
-            await self.write()
+    def changed(self) -> None:
+        """Have the mirror written soon."""
+        self._changed = True
+        if self._task is None:
+            self._task = asyncio.create_task(self._write_while_changed())
 
     async def write(self) -> None:
         """Write the mirror now, if one is set; a failure is logged."""
-        self._changed.clear()
         try:
             path = (await self._ledger.head()).mirror
             if path:
@@ -66,11 +53,15 @@ class Mirror:
         except PodledgerError as error:
             logger.warning("%s", error.message)
 
-    async def _run(self) -> None:
-        while True:
-            await self._changed.wait()
-            await self.write()
+    async def close(self) -> None:
+        """Return when the last change is written."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
 
-    def _committed(self, recorded: Recorded) -> None:
-        if recorded.registry_changed:
-            self._changed.set()
+    async def _write_while_changed(self) -> None:
+        try:
+            while self._changed:
+                self._changed = False
+                await self.write()
+        finally:
+            self._task = None

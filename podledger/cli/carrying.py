@@ -44,15 +44,13 @@ def run_import(args: Namespace) -> int:
 
 async def _import(ledger: Ledger, file: str) -> Imported:
     from podledger.cli.output import progress
-    from podledger.mirror import Mirror
     from podledger.transfer import Imported, import_lines, read_lines
 
     done = Imported()
     with progress("import") as told:
-        async with Mirror(ledger):
-            async for done in import_lines(ledger, read_lines(_lines(file), ledger.name)):
-                if told:
-                    told(done.appended + done.restored + done.present, 0)
+        async for done in import_lines(ledger, read_lines(_lines(file), ledger.name)):
+            if told:
+                told(done.appended + done.restored + done.present, 0)
     return done
 
 

@@ -69,6 +69,7 @@ def run_init(args: Namespace) -> None:
     async def work() -> Any:
         async with open_ledger(args, name=args.name) as ledger:
             await ledger.configure(parent_socket=args.parent_socket, mirror=args.mirror)
+            await ledger.write_mirror()
             return await ledger.head(), str(ledger.database.path)
 
     head, path = asyncio.run(work())
@@ -127,15 +128,9 @@ def checked_incarnation(text: str) -> str:
 def _record(args: Namespace, fields: dict[str, Any], evidence: Evidence | None = None) -> None:
     from podledger.cli.output import print_json
     from podledger.cli.session import with_ledger
-    from podledger.mirror import Mirror
 
     event = _event(fields)
-
-    async def work(ledger: Any) -> Any:
-        async with Mirror(ledger):
-            return await ledger.append(event, evidence=evidence)
-
-    entry = with_ledger(args, work)
+    entry = with_ledger(args, lambda ledger: ledger.append(event, evidence=evidence))
     if args.json:
         print_json(entry.as_json())
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.parser import Commands, at_least
 
 if TYPE_CHECKING:
-    from podledger.reconcile import Finding, Patience
+    from podledger.reconcile import Patience
 
 OUTBOX_GRACE_S = 2.0
 """How long, when stopping, what is owed to the parent is still tried; the rest is sent after the next start."""
@@ -69,7 +69,6 @@ async def _serve(args: Namespace) -> None:
 
     from podledger.cli.output import print_json
     from podledger.cli.session import open_ledger, settings
-    from podledger.mirror import Mirror
     from podledger.outbox import Outbox, Retry
     from podledger.receiver import Receiver
     from podledger.reconcile import Reconciler
@@ -78,7 +77,7 @@ async def _serve(args: Namespace) -> None:
     limits = limits._replace(allowed_uids=limits.allowed_uids | set(args.allow_uid))
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(args))
-        await stack.enter_async_context(Mirror(ledger))
+        await ledger.write_mirror()
         outbox = await stack.enter_async_context(Outbox(ledger, retry=Retry(settings().outbox_attempts)))
         stop = _stop_on_signals()
         async with Receiver(ledger, args.socket, limits=limits):
@@ -118,14 +117,9 @@ def run_reconcile(args: Namespace) -> None:
     """Run one round of the fallback."""
     from podledger.cli.output import print_json, print_table
     from podledger.cli.session import with_ledger
-    from podledger.mirror import Mirror
     from podledger.reconcile import Reconciler
 
-    async def work(ledger: Any) -> list[Finding]:
-        async with Mirror(ledger):
-            return await Reconciler(ledger, _patience(args)).round(dry_run=args.dry_run)
-
-    findings = with_ledger(args, work)
+    findings = with_ledger(args, lambda ledger: Reconciler(ledger, _patience(args)).round(dry_run=args.dry_run))
     if args.json:
         print_json([finding.as_json() for finding in findings])
         return

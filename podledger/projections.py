@@ -35,13 +35,17 @@ class Fold:
 
     def weigh(self, fact: Fact) -> Decision:
         """What the rules would make of an event, without folding it."""
-        return fold(self.states.get(fact.pod_name) or self._known[fact.pod_name], fact)
+        return fold(self._state(fact.pod_name), fact)
 
     def keep(self, pod_name: str, decision: Decision) -> None:
         """Take in what `weigh` said."""
-        self.states[pod_name] = decision.state
+        if decision.state is not self._state(pod_name):
+            self.states[pod_name] = decision.state
         for tenure in decision.changed:
             self.changed[pod_name, tenure.from_seq] = tenure
+
+    def _state(self, pod_name: str) -> State:
+        return self.states.get(pod_name) or self._known[pod_name]
 
 
 class StateCache:

@@ -1,6 +1,7 @@
 """The database: its file, its engines, its schema, and the one place where driver errors become podledger's.
 
-One connection writes and checkpoints per process, on a thread of its own; readers open the file read-only.
+One connection writes and checkpoints per process, on a thread of its own; readers open the file read-only, on a few
+threads of theirs. A read or a write goes to its thread whole, and not a statement at a time.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 
@@ -67,7 +67,8 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = _engine(path, busy_timeout_s, writing=True)
         self._connection: Connection | None = None
-        self._readers = _reader_engine(path, busy_timeout_s)
+        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="podledger-reader")
+        self._readers = _engine(path, busy_timeout_s, writing=False, pool=QueuePool)
 
     @classmethod
     async def open(
@@ -90,15 +91,18 @@ class Database:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database, read-only."""
-        with translated(self.path):
-            async with self._readers.connect() as connection:
-                return await connection.run_sync(work)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._read, work)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._readers.dispose()
+        """Close every connection, when what runs on it is done."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        await asyncio.to_thread(self._reading.shutdown)
+        self._readers.dispose()
         self._thread.shutdown()
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with translated(self.path), self._readers.connect() as connection:
+            return work(connection)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         with translated(self.path):
@@ -264,22 +268,12 @@ def _alembic_config(connection: Connection) -> Any:
     return config
 
 
-def _engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
-    url = _url("sqlite", path, writing=writing)
-    engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
+def _engine(path: Path, busy_timeout_s: float, *, writing: bool, pool: type[Pool] = NullPool) -> Engine:
+    query = {"mode": "rw" if writing else "ro", "uri": "true"}
+    url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
+    engine = create_engine(url, poolclass=pool, connect_args={"check_same_thread": False})
     _configure(engine, busy_timeout_s, writing=writing)
     return engine
-
-
-def _reader_engine(path: Path, busy_timeout_s: float) -> AsyncEngine:
-    engine = create_async_engine(_url("sqlite+aiosqlite", path, writing=False), pool_size=READERS, max_overflow=0)
-    _configure(engine.sync_engine, busy_timeout_s, writing=False)
-    return engine
-
-
-def _url(driver: str, path: Path, *, writing: bool) -> URL:
-    mode = "rw" if writing else "ro"
-    return URL.create(driver, database=f"file:{quote(str(path.absolute()))}", query={"mode": mode, "uri": "true"})
 
 
 def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:

@@ -10,14 +10,14 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
@@ -111,7 +111,7 @@ class Database:
                     self._connection = self._writer.connect()
                 with self._connection.begin():
                     return work(self._connection)
-            except DBAPIError:
+            except (DBAPIError, sqlite3.Error):
                 self._disconnect()
                 raise
 
@@ -181,12 +181,6 @@ def downgrade_to(connection: Connection, revision: str) -> None:
     command.downgrade(_alembic_config(connection), revision)
 
 
-def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows whose values stand in the order of the table's columns."""
-    if rows:
-        connection.exec_driver_sql(_insert_text(table), list(rows))
-
-
 @contextmanager
 def read_only(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Connection]:
     """A read-only connection of its own, on one snapshot, free to make temporary tables; usable from any thread."""
@@ -227,17 +221,6 @@ def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
         return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=hint)
     reason, hint = _MEANINGS.get(family, (str(cause), "run `podledger verify`"))
     return StorageError(f"{path}: {reason} ({name or type(cause).__name__})", hint=hint)
-
-
-_INSERTS: dict[str, str] = {}
-
-
-def _insert_text(table: Table) -> str:
-    if table.name not in _INSERTS:
-        marks = ", ".join("?" for _ in table.columns)
-        names = ", ".join(column.name for column in table.columns)
-        _INSERTS[table.name] = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
-    return _INSERTS[table.name]
 
 
 def _create_file(path: Path) -> None:

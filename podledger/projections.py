@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, select
 
+from podledger.driver import execute_many, insert_rows
 from podledger.events import scope_from
 from podledger.paths import normalise
 from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
@@ -113,25 +114,11 @@ def save(
     """Write the tenures, with their grants, and the states that a batch after seq `head` left."""
     opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
     kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
-    _run(connection, _INSERT_TENURE, [_tenure_row(ledger, tenure) for tenure in opened])
-    _run(connection, _INSERT_GRANT, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
-    _run(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
-    _run(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
-    _run(
-        connection,
-        _UPSERT_POD,
-        [_pod_row(ledger, *item) for item in states.items() if item[1] is not UNHEARD],
-    )
-
-
-def _run(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    if rows:
-        connection.exec_driver_sql(statement, rows)
-
-
-def _insert(table: str, columns: Iterable[str]) -> str:
-    names = list(columns)
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    insert_rows(connection, tenures, [_tenure_row(ledger, tenure) for tenure in opened])
+    insert_rows(connection, grants, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
+    execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
+    execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
+    execute_many(connection, _UPSERT_POD, [_pod_row(ledger, *item) for item in states.items()])
 
 
 _CHANGING: Final = (
@@ -143,15 +130,14 @@ _CHANGING: Final = (
     "confirmed_seq",
     "confirmed_evidence",
 )
-_INSERT_TENURE: Final = _insert("tenures", tenures.c.keys())
-_INSERT_GRANT: Final = _insert("grants", grants.c.keys())
 _UPDATE_TENURE: Final = (
     f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
     "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
 )
 _UPDATE_GRANTS: Final = "UPDATE grants SET until_seq = ?, node = ? WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
 _UPSERT_POD: Final = (
-    _insert("pods", pods.c.keys()) + " ON CONFLICT (ledger, pod_name) DO UPDATE SET "
+    "INSERT INTO pods (ledger, pod_name, newest, status, tenure_from) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (ledger, pod_name) DO UPDATE SET "
     "newest = excluded.newest, status = excluded.status, tenure_from = excluded.tenure_from"
 )
 

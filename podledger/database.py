@@ -281,4 +281,4 @@ def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        connection.connection.cursor().execute(begin)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection
 
-from podledger.driver import execute_many, insert_rows
+from podledger.driver import execute, execute_many, insert_rows
 from podledger.events import scope_from
 from podledger.paths import normalise
 from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
-from podledger.tables import grants, pods, span_node, tenures
+from podledger.tables import grants, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
 MAX_CACHED: Final = 50_000
@@ -84,24 +84,17 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
     states: dict[str, State] = {}
     for start in range(0, len(names), NAMES_A_QUERY):
         some = names[start : start + NAMES_A_QUERY]
-        for row in connection.execute(_STATES.where(pods.c.ledger == ledger, pods.c.pod_name.in_(some))):
-            name, newest, status, tenure_from, *tenure = row
+        query = _STATES.format(marks=", ".join("?" * len(some)))
+        for name, newest, status, tenure_from, *tenure in execute(connection, query, (ledger, *some)).fetchall():
             states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
     return states
 
 
-_JOINED = and_(
-    tenures.c.ledger == pods.c.ledger,
-    tenures.c.pod_name == pods.c.pod_name,
-    tenures.c.from_seq == pods.c.tenure_from,
+_STATES: Final = (
+    f"SELECT pods.pod_name, newest, status, tenure_from, {', '.join(f'tenures.{field}' for field in Tenure._fields)} "
+    "FROM pods LEFT JOIN tenures ON tenures.ledger = pods.ledger AND tenures.pod_name = pods.pod_name "
+    "AND tenures.from_seq = pods.tenure_from WHERE pods.ledger = ? AND pods.pod_name IN ({marks})"
 )
-_STATES = select(
-    pods.c.pod_name,
-    pods.c.newest,
-    pods.c.status,
-    pods.c.tenure_from,
-    *(tenures.c[field] for field in Tenure._fields),
-).select_from(pods.outerjoin(tenures, _JOINED))
 
 
 def save(

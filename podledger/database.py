@@ -1,6 +1,7 @@
 """The database: its file, its engines, its schema, and the one place where driver errors become podledger's.
 
-One connection writes and checkpoints per process, on a thread of its own; readers open the file read-only.
+One connection writes and checkpoints per process, on a thread of its own; readers open the file read-only, on a few
+threads of theirs. A read or a write goes to its thread whole, and not a statement at a time.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 
@@ -67,7 +67,8 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = _engine(path, busy_timeout_s, writing=True)
         self._connection: Connection | None = None
-        self._readers = _reader_engine(path, busy_timeout_s)
+        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="podledger-reader")
+        self._readers = _engine(path, busy_timeout_s, writing=False, pool=QueuePool)
 
     @classmethod
     async def open(
@@ -90,15 +91,18 @@ class Database:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database, read-only."""
-        with translated(self.path):
-            async with self._readers.connect() as connection:
-                return await connection.run_sync(work)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._read, work)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._readers.dispose()
+        """Close every connection, when what runs on it is done."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        await asyncio.to_thread(self._reading.shutdown)
+        self._readers.dispose()
         self._thread.shutdown()
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with translated(self.path), self._readers.connect() as connection:
+            return work(connection)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         with translated(self.path):
@@ -107,7 +111,7 @@ class Database:
                     self._connection = self._writer.connect()
                 with self._connection.begin():
                     return work(self._connection)
-            except DBAPIError:
+            except (DBAPIError, sqlite3.Error):
                 self._disconnect()
                 raise
 
@@ -177,12 +181,6 @@ def downgrade_to(connection: Connection, revision: str) -> None:
     command.downgrade(_alembic_config(connection), revision)
 
 
-def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows whose values stand in the order of the table's columns."""
-    if rows:
-        connection.exec_driver_sql(_insert_text(table), list(rows))
-
-
 @contextmanager
 def read_only(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Connection]:
     """A read-only connection of its own, on one snapshot, free to make temporary tables; usable from any thread."""
@@ -225,17 +223,6 @@ def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
     return StorageError(f"{path}: {reason} ({name or type(cause).__name__})", hint=hint)
 
 
-_INSERTS: dict[str, str] = {}
-
-
-def _insert_text(table: Table) -> str:
-    if table.name not in _INSERTS:
-        marks = ", ".join("?" for _ in table.columns)
-        names = ", ".join(column.name for column in table.columns)
-        _INSERTS[table.name] = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
-    return _INSERTS[table.name]
-
-
 def _create_file(path: Path) -> None:
     """Make an empty file that its owner alone may read and write; SQLite gives its WAL the same mode."""
     flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -264,22 +251,12 @@ def _alembic_config(connection: Connection) -> Any:
     return config
 
 
-def _engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
-    url = _url("sqlite", path, writing=writing)
-    engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
+def _engine(path: Path, busy_timeout_s: float, *, writing: bool, pool: type[Pool] = NullPool) -> Engine:
+    query = {"mode": "rw" if writing else "ro", "uri": "true"}
+    url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
+    engine = create_engine(url, poolclass=pool, connect_args={"check_same_thread": False})
     _configure(engine, busy_timeout_s, writing=writing)
     return engine
-
-
-def _reader_engine(path: Path, busy_timeout_s: float) -> AsyncEngine:
-    engine = create_async_engine(_url("sqlite+aiosqlite", path, writing=False), pool_size=READERS, max_overflow=0)
-    _configure(engine.sync_engine, busy_timeout_s, writing=False)
-    return engine
-
-
-def _url(driver: str, path: Path, *, writing: bool) -> URL:
-    mode = "rw" if writing else "ro"
-    return URL.create(driver, database=f"file:{quote(str(path.absolute()))}", query={"mode": mode, "uri": "true"})
 
 
 def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
@@ -304,4 +281,4 @@ def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        connection.connection.cursor().execute(begin)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, select, update
 
 from podledger import strictjson
-from podledger.database import insert_rows
+from podledger.driver import insert_rows
 from podledger.events import Draft, Outcome
 from podledger.log import Head, seal
 from podledger.stamps import Stamper

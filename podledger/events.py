@@ -230,10 +230,19 @@ def chain_digest(previous: str, fields: Sequence[Any]) -> str:
 
     The payload's own digest stands for the payload. `docs/ledger-format.md` states the form.
     """
-    head = "\n".join(map(str, fields[:6]))
-    tail = "\n".join(["" if field is None else str(field) for field in fields[7:17]])
-    text = f"{previous}\n{head}\n{payload_digest(fields[6])}\n{tail}"
+    ledger, seq, recorded_us, evidence, kind, pod_name, payload = fields[:7]
+    known = fields[7:15]
+    lines = _BLANK if known == _UNKNOWN else "\n".join(["" if field is None else str(field) for field in known])
+    text = (
+        f"{previous}\n{ledger}\n{seq}\n{recorded_us}\n{evidence}\n{kind}\n{pod_name}\n"
+        f"{payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
+    )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+_UNKNOWN: Final = (None,) * 8
+_BLANK: Final = "\n" * 7
+"""The sender's and the stamp's fields where neither is known, and the lines that stand for them."""
 
 
 def draft(

@@ -72,7 +72,7 @@ class Ledger:
         self._name = ""
         self._cache = StateCache()
         self._waiting: deque[_Request] = deque()
-        self._room = asyncio.Semaphore(MAX_WAITING)
+        self._room = asyncio.Event()
         self._committing: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[Recorded], None]] = []
         self._mirror = Mirror(self)
@@ -159,12 +159,14 @@ class Ledger:
         Raises:
             StorageError: nothing was committed.
         """
-        async with self._room:
-            request = _Request(drafts, rejections, asyncio.get_running_loop().create_future())
-            self._waiting.append(request)
-            if self._committing is None:
-                self._committing = asyncio.create_task(self._commit_waiting())
-            return await request.done
+        while len(self._waiting) >= MAX_WAITING:
+            self._room.clear()
+            await self._room.wait()
+        request = _Request(drafts, rejections, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_waiting())
+        return await request.done
 
     async def restore(self, entries: Sequence[Entry]) -> list[tuple[int, str]]:
         """Append exported entries as they are, each if it continues the chain.
@@ -333,6 +335,7 @@ class Ledger:
         while self._waiting and size + len(self._waiting[0].drafts) <= MAX_BATCH:
             batch.append(self._waiting.popleft())
             size += len(batch[-1].drafts)
+        self._room.set()
         return batch
 
     async def _commit_batch(self, batch: list[_Request]) -> None:

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select
 
 from podledger import strictjson
-from podledger.database import insert_rows
+from podledger.driver import Positions, execute, insert_rows
 from podledger.errors import InvalidMomentError, LedgerNotFoundError
 from podledger.events import NO_DIGEST, Entry, Sender
 from podledger.protocol import timestamp
@@ -98,7 +98,7 @@ def new_head(name: str, now_us: int) -> Head:
 
 def find_head(connection: Connection, ledger: str) -> Head | None:
     """The ledger's row, or None if there is no such ledger."""
-    row = connection.exec_driver_sql("SELECT * FROM ledgers WHERE name = ?", (ledger,)).first()
+    row = execute(connection, "SELECT * FROM ledgers WHERE name = ?", (ledger,)).fetchone()
     return None if row is None else Head(*row)
 
 
@@ -123,8 +123,29 @@ def ledger_names(connection: Connection) -> list[str]:
 def write_head(connection: Connection, head: Head) -> Head:
     """Put the row back, sealed."""
     sealed = head.sealed()
-    connection.execute(update(ledgers).where(ledgers.c.name == head.name), sealed._asdict())
+    execute(connection, _UPDATE_HEAD, (*sealed[1:], head.name))
     return sealed
+
+
+_UPDATE_HEAD: Final = f"UPDATE ledgers SET {', '.join(f'{field} = ?' for field in Head._fields[1:])} WHERE name = ?"
+
+
+def append_entries(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Insert entries that continue the log."""
+    insert_rows(connection, events, entries, _held)
+
+
+def _held(entry: Entry) -> Positions:
+    """Where an entry holds a value, told by its first field of the sender and of the stamp."""
+    return _HELD[entry.pid is not None, entry.stamp_id is not None]
+
+
+_SENDER, _STAMP = range(7, 10), range(10, 15)
+_HELD: Final = {
+    (sent, stamped): (*range(7), *(_SENDER if sent else ()), *(_STAMP if stamped else ()), *range(15, 18))
+    for sent in (False, True)
+    for stamped in (False, True)
+}
 
 
 def append_rejections(connection: Connection, head: Head, rejections: Sequence[Rejection], now_us: int) -> Head:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection
 
+from podledger.driver import execute, execute_many, insert_rows
 from podledger.events import scope_from
 from podledger.paths import normalise
 from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
-from podledger.tables import grants, pods, span_node, tenures
+from podledger.tables import grants, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
 MAX_CACHED: Final = 50_000
@@ -35,13 +36,17 @@ class Fold:
 
     def weigh(self, fact: Fact) -> Decision:
         """What the rules would make of an event, without folding it."""
-        return fold(self.states.get(fact.pod_name) or self._known[fact.pod_name], fact)
+        return fold(self._state(fact.pod_name), fact)
 
     def keep(self, pod_name: str, decision: Decision) -> None:
         """Take in what `weigh` said."""
-        self.states[pod_name] = decision.state
+        if decision.state is not self._state(pod_name):
+            self.states[pod_name] = decision.state
         for tenure in decision.changed:
             self.changed[pod_name, tenure.from_seq] = tenure
+
+    def _state(self, pod_name: str) -> State:
+        return self.states.get(pod_name) or self._known[pod_name]
 
 
 class StateCache:
@@ -79,24 +84,17 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
     states: dict[str, State] = {}
     for start in range(0, len(names), NAMES_A_QUERY):
         some = names[start : start + NAMES_A_QUERY]
-        for row in connection.execute(_STATES.where(pods.c.ledger == ledger, pods.c.pod_name.in_(some))):
-            name, newest, status, tenure_from, *tenure = row
+        query = _STATES.format(marks=", ".join("?" * len(some)))
+        for name, newest, status, tenure_from, *tenure in execute(connection, query, (ledger, *some)).fetchall():
             states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
     return states
 
 
-_JOINED = and_(
-    tenures.c.ledger == pods.c.ledger,
-    tenures.c.pod_name == pods.c.pod_name,
-    tenures.c.from_seq == pods.c.tenure_from,
+_STATES: Final = (
+    f"SELECT pods.pod_name, newest, status, tenure_from, {', '.join(f'tenures.{field}' for field in Tenure._fields)} "
+    "FROM pods LEFT JOIN tenures ON tenures.ledger = pods.ledger AND tenures.pod_name = pods.pod_name "
+    "AND tenures.from_seq = pods.tenure_from WHERE pods.ledger = ? AND pods.pod_name IN ({marks})"
 )
-_STATES = select(
-    pods.c.pod_name,
-    pods.c.newest,
-    pods.c.status,
-    pods.c.tenure_from,
-    *(tenures.c[field] for field in Tenure._fields),
-).select_from(pods.outerjoin(tenures, _JOINED))
 
 
 def save(
@@ -109,25 +107,11 @@ def save(
     """Write the tenures, with their grants, and the states that a batch after seq `head` left."""
     opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
     kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
-    _run(connection, _INSERT_TENURE, [_tenure_row(ledger, tenure) for tenure in opened])
-    _run(connection, _INSERT_GRANT, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
-    _run(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
-    _run(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
-    _run(
-        connection,
-        _UPSERT_POD,
-        [_pod_row(ledger, *item) for item in states.items() if item[1] is not UNHEARD],
-    )
-
-
-def _run(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    if rows:
-        connection.exec_driver_sql(statement, rows)
-
-
-def _insert(table: str, columns: Iterable[str]) -> str:
-    names = list(columns)
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    insert_rows(connection, tenures, [_tenure_row(ledger, tenure) for tenure in opened])
+    insert_rows(connection, grants, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
+    execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
+    execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
+    execute_many(connection, _UPSERT_POD, [_pod_row(ledger, *item) for item in states.items()])
 
 
 _CHANGING: Final = (
@@ -139,15 +123,14 @@ _CHANGING: Final = (
     "confirmed_seq",
     "confirmed_evidence",
 )
-_INSERT_TENURE: Final = _insert("tenures", tenures.c.keys())
-_INSERT_GRANT: Final = _insert("grants", grants.c.keys())
 _UPDATE_TENURE: Final = (
     f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
     "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
 )
 _UPDATE_GRANTS: Final = "UPDATE grants SET until_seq = ?, node = ? WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
 _UPSERT_POD: Final = (
-    _insert("pods", pods.c.keys()) + " ON CONFLICT (ledger, pod_name) DO UPDATE SET "
+    "INSERT INTO pods (ledger, pod_name, newest, status, tenure_from) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (ledger, pod_name) DO UPDATE SET "
     "newest = excluded.newest, status = excluded.status, tenure_from = excluded.tenure_from"
 )
 

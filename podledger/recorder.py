@@ -8,15 +8,13 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from podledger import rules
-from podledger.database import insert_rows
 from podledger.effects import append_emissions, emission_payload
 from podledger.errors import ChainError, ProtocolError
 from podledger.events import DELEGATIONS, Draft, Entry, chain_digest, content_from
-from podledger.log import Head, Rejection, append_rejections, read_head, write_head
+from podledger.log import Head, Rejection, append_entries, append_rejections, read_head, write_head
 from podledger.projections import Fold, StateCache, save
 from podledger.rules import Fact
 from podledger.stamps import Stamper
-from podledger.tables import events
 
 _UNSTAMPED = (None, None, None, None, None)
 _NO_SENDER = (None, None, None)
@@ -142,7 +140,7 @@ def _fold_entry(fold: Fold, entry: Entry) -> None:
 
 
 def _keep(connection: Connection, before: Head, head: Head, fold: Fold, entries: list[Entry]) -> Recorded:
-    insert_rows(connection, events, entries)
+    append_entries(connection, entries)
     save(connection, head.name, fold.changed, fold.states, before.head_seq)
     if entries:
         last = entries[-1]

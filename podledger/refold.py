@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, MetaData, Table
 from sqlalchemy.schema import CreateTable
 
 from podledger import rules
-from podledger.database import insert_rows
+from podledger.driver import insert_rows
 from podledger.errors import ProtocolError
 from podledger.events import EVIDENCE, Entry, Outcome
 from podledger.log import PAGE, read_head, write_head

@@ -1,7 +1,7 @@
 """The database: its file, its engines, its schema, and the one place where driver errors become podledger's.
 
-One connection writes and checkpoints per process, on a thread of its own; readers open the file read-only, on a few
-threads of theirs. A read or a write goes to its thread whole, and not a statement at a time.
+One connection writes and checkpoints per process, on a thread of its own to which a transaction goes whole. Readers
+open the file read-only, over aiosqlite.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import NullPool, Pool, QueuePool
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 
@@ -67,8 +68,7 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = _engine(path, busy_timeout_s, writing=True)
         self._connection: Connection | None = None
-        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="podledger-reader")
-        self._readers = _engine(path, busy_timeout_s, writing=False, pool=QueuePool)
+        self._readers = _reader_engine(path, busy_timeout_s)
 
     @classmethod
     async def open(
@@ -91,18 +91,15 @@ class Database:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database, read-only."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self._read, work)
+        with translated(self.path):
+            async with self._readers.connect() as connection:
+                return await connection.run_sync(work)
 
     async def close(self) -> None:
-        """Close every connection, when what runs on it is done."""
+        """Close every connection; the writer's last, so that it leaves one file behind."""
+        await self._readers.dispose()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        await asyncio.to_thread(self._reading.shutdown)
-        self._readers.dispose()
         self._thread.shutdown()
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        with translated(self.path), self._readers.connect() as connection:
-            return work(connection)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         with translated(self.path):
@@ -157,7 +154,10 @@ def schema_revision(path: Path) -> str | None:
             if tables:
                 raise DamagedError(f"{path} is no podledger database", hint="give another --db")
             return None
-        return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+        revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+        if len(revisions) != 1:
+            raise DamagedError(f"{path} names {len(revisions)} schema revisions, and not one", hint=_RESTORE)
+        return str(revisions[0])
 
 
 def migrations_folder() -> Path:
@@ -199,6 +199,8 @@ def translated(path: Path) -> Iterator[None]:
         raise _storage_error(path, error.orig) from error
     except sqlite3.Error as error:
         raise _storage_error(path, error) from error
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path} holds text that is no UTF-8", hint=_RESTORE) from error
 
 
 _MEANINGS: Final = {
@@ -210,6 +212,7 @@ _MEANINGS: Final = {
     "SQLITE_PERM": ("it may not be opened", "check the permissions of the file and its folder"),
     "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
 }
+_RESTORE: Final = "run `podledger verify`, and restore a backup"
 _DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
 
 
@@ -217,8 +220,7 @@ def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
     name = str(getattr(cause, "sqlite_errorname", ""))
     family = "_".join(name.split("_")[:2])
     if family in _DAMAGED:
-        hint = "run `podledger verify`, and restore a backup"
-        return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=hint)
+        return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=_RESTORE)
     reason, hint = _MEANINGS.get(family, (str(cause), "run `podledger verify`"))
     return StorageError(f"{path}: {reason} ({name or type(cause).__name__})", hint=hint)
 
@@ -251,12 +253,22 @@ def _alembic_config(connection: Connection) -> Any:
     return config
 
 
-def _engine(path: Path, busy_timeout_s: float, *, writing: bool, pool: type[Pool] = NullPool) -> Engine:
-    query = {"mode": "rw" if writing else "ro", "uri": "true"}
-    url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
-    engine = create_engine(url, poolclass=pool, connect_args={"check_same_thread": False})
+def _engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
+    url = _url("sqlite", path, writing=writing)
+    engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
     _configure(engine, busy_timeout_s, writing=writing)
     return engine
+
+
+def _reader_engine(path: Path, busy_timeout_s: float) -> AsyncEngine:
+    engine = create_async_engine(_url("sqlite+aiosqlite", path, writing=False), pool_size=READERS, max_overflow=0)
+    _configure(engine.sync_engine, busy_timeout_s, writing=False)
+    return engine
+
+
+def _url(driver: str, path: Path, *, writing: bool) -> URL:
+    mode = "rw" if writing else "ro"
+    return URL.create(driver, database=f"file:{quote(str(path.absolute()))}", query={"mode": mode, "uri": "true"})
 
 
 def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:

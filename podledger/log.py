@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from podledger import strictjson
 from podledger.driver import Positions, execute, insert_rows
@@ -98,7 +98,7 @@ def new_head(name: str, now_us: int) -> Head:
 
 def find_head(connection: Connection, ledger: str) -> Head | None:
     """The ledger's row, or None if there is no such ledger."""
-    row = execute(connection, "SELECT * FROM ledgers WHERE name = ?", (ledger,)).fetchone()
+    row = execute(connection, _HEAD, (ledger,)).fetchone()
     return None if row is None else Head(*row)
 
 
@@ -127,6 +127,7 @@ def write_head(connection: Connection, head: Head) -> Head:
     return sealed
 
 
+_HEAD: Final = f"SELECT {', '.join(Head._fields)} FROM ledgers WHERE name = ?"
 _UPDATE_HEAD: Final = f"UPDATE ledgers SET {', '.join(f'{field} = ?' for field in Head._fields[1:])} WHERE name = ?"
 
 
@@ -229,12 +230,6 @@ def check_seq(connection: Connection, ledger: str, seq: int) -> int:
     if not 0 <= seq <= head:
         raise InvalidMomentError(f"seq {seq} is not in the log, which holds 1 to {head}", hint=f"give 0 to {head}")
     return seq
-
-
-def count(connection: Connection, ledger: str) -> int:
-    """How many entries the log holds, counted and not taken from the head."""
-    query = select(func.count()).select_from(events).where(events.c.ledger == ledger)
-    return int(connection.execute(query).scalar_one())
 
 
 def make_ledger(connection: Connection, name: str, now_us: int) -> Head:

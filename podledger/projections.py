@@ -64,10 +64,11 @@ class StateCache:
 
     def load(self, connection: Connection, ledger: str, names: Iterable[str]) -> Mapping[str, State]:
         """The states of `names`, and of whatever else is cached."""
-        missing = set(names).difference(self._states)
+        wanted = set(names)
+        missing = wanted.difference(self._states)
         if len(self._states) + len(missing) > MAX_CACHED:
             self._states.clear()
-            missing = set(names)
+            missing = wanted
         if missing:
             self._states.update(dict.fromkeys(missing, UNHEARD))
             self._states.update(load_states(connection, ledger, sorted(missing)))

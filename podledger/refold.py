@@ -122,12 +122,12 @@ def relevant_facts(connection: Connection, ledger: str, after: int) -> Iterator[
 
 
 _RELEVANT = """
-SELECT * FROM events
+SELECT {columns} FROM events
 WHERE ledger = ? AND seq > ? AND seq <= ? AND (
     kind NOT IN ('turn_ended', 'errored') OR subject IS NOT NULL OR pod_name IN (
         SELECT pod_name FROM events WHERE ledger = ? AND kind = 'pod_reclaimed'))
 ORDER BY seq
-"""
+""".format(columns=", ".join(Entry._fields))
 
 
 def catch_up(connection: Connection, refold: Refold, progress: Progress | None = None) -> None:

@@ -211,7 +211,8 @@ END"""
 
 
 def _append_only(table: str, key: str) -> dict[str, str]:
-    exists = f"\nWHEN EXISTS (SELECT 1 FROM {table} WHERE ledger = NEW.ledger AND {key} = NEW.{key})"
+    same = f"ledger = NEW.ledger AND {key} = NEW.{key}"
+    exists = f"\nWHEN EXISTS (SELECT 1 FROM {table} WHERE {same} OR rowid = NEW.rowid)"
     operations = {"update": ("UPDATE", ""), "delete": ("DELETE", ""), "replace": ("INSERT", exists)}
     return {
         f"{table}_no_{verb}": _APPEND_ONLY.format(table=table, verb=verb, operation=operation, when=when)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import StaticPool
 
 from podledger import log
+from podledger.database import APPLICATION_ID
 from podledger.effects import read_emissions
 from podledger.events import NO_DIGEST, Entry, chain_digest
 from podledger.log import Head
@@ -17,9 +18,6 @@ from podledger.tables import TRIGGERS, consumers, metadata
 
 MAX_PROBLEMS = 1000
 """How many problems a certificate lists; where there are more, its last one says so."""
-
-FIRST = -(1 << 63)
-"""Below every number, so that rows numbered below 1 are seen too."""
 
 
 class Certificate(NamedTuple):
@@ -66,6 +64,7 @@ def verify(connection: Connection, ledger: str, progress: Progress | None = None
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
     yield from _file_problems(connection)
     yield from _schema_problems(connection)
+    yield from _header_problems(connection)
     yield from _head_problems(connection, head)
     refold = Refold(connection, head.name)
     yield from _log_problems(connection, head, refold, progress)
@@ -97,13 +96,12 @@ def _schema_problems(connection: Connection) -> Iterator[Problem]:
 
 def schema_of(connection: Connection) -> dict[str, str]:
     """The SQL of every table, index, trigger and view by kind and name, white space folded."""
-    query = (
-        "SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'"
-    )
-    return {
-        name: " ".join(sql.replace(")", " ) ").replace("(", " ( ").split())
-        for name, sql in connection.execute(text(query))
-    }
+    query = "SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL"
+    return {name: _folded(sql) for name, sql in connection.execute(text(query))}
+
+
+def _folded(sql: str) -> str:
+    return " ".join(sql.replace(")", " ) ").replace("(", " ( ").split())
 
 
 def expected_schema() -> dict[str, str]:
@@ -111,11 +109,25 @@ def expected_schema() -> dict[str, str]:
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.begin() as connection:
         metadata.create_all(connection)
-        for trigger in TRIGGERS.values():
-            connection.exec_driver_sql(trigger)
+        for statement in (*TRIGGERS.values(), REVISIONS):
+            connection.exec_driver_sql(statement)
         found = schema_of(connection)
     engine.dispose()
     return found
+
+
+REVISIONS: Final = (
+    "CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, "
+    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )"
+)
+"""The table in which Alembic notes the schema's revision."""
+
+
+def _header_problems(connection: Connection) -> Iterator[Problem]:
+    for mark, expected in (("application_id", APPLICATION_ID), ("user_version", 0)):
+        found = connection.exec_driver_sql(f"PRAGMA main.{mark}").scalar()
+        if found != expected:
+            yield Problem("file", None, f"the header's {mark} is {found}, and not {expected}")
 
 
 def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
@@ -126,15 +138,19 @@ def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
         query = f"SELECT DISTINCT {column} FROM main.{table.name} WHERE {column} NOT IN (SELECT name FROM main.ledgers)"
         for (name,) in connection.exec_driver_sql(query):
             yield Problem("ledger", None, f"{table.name} has rows of {name!r}, which is no ledger here")
+    for name, key in (("events", "seq"), ("rejected", "number"), ("outbox", "number")):
+        query = f"SELECT count(*) FROM main.{name} WHERE ledger = ? AND {key} < 1"
+        if count := connection.exec_driver_sql(query, (head.name,)).scalar():
+            yield Problem("numbering", None, f"{name} has {count} rows numbered below 1")
 
 
 def _log_problems(connection: Connection, head: Head, refold: Refold, progress: Progress | None) -> Iterator[Problem]:
-    seq, recorded_us, digest, counted, after = 0, 0, NO_DIGEST, 0, FIRST
-    while page := log.read_page(connection, head.name, log.Selection(after=after)):
+    seq, recorded_us, digest, counted = 0, 0, NO_DIGEST, 0
+    while page := log.read_page(connection, head.name, log.Selection(after=seq)):
         for entry in page:
             yield from _entry_problems(entry, seq, recorded_us, digest)
             seq, recorded_us, digest = entry.seq, max(recorded_us, entry.recorded_us), entry.digest
-        counted, after = counted + len(page), seq
+        counted += len(page)
         yield from refold.take(page)
         if progress:
             progress(counted, head.head_seq)
@@ -147,32 +163,34 @@ def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str) -> It
         yield Problem("numbering", entry.seq, f"it follows seq {seq}")
     if entry.recorded_us < recorded_us:
         yield Problem("time", entry.seq, "it was recorded before the entry that it follows")
+    if "" in entry:
+        yield Problem("chain", entry.seq, "an empty text stands where a null or a word should")
     if entry.digest != chain_digest(digest, entry):
         yield Problem("chain", entry.seq, "its digest is not that of what it holds and of the entry before")
 
 
 def _rejected_problems(connection: Connection, head: Head) -> Iterator[Problem]:
-    number, digest, after = 0, NO_DIGEST, FIRST
-    while page := log.read_rejected(connection, head.name, after=after):
+    number, digest = 0, NO_DIGEST
+    while page := log.read_rejected(connection, head.name, after=number):
         for row in page:
             if row.number != number + 1:
                 yield Problem("rejected", None, f"line {row.number} follows line {number}")
             if row.digest != log.rejected_digest(digest, row):
                 yield Problem("rejected", None, f"line {row.number} was changed in place")
-            number, digest, after = row.number, row.digest, row.number
+            number, digest = row.number, row.digest
     if (number, digest) != (head.rejected_count, head.rejected_digest):
         yield Problem("rejected", None, f"{number} lines are there, and the ledger's row says {head.rejected_count}")
 
 
 def _outbox_problems(connection: Connection, head: Head) -> Iterator[Problem]:
-    number, after = 0, FIRST
-    while page := read_emissions(connection, head.name, after=after):
+    number = 0
+    while page := read_emissions(connection, head.name, after=number):
         for row in page:
             if row.number != number + 1:
                 yield Problem("outbox", row.seq, f"row {row.number} follows row {number}")
             if row.sealed() != row:
                 yield Problem("outbox", row.seq, f"row {row.number} was changed in place")
-            number = after = row.number
+            number = row.number
     if number != head.outbox_count:
         yield Problem("outbox", None, f"{number} rows are there, and the ledger's row says {head.outbox_count}")
 

@@ -156,7 +156,7 @@ UP = (
     END""",
     """\
     CREATE TRIGGER events_no_replace BEFORE INSERT ON events
-    WHEN EXISTS (SELECT 1 FROM events WHERE ledger = NEW.ledger AND seq = NEW.seq)
+    WHEN EXISTS (SELECT 1 FROM events WHERE ledger = NEW.ledger AND seq = NEW.seq OR rowid = NEW.rowid)
     BEGIN
         SELECT RAISE(ABORT, 'events is append-only');
     END""",
@@ -172,7 +172,7 @@ UP = (
     END""",
     """\
     CREATE TRIGGER rejected_no_replace BEFORE INSERT ON rejected
-    WHEN EXISTS (SELECT 1 FROM rejected WHERE ledger = NEW.ledger AND number = NEW.number)
+    WHEN EXISTS (SELECT 1 FROM rejected WHERE ledger = NEW.ledger AND number = NEW.number OR rowid = NEW.rowid)
     BEGIN
         SELECT RAISE(ABORT, 'rejected is append-only');
     END""",

@@ -11,7 +11,8 @@
     ├── StorageError             the database refused: full, busy, read-only, unreachable
     │   └── DamagedError         the file is damaged, or no podledger database
     ├── ChainError               an entry does not continue the ledger's chain
-    └── SocketError              the receiver's socket cannot be had
+    ├── SocketError              the receiver's socket cannot be had
+    └── MissingPackageError      an optional package is not installed
 
 Driver errors are translated in `database` alone, with the driver's error kept as `__cause__`.
 """
@@ -74,3 +75,7 @@ class ChainError(PodledgerError):
 
 class SocketError(PodledgerError):
     """The receiver's socket cannot be had."""
+
+
+class MissingPackageError(PodledgerError):
+    """An optional package is not installed."""

@@ -21,6 +21,7 @@ from podledger.events import Draft, Entry, Evidence, LedgerEvent, draft
 from podledger.log import Head, Rejected, Rejection, Selection
 from podledger.mirror import Mirror
 from podledger.names import check_name
+from podledger.notes import Note, note_at
 from podledger.notifications import DEFAULT_CONSUMER, Notification
 from podledger.projections import StateCache
 from podledger.recorder import Recorded
@@ -233,8 +234,18 @@ class Ledger:
         """
         return await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
 
-    async def verify(self, progress: Progress | None = None) -> Certificate:
+    async def note(self, at: Moment = None) -> Note:
+        """The ledger's digest at a moment, to be kept elsewhere and given to `verify` later.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+        return await self.read(partial(note_at, ledger=self._name, at=at))
+
+    async def verify(self, progress: Progress | None = None, *, expected: Sequence[Note] = ()) -> Certificate:
         """Check the file, the chain, the numbering, the triggers, and the projections against a refold of the log.
+
+        `expected` is what was noted of the log before; where it is otherwise now is a problem too.
 
         Raises:
             StorageError: the file cannot be read to its end.
@@ -242,7 +253,7 @@ class Ledger:
 
         def check() -> Certificate:
             with read_only(self.database.path) as connection:
-                return verify(connection, self._name, progress)
+                return verify(connection, self._name, progress, expected)
 
         return await asyncio.to_thread(check)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, create_engine, text
@@ -12,6 +13,7 @@ from podledger import log
 from podledger.effects import read_emissions
 from podledger.events import NO_DIGEST, Entry, chain_digest
 from podledger.log import Head
+from podledger.notes import Note, note_problems
 from podledger.refold import Problem, Progress, Refold
 from podledger.tables import TRIGGERS, consumers, metadata
 
@@ -46,8 +48,12 @@ class Certificate(NamedTuple):
         }
 
 
-def verify(connection: Connection, ledger: str, progress: Progress | None = None) -> Certificate:
+def verify(
+    connection: Connection, ledger: str, progress: Progress | None = None, expected: Sequence[Note] = ()
+) -> Certificate:
     """Check one ledger, on a read-only connection that this call may make temporary tables on.
+
+    `expected` is what was noted of it before, and must still be so.
 
     Raises:
         LedgerNotFoundError: there is no such ledger.
@@ -55,7 +61,8 @@ def verify(connection: Connection, ledger: str, progress: Progress | None = None
     """
     head = log.read_head(connection, ledger)
     problems: list[Problem] = []
-    for problem in _all_problems(connection, head, progress):
+    expectations = note_problems(connection, ledger, expected)
+    for problem in chain(expectations, _all_problems(connection, head, progress)):
         problems.append(problem)
         if len(problems) == MAX_PROBLEMS:
             problems.append(Problem("limit", None, f"more than {MAX_PROBLEMS} problems: the rest is not listed"))

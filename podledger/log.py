@@ -194,6 +194,12 @@ def read_all(connection: Connection, ledger: str, *, after: int = 0, until: int 
         after = page[-1].seq
 
 
+def read_exactly(connection: Connection, ledger: str, seqs: Sequence[int]) -> dict[int, Entry]:
+    """The entries of some seqs, those that the log holds, by seq."""
+    rows = connection.execute(select(events).where(events.c.ledger == ledger, events.c.seq.in_(seqs)))
+    return {row.seq: Entry(*row) for row in rows}
+
+
 def read_rejected(connection: Connection, ledger: str, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
     """The rejected lines after one number, at most `limit`."""
     query = select(rejected).where(rejected.c.ledger == ledger, rejected.c.number > after)

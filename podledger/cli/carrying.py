@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands
+from podledger.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def run_import(args: Namespace) -> int:
 
     done = with_ledger(args, lambda ledger: _import(ledger, args.file))
     for number, reason in done.problems:
-        print(f"podledger: line {number}: {reason}", file=sys.stderr)
+        print(f"podledger: line {number}: {shown(reason)}", file=sys.stderr)
     if args.json:
         print_json(done.as_json())
     else:

@@ -190,6 +190,11 @@ def read_only(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator
     engine.dispose()
 
 
+def read_only_uri(path: Path) -> str:
+    """The URI by which SQLite opens the file at `path` for reading only."""
+    return f"file:{quote(str(path.absolute()))}?mode=ro"
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn the driver's errors into podledger's, the cause kept."""

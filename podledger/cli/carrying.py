@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """import, export."""
+    """import, export, backup."""
     take = commands.add("import", run_import, "append the events of a file, one a line")
     take.add_argument("file", metavar="FILE", help="wire lines, bare events or exported entries; - for standard input")
     give = commands.add("export", run_export, "write the log, one entry a line")
     give.add_argument("file", metavar="FILE", help="where to; - for standard output")
+
+    backup = commands.add("backup", run_backup, "copy the database into one file, also while it is written")
+    backup.add_argument("file", metavar="FILE", help="where to")
+    backup.add_argument("--force", action="store_true", help="replace the file that is there")
 
 
 def run_import(args: Namespace) -> int:
@@ -114,3 +118,18 @@ async def _export(ledger: Ledger, file: str) -> int:
         with replacing(file) as stream:
             await write(stream)
     return count
+
+
+def run_backup(args: Namespace) -> None:
+    """Back the database up."""
+    from podledger import backup
+    from podledger.cli.output import print_json, progress
+    from podledger.cli.session import settings
+    from podledger.database import locate
+
+    with progress("backup") as told:
+        size = backup.backup(locate(args.db or settings().db), args.file, overwrite=args.force, progress=told)
+    if args.json:
+        print_json({"file": args.file, "bytes": size})
+    else:
+        print(f"{size} bytes written to {shown(args.file)}")

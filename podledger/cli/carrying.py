@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """import, export, backup."""
+    """import, export, backup, collect."""
     take = commands.add("import", run_import, "append the events of a file, one a line")
     take.add_argument("file", metavar="FILE", help="wire lines, bare events or exported entries; - for standard input")
     give = commands.add("export", run_export, "write the log, one entry a line")
@@ -25,6 +25,10 @@ def add_commands(commands: Commands) -> None:
     backup = commands.add("backup", run_backup, "copy the database into one file, also while it is written")
     backup.add_argument("file", metavar="FILE", help="where to")
     backup.add_argument("--force", action="store_true", help="replace the file that is there")
+
+    collect = commands.add("collect", run_collect, "bring the ledgers of several databases into one")
+    collect.add_argument("sources", metavar="DB", nargs="+", help="a database that holds one or more of them")
+    collect.add_argument("--into", metavar="DB", required=True, help="the database that gets them, made if need be")
 
 
 def run_import(args: Namespace) -> int:
@@ -133,3 +137,18 @@ def run_backup(args: Namespace) -> None:
         print_json({"file": args.file, "bytes": size})
     else:
         print(f"{size} bytes written to {shown(args.file)}")
+
+
+def run_collect(args: Namespace) -> None:
+    """Collect ledgers."""
+    import asyncio
+
+    from podledger.cli.output import print_json, print_table, progress
+    from podledger.collect import collect
+
+    with progress("collect") as told:
+        collected = asyncio.run(collect(args.sources, args.into, told))
+    if args.json:
+        print_json([one.as_json() for one in collected])
+    else:
+        print_table(("ledger", "from", "new events", "new rejected lines", "events now"), collected, empty="no ledgers")

@@ -8,7 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from podledger.database import BUSY_TIMEOUT_S, prepare, read_only_uri, translated
+from podledger.database import (
+    APPLICATION_ID,
+    BUNDLE_ID,
+    BUSY_TIMEOUT_S,
+    is_bundle,
+    prepare,
+    read_only_uri,
+    settle,
+    translated,
+)
 from podledger.files import placing
 from podledger.refold import Progress
 
@@ -31,6 +40,7 @@ def backup(
     prepare(source, create=False)
     with placing(target, overwrite=overwrite) as temporary:
         copy_database(source, temporary, progress)
+        settle(temporary, BUNDLE_ID if is_bundle(source) else APPLICATION_ID)
         return temporary.stat().st_size
 
 
@@ -53,9 +63,3 @@ def copy_database(source: Path, target: Path, progress: Progress | None = None) 
         here.execute("BEGIN")
         here.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on we look at one moment
         here.backup(there, pages=PAGES_AT_ONCE, progress=told)
-        alone(there)
-
-
-def alone(connection: sqlite3.Connection) -> None:
-    """Let the database be one file, which can be read where nothing can be written."""
-    connection.execute("PRAGMA journal_mode = DELETE")

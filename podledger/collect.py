@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from podledger import log, recorder
 from podledger.agreement import Copy, check_agree
-from podledger.database import Database, insert_rows, locate, prepare, read_only
+from podledger.database import Database, check_whole, insert_rows, locate, prepare, read_only
 from podledger.errors import ChainError
 from podledger.events import Entry
 from podledger.log import Rejected, Selection
@@ -57,10 +57,11 @@ async def collect(
         SchemaError: one of them is of another version of podledger.
         StorageError: one cannot be read, or `into` not written.
     """
+    paths = [_checked(source) for source in sources]
     target = await Database.open(into, create=True)
     try:
         with ExitStack() as stack:
-            copies = [copy for source in sources for copy in _copies(_checked(source), stack)]
+            copies = [copy for path in paths for copy in _copies(path, stack)]
             await target.read(partial(_compare, copies=copies, place=str(target.path)))
             return [await _take(target, copy, progress) for copy in copies]
     finally:
@@ -69,6 +70,7 @@ async def collect(
 
 def _checked(source: str | os.PathLike[str]) -> Path:
     path = locate(source)
+    check_whole(path)
     prepare(path, create=False)
     return path
 

@@ -4,7 +4,8 @@
     ├── UsageError               what was asked for makes no sense (exit status 2)
     │   ├── InvalidNameError     no pod or ledger may bear that name
     │   ├── InvalidMomentError   no sequence number and no time, or one beyond the log
-    │   └── InvalidEventError    a local fact that is not well formed
+    │   ├── InvalidEventError    a local fact that is not well formed
+    │   └── ReadOnlyError        a bundle, which is for reading only
     ├── ProtocolError            a line from a socket or a file that is no event
     ├── LedgerNotFoundError      no such database, or no such ledger in it
     ├── SchemaError              the database is of another version of podledger
@@ -47,6 +48,10 @@ class InvalidMomentError(UsageError):
 
 class InvalidEventError(UsageError):
     """A local fact that is not well formed."""
+
+
+class ReadOnlyError(UsageError):
+    """A bundle, which is for reading only."""
 
 
 class ProtocolError(PodledgerError):

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 from sqlalchemy import Connection
 
 from podledger import effects, log, notifications, recorder, registry
+from podledger.bundle import Bundled, make_bundle
 from podledger.database import BUSY_TIMEOUT_S, Database, read_only
 from podledger.effects import Emission, Status
 from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError
@@ -27,6 +28,7 @@ from podledger.projections import StateCache
 from podledger.recorder import Recorded
 from podledger.refold import Progress, Refold, catch_up, put_right
 from podledger.registry import Holder, Moment, Pod
+from podledger.slices import Wanted
 from podledger.stamps import Stamper, process_stamper
 from podledger.verify import Certificate, verify
 
@@ -198,7 +200,7 @@ class Ledger:
             InvalidMomentError: a moment is not in the log.
         """
         first, last = await self.read(partial(registry.span, ledger=self._name, since=since, until=until))
-        selection = Selection(first - 1, last, pod, kind, outcome)
+        selection = Selection(first - 1, last, pod, kind, outcome, whole=self.database.is_bundle)
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
@@ -263,6 +265,7 @@ class Ledger:
         Raises:
             StorageError: the file cannot be read, or the change was not committed.
         """
+        self.database.check_writable()
         with read_only(self.database.path) as aside:
             anew = await asyncio.to_thread(Refold, aside, self._name)
             await asyncio.to_thread(catch_up, aside, anew, progress)
@@ -271,6 +274,24 @@ class Ledger:
         if changes:
             self._mirror.changed()
         return changes
+
+    async def bundle(
+        self,
+        target: str | os.PathLike[str],
+        wanted: Wanted,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Bundled:
+        """Write a slice of the ledger into the file `target`, to be carried elsewhere, read and checked there.
+
+        Raises:
+            InvalidMomentError: a moment is not in the log.
+            StorageError: the file was not written: without `overwrite`, also where one is there already.
+            UsageError: there is nothing to put in, or this is a bundle itself.
+        """
+        make = partial(make_bundle, now_us=self._clock() // 1000, overwrite=overwrite, progress=progress)
+        return await asyncio.to_thread(make, self.database.path, self._name, target, wanted)
 
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE

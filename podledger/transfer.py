@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, get_args
 
 from podledger import log, protocol, strictjson
+from podledger.database import check_whole
 from podledger.errors import ProtocolError
 from podledger.events import EVIDENCE, Draft, Entry, Evidence, Outcome, draft, event_from, parse_event
 from podledger.ledger import Ledger
@@ -171,8 +172,10 @@ async def import_lines(ledger: Ledger, lines: Iterable[Line]) -> AsyncIterator[I
     """Take lines into the ledger, a batch a transaction; after each, what was done so far.
 
     Raises:
+        ReadOnlyError: the ledger is a bundle's.
         StorageError: a batch was not committed; those before it are.
     """
+    ledger.database.check_writable()
     done = Imported()
     batch: list[Line] = []
     size = 0
@@ -233,6 +236,11 @@ def _differing(one: Entry, other: Entry) -> list[str]:
 
 
 async def export_lines(ledger: Ledger, *, until: int | None = None) -> AsyncIterator[bytes]:
-    """The log, one line an entry."""
+    """The log, one line an entry.
+
+    Raises:
+        UsageError: it is a bundle's, which is not whole.
+    """
+    check_whole(ledger.database.path)
     async for entry in ledger.entries(until=until):
         yield strictjson.dumps(entry.as_json()).encode() + b"\n"

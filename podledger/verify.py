@@ -10,12 +10,13 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import StaticPool
 
 from podledger import log
+from podledger.bundle_check import Bundle, bundle_problems, entry_problems, read_bundle, withheld_digests
 from podledger.effects import read_emissions
-from podledger.events import NO_DIGEST, Entry, chain_digest
+from podledger.events import NO_DIGEST, WITHHELD, Entry, chain_digest
 from podledger.log import Head
 from podledger.notes import Note, note_problems
 from podledger.refold import Problem, Progress, Refold
-from podledger.tables import TRIGGERS, consumers, metadata
+from podledger.tables import TRIGGERS, bundle_metadata, consumers, metadata
 
 MAX_PROBLEMS = 1000
 """How many problems a certificate lists; where there are more, its last one says so."""
@@ -71,11 +72,12 @@ def verify(
 
 
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
+    bundle = read_bundle(connection)
     yield from _file_problems(connection)
-    yield from _schema_problems(connection)
+    yield from _schema_problems(connection, bundle=bundle is not None)
     yield from _head_problems(connection, head)
     refold = Refold(connection, head.name)
-    yield from _log_problems(connection, head, refold, progress)
+    yield from _log_problems(connection, head, refold, bundle, progress)
     for difference in refold.differences():
         is_what = "is not what the log says" if difference.extra else "is missing"
         key = ", ".join(str(value) for value in difference.key[1:])
@@ -91,8 +93,8 @@ def _file_problems(connection: Connection) -> Iterator[Problem]:
             yield Problem("file", None, str(finding))
 
 
-def _schema_problems(connection: Connection) -> Iterator[Problem]:
-    found, expected = schema_of(connection), expected_schema()
+def _schema_problems(connection: Connection, *, bundle: bool) -> Iterator[Problem]:
+    found, expected = schema_of(connection), expected_schema(bundle=bundle)
     for name, sql in expected.items():
         if name not in found:
             yield Problem("schema", None, f"{name} is missing")
@@ -113,11 +115,16 @@ def schema_of(connection: Connection) -> dict[str, str]:
     }
 
 
-def expected_schema() -> dict[str, str]:
-    """The schema that the migrations make, made in memory from `tables` (a test holds the two together)."""
+def expected_schema(*, bundle: bool = False) -> dict[str, str]:
+    """The schema that the migrations make, made in memory from `tables` (a test holds the two together).
+
+    With `bundle` also the tables that only a bundle has.
+    """
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.begin() as connection:
         metadata.create_all(connection)
+        if bundle:
+            bundle_metadata.create_all(connection)
         for trigger in TRIGGERS.values():
             connection.exec_driver_sql(trigger)
         found = schema_of(connection)
@@ -135,26 +142,33 @@ def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
             yield Problem("ledger", None, f"{table.name} has rows of {name!r}, which is no ledger here")
 
 
-def _log_problems(connection: Connection, head: Head, refold: Refold, progress: Progress | None) -> Iterator[Problem]:
-    seq, recorded_us, digest, counted, after = 0, 0, NO_DIGEST, 0, FIRST
+def _log_problems(
+    connection: Connection, head: Head, refold: Refold, bundle: Bundle | None, progress: Progress | None
+) -> Iterator[Problem]:
+    seq, recorded_us, digest, counted, hidden, after = 0, 0, NO_DIGEST, 0, 0, FIRST
     while page := log.read_page(connection, head.name, log.Selection(after=after)):
+        withheld = withheld_digests(connection, head.name, page) if bundle else {}
         for entry in page:
-            yield from _entry_problems(entry, seq, recorded_us, digest)
+            yield from _entry_problems(entry, seq, recorded_us, digest, withheld.get(entry.seq))
+            if bundle:
+                yield from entry_problems(bundle.what, entry, withheld.get(entry.seq))
             seq, recorded_us, digest = entry.seq, max(recorded_us, entry.recorded_us), entry.digest
-        counted, after = counted + len(page), seq
-        yield from refold.take(page)
+        counted, hidden, after = counted + len(page), hidden + len(withheld), seq
+        yield from refold.take(entry for entry in page if not bundle or bundle.what.folds(entry.pod_name))
         if progress:
             progress(counted, head.head_seq)
+    if bundle:
+        yield from bundle_problems(connection, bundle, hidden)
     if (seq, digest, recorded_us) != (head.head_seq, head.head_digest, head.head_us):
         yield Problem("head", None, f"the log ends at seq {seq}, and the ledger's row says {head.head_seq}")
 
 
-def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str) -> Iterator[Problem]:
+def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str, withheld: str | None) -> Iterator[Problem]:
     if entry.seq != seq + 1:
         yield Problem("numbering", entry.seq, f"it follows seq {seq}")
     if entry.recorded_us < recorded_us:
         yield Problem("time", entry.seq, "it was recorded before the entry that it follows")
-    if entry.digest != chain_digest(digest, entry):
+    if entry.digest != chain_digest(digest, entry, withheld if entry.payload == WITHHELD else None):
         yield Problem("chain", entry.seq, "its digest is not that of what it holds and of the entry before")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         render,
     )
     from podledger.ledger import Ledger
+    from podledger.notes import Note
     from podledger.outbox import Outbox
     from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
     from podledger.receiver import Receiver
@@ -37,6 +38,7 @@ _HOMES = {
     "Errored": "protocol",
     "Holder": "registry",
     "Ledger": "ledger",
+    "Note": "notes",
     "Outbox": "outbox",
     "Pod": "registry",
     "PodExited": "events",
@@ -66,6 +68,7 @@ __all__ = [
     "Errored",
     "Holder",
     "Ledger",
+    "Note",
     "Outbox",
     "Pod",
     "PodExited",

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -22,13 +22,16 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.errors import DamagedError, LedgerNotFoundError, ReadOnlyError, SchemaError, StorageError, UsageError
 
 SCHEMA_HEAD: Final = "0001"
 """The newest migration; a ledger of this revision opens with one SELECT."""
 
 APPLICATION_ID: Final = 0x706F646C
 """What marks a SQLite file as podledger's: "podl" in its header."""
+
+BUNDLE_ID: Final = 0x706F6462
+"""What marks a bundle, a slice of a ledger for reading only: "podb"."""
 
 BUSY_TIMEOUT_S: Final = 5.0
 READERS: Final = 4
@@ -64,6 +67,7 @@ class Database:
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.path = path
+        self.is_bundle = is_bundle(path)
         self._busy_timeout_s = busy_timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = _engine(path, busy_timeout_s, writing=True)
@@ -86,7 +90,12 @@ class Database:
         return cls(path, busy_timeout_s=busy_timeout_s)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in one transaction that holds the write lock from its first moment; return after the commit."""
+        """Run `work` in one transaction that holds the write lock from its first moment; return after the commit.
+
+        Raises:
+            ReadOnlyError: it is a bundle.
+        """
+        self.check_writable()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -94,6 +103,16 @@ class Database:
         with translated(self.path):
             async with self._readers.connect() as connection:
                 return await connection.run_sync(work)
+
+    def check_writable(self) -> None:
+        """See that the database may be written.
+
+        Raises:
+            ReadOnlyError: it is a bundle.
+        """
+        if self.is_bundle:
+            hint = "read it with `events`, `pods`, `verify` and the like; to go on, use the ledger that it is from"
+            raise ReadOnlyError(f"{self.path} is a bundle, which is for reading only", hint=hint)
 
     async def close(self) -> None:
         """Close every connection; the writer's last, so that it leaves one file behind."""
@@ -126,7 +145,7 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
         SchemaError: it is of another version.
         StorageError: it cannot be opened.
     """
-    if create:
+    if create and not is_bundle(path):
         _create_file(path)
     elif not path.is_file():
         raise LedgerNotFoundError(f"there is no database at {path}", hint="make one with `podledger init NAME`")
@@ -136,10 +155,32 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
     if revision is not None and revision > SCHEMA_HEAD:
         reason = f"{path} has schema {revision}, newer than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="update podledger")
+    if is_bundle(path):
+        reason = f"{path} is a bundle of schema {revision}, and this podledger's is {SCHEMA_HEAD}"
+        raise SchemaError(reason, hint="read it with the podledger that made it, or with its own verifier and sqlite3")
     if not create:
         reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")
     _upgrade(path, busy_timeout_s)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether the file at `path` says of itself that it is a bundle."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(72)[68:] == BUNDLE_ID.to_bytes(4)
+    except OSError:
+        return False
+
+
+def check_whole(path: Path) -> None:
+    """See that the database at `path` holds whole logs.
+
+    Raises:
+        UsageError: it is a bundle.
+    """
+    if is_bundle(path):
+        raise UsageError(f"{path} is a bundle, which holds no whole log", hint="use the ledger that it is from")
 
 
 def schema_revision(path: Path) -> str | None:
@@ -188,6 +229,31 @@ def read_only(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator
     with translated(path), engine.connect() as connection:
         yield connection
     engine.dispose()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[Connection]:
+    """A writing connection, in one transaction, to a database that is being made and nobody else knows."""
+    engine = _engine(path, BUSY_TIMEOUT_S, writing=True)
+    with translated(path), engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def settle(path: Path, application_id: int = APPLICATION_ID) -> None:
+    """Let the database be one file, which can be read where nothing can be written.
+
+    Raises:
+        StorageError: someone else has it open.
+    """
+    with translated(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute(f"PRAGMA application_id = {application_id}")
+
+
+def read_only_uri(path: Path) -> str:
+    """The URI by which SQLite opens the file at `path` for reading only."""
+    return f"file:{quote(str(path.absolute()))}?mode=ro"
 
 
 @contextmanager

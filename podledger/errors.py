@@ -4,14 +4,16 @@
     ├── UsageError               what was asked for makes no sense (exit status 2)
     │   ├── InvalidNameError     no pod or ledger may bear that name
     │   ├── InvalidMomentError   no sequence number and no time, or one beyond the log
-    │   └── InvalidEventError    a local fact that is not well formed
+    │   ├── InvalidEventError    a local fact that is not well formed
+    │   └── ReadOnlyError        a bundle, which is for reading only
     ├── ProtocolError            a line from a socket or a file that is no event
     ├── LedgerNotFoundError      no such database, or no such ledger in it
     ├── SchemaError              the database is of another version of podledger
     ├── StorageError             the database refused: full, busy, read-only, unreachable
     │   └── DamagedError         the file is damaged, or no podledger database
     ├── ChainError               an entry does not continue the ledger's chain
-    └── SocketError              the receiver's socket cannot be had
+    ├── SocketError              the receiver's socket cannot be had
+    └── MissingPackageError      an optional package is not installed
 
 Driver errors are translated in `database` alone, with the driver's error kept as `__cause__`.
 """
@@ -48,6 +50,10 @@ class InvalidEventError(UsageError):
     """A local fact that is not well formed."""
 
 
+class ReadOnlyError(UsageError):
+    """A bundle, which is for reading only."""
+
+
 class ProtocolError(PodledgerError):
     """A line that is no event; `message` says why."""
 
@@ -74,3 +80,7 @@ class ChainError(PodledgerError):
 
 class SocketError(PodledgerError):
     """The receiver's socket cannot be had."""
+
+
+class MissingPackageError(PodledgerError):
+    """An optional package is not installed."""

@@ -225,17 +225,22 @@ def payload_digest(payload: str) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
-def chain_digest(previous: str, fields: Sequence[Any]) -> str:
+WITHHELD: Final = "{}"
+"""What stands in a bundle for the payload of an entry outside of its slice: no event is empty."""
+
+
+def chain_digest(previous: str, fields: Sequence[Any], withheld: str | None = None) -> str:
     """SHA-256 over the previous digest and an entry's fields but `digest`, each on a line, null as an empty line.
 
-    The payload's own digest stands for the payload. `docs/ledger-format.md` states the form.
+    The payload's own digest stands for the payload: `withheld` is that where the payload is not there any more.
+    `docs/ledger-format.md` states the form.
     """
     ledger, seq, recorded_us, evidence, kind, pod_name, payload = fields[:7]
     known = fields[7:15]
     lines = _BLANK if known == _UNKNOWN else "\n".join(["" if field is None else str(field) for field in known])
     text = (
         f"{previous}\n{ledger}\n{seq}\n{recorded_us}\n{evidence}\n{kind}\n{pod_name}\n"
-        f"{payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
+        f"{withheld or payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
     )
     return hashlib.sha256(text.encode()).hexdigest()
 

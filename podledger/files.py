@@ -19,29 +19,68 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         StorageError: they could not be written; what was there is untouched. Or `path` is a symbolic link.
     """
+    with placing(path, overwrite=True) as temporary, temporary.open("wb") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def placing(path: str | os.PathLike[str], *, overwrite: bool, mode: int = 0o600) -> Iterator[Path]:
+    """A temporary file, its owner's alone, that becomes the file at `path` when the block ends well.
+
+    It is on disk before it takes its place. Without `overwrite` a file that is there stays, or came meanwhile.
+
+    Raises:
+        StorageError: it could not be written, or something is in the way; what was there is untouched.
+    """
     target = Path(path)
     try:
-        if target.is_symlink():
-            raise StorageError(f"{target} is a symbolic link", hint="name the file itself")
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        _check_free(target, overwrite=overwrite)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(descriptor)
+        temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).replace(target)
-            _sync_folder(target.parent)
+            yield temporary
+            _sync(temporary, os.O_RDONLY)
+            temporary.chmod(mode)
+            _put(temporary, target, overwrite=overwrite)
+            _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                Path(temporary).unlink()
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise StorageError(f"{target} was not written: {error.strerror or error}", hint="check its folder") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _check_free(target: Path, *, overwrite: bool) -> None:
+    if target.is_symlink():
+        raise StorageError(f"{target} is a symbolic link", hint="name the file itself")
+    if not overwrite and target.exists():
+        raise _in_the_way(target)
+
+
+def _put(temporary: Path, target: Path, *, overwrite: bool) -> None:
+    """Give the file its name; without `overwrite` only if nothing has it by now."""
+    if not overwrite:
+        try:
+            target.hardlink_to(temporary)
+        except FileExistsError as error:
+            raise _in_the_way(target) from error
+        except OSError as error:  # the file system knows no links, so a last look must do
+            if target.exists():
+                raise _in_the_way(target) from error
+        else:
+            temporary.unlink()
+            return
+    temporary.replace(target)
+
+
+def _in_the_way(target: Path) -> StorageError:
+    return StorageError(f"{target} is there already", hint="choose another name, or give --force")
+
+
+def _sync(path: Path, flags: int) -> None:
+    """Make a file, or the names in a folder, last through a loss of power."""
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

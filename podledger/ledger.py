@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 from sqlalchemy import Connection
 
 from podledger import effects, log, notifications, recorder, registry
+from podledger.bundle import Bundled, make_bundle
 from podledger.database import BUSY_TIMEOUT_S, Database, read_only
 from podledger.effects import Emission, Status
 from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError
@@ -21,11 +22,13 @@ from podledger.events import Draft, Entry, Evidence, LedgerEvent, draft
 from podledger.log import Head, Rejected, Rejection, Selection
 from podledger.mirror import Mirror
 from podledger.names import check_name
+from podledger.notes import Note, note_at
 from podledger.notifications import DEFAULT_CONSUMER, Notification
 from podledger.projections import StateCache
 from podledger.recorder import Recorded
 from podledger.refold import Progress, Refold, catch_up, put_right
 from podledger.registry import Holder, Moment, Pod
+from podledger.slices import Wanted
 from podledger.stamps import Stamper, process_stamper
 from podledger.verify import Certificate, verify
 
@@ -197,7 +200,7 @@ class Ledger:
             InvalidMomentError: a moment is not in the log.
         """
         first, last = await self.read(partial(registry.span, ledger=self._name, since=since, until=until))
-        selection = Selection(first - 1, last, pod, kind, outcome)
+        selection = Selection(first - 1, last, pod, kind, outcome, whole=self.database.is_bundle)
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
@@ -233,8 +236,18 @@ class Ledger:
         """
         return await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
 
-    async def verify(self, progress: Progress | None = None) -> Certificate:
+    async def note(self, at: Moment = None) -> Note:
+        """The ledger's digest at a moment, to be kept elsewhere and given to `verify` later.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+        return await self.read(partial(note_at, ledger=self._name, at=at))
+
+    async def verify(self, progress: Progress | None = None, *, expected: Sequence[Note] = ()) -> Certificate:
         """Check the file, the chain, the numbering, the triggers, and the projections against a refold of the log.
+
+        `expected` is what was noted of the log before; where it is otherwise now is a problem too.
 
         Raises:
             StorageError: the file cannot be read to its end.
@@ -242,7 +255,7 @@ class Ledger:
 
         def check() -> Certificate:
             with read_only(self.database.path) as connection:
-                return verify(connection, self._name, progress)
+                return verify(connection, self._name, progress, expected)
 
         return await asyncio.to_thread(check)
 
@@ -252,6 +265,7 @@ class Ledger:
         Raises:
             StorageError: the file cannot be read, or the change was not committed.
         """
+        self.database.check_writable()
         with read_only(self.database.path) as aside:
             anew = await asyncio.to_thread(Refold, aside, self._name)
             await asyncio.to_thread(catch_up, aside, anew, progress)
@@ -260,6 +274,24 @@ class Ledger:
         if changes:
             self._mirror.changed()
         return changes
+
+    async def bundle(
+        self,
+        target: str | os.PathLike[str],
+        wanted: Wanted,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Bundled:
+        """Write a slice of the ledger into the file `target`, to be carried elsewhere, read and checked there.
+
+        Raises:
+            InvalidMomentError: a moment is not in the log.
+            StorageError: the file was not written: without `overwrite`, also where one is there already.
+            UsageError: there is nothing to put in, or this is a bundle itself.
+        """
+        make = partial(make_bundle, now_us=self._clock() // 1000, overwrite=overwrite, progress=progress)
+        return await asyncio.to_thread(make, self.database.path, self._name, target, wanted)
 
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from podledger import strictjson
 from podledger.driver import Positions, execute, insert_rows
 from podledger.errors import InvalidMomentError, LedgerNotFoundError
-from podledger.events import NO_DIGEST, Entry, Sender
+from podledger.events import NO_DIGEST, WITHHELD, Entry, Sender
 from podledger.protocol import timestamp
 from podledger.tables import events, ledgers, rejected
 
@@ -163,13 +163,17 @@ def append_rejections(connection: Connection, head: Head, rejections: Sequence[R
 
 
 class Selection(NamedTuple):
-    """Which entries of a log: after one seq and up to another, and of which pod, kind and outcome (None: any)."""
+    """Which entries of a log: after one seq and up to another, and of which pod, kind and outcome (None: any).
+
+    With `whole` those alone whose payload is there, for a bundle.
+    """
 
     after: int = 0
     until: int | None = None
     pod: str | None = None
     kind: str | None = None
     outcome: str | None = None
+    whole: bool = False
 
 
 def read_page(connection: Connection, ledger: str, selection: Selection, limit: int = PAGE) -> list[Entry]:
@@ -184,6 +188,8 @@ def read_page(connection: Connection, ledger: str, selection: Selection, limit: 
     ):
         if value is not None:
             query = query.where(events.c[column] == value)
+    if selection.whole:
+        query = query.where(events.c.payload != WITHHELD)
     rows = connection.execute(query.order_by(events.c.seq).limit(limit))
     return [Entry(*row) for row in rows]
 
@@ -193,6 +199,12 @@ def read_all(connection: Connection, ledger: str, *, after: int = 0, until: int 
     while page := read_page(connection, ledger, Selection(after, until)):
         yield from page
         after = page[-1].seq
+
+
+def read_exactly(connection: Connection, ledger: str, seqs: Sequence[int]) -> dict[int, Entry]:
+    """The entries of some seqs, those that the log holds, by seq."""
+    rows = connection.execute(select(events).where(events.c.ledger == ledger, events.c.seq.in_(seqs)))
+    return {row.seq: Entry(*row) for row in rows}
 
 
 def read_rejected(connection: Connection, ledger: str, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, alias, and_, case, func, or_, select,
 
 from podledger import log, paths
 from podledger.errors import InvalidMomentError
-from podledger.events import Evidence, content_from, scope_from
+from podledger.events import WITHHELD, Evidence, content_from, scope_from
 from podledger.protocol import Scope, microseconds
 from podledger.rules import Tenure
 from podledger.tables import DELEGATION, events, grants, nodes_at, tenures
@@ -279,6 +279,8 @@ def _callback(tenure: Tenure, parent_socket: str | None, delegation: str | None)
     if delegation is None:
         return ""
     kind, _, payload = delegation.partition(":")
+    if payload == WITHHELD:
+        return ""
     return content_from(kind, payload, "").socket_path
 
 

@@ -38,7 +38,7 @@ def loads(text: str) -> Any:
     return _sound(text, value)
 
 
-def members(text: str) -> dict[str, Member]:
+def members(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Member]:
     """The members of the one JSON object that `text` is, by name, each with its exact text.
 
     Raises:
@@ -57,7 +57,7 @@ def members(text: str) -> dict[str, Member]:
         at = _skip(text, at + 1) if more else at
     if _expect(text, at, "}") != len(text):
         raise ProtocolError("something follows the JSON object")
-    _sound(text, _object([(member.key, member.value) for member in found]))
+    _sound(text, _object([(member.key, member.value) for member in found]), max_depth)
     return {member.key: member for member in found}
 
 
@@ -87,15 +87,24 @@ def _expect(text: str, at: int, mark: str) -> int:
     return _skip(text, at + 1)
 
 
-def _sound(text: str, value: Any) -> Any:
+def _sound(text: str, value: Any, max_depth: int = MAX_DEPTH) -> Any:
     if _SURROGATE.search(text):
         try:
             dumps(value).encode()
         except UnicodeEncodeError:
             raise ProtocolError("a lone surrogate is no character") from None
-    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise ProtocolError(f"nested deeper than {MAX_DEPTH}")
+    check_depth(text, value, max_depth)
     return value
+
+
+def check_depth(text: str, value: Any, max_depth: int = MAX_DEPTH) -> None:
+    """See that `value`, which was read from `text`, is not nested deeper than `max_depth`.
+
+    Raises:
+        ProtocolError: it is.
+    """
+    if text.count("{") + text.count("[") > max_depth and _depth(value) > max_depth:
+        raise ProtocolError(f"nested deeper than {max_depth}")
 
 
 def _depth(value: Any) -> int:

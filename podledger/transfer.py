@@ -6,29 +6,43 @@ seq, time and digest, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple, get_args
 
-from podledger import protocol, strictjson
+from podledger import log, protocol, strictjson
+from podledger.database import check_whole
 from podledger.errors import ProtocolError
 from podledger.events import EVIDENCE, Draft, Entry, Evidence, Outcome, draft, event_from, parse_event
 from podledger.ledger import Ledger
 from podledger.log import Rejection
 from podledger.protocol import Report, microseconds
 
-MAX_LINE_BYTES: Final = 16 << 20
-"""The longest line of a file that is taken: an exported entry holds its payload twice, and escaped."""
+MAX_EVENT_BYTES: Final = 16 << 20
+"""The longest event that is taken from a file."""
+
+MAX_LINE_BYTES: Final = 4 * MAX_EVENT_BYTES
+"""The longest line of a file: an exported entry holds its payload twice, once with every quote escaped."""
 
 BATCH: Final = 2_000
+BATCH_BYTES: Final = 16 << 20
+"""How many lines, or bytes of lines, are taken in one transaction."""
+
 KEPT_OF_LONG_LINE: Final = 64 << 10
 
 
 class Line(NamedTuple):
-    """A line of a file: its number from 1, and what it is (None: a method that is no event)."""
+    """A line of a file: its number from 1, its bytes, and what it is (None: a method that is no event)."""
 
     number: int
+    raw: bytes
     content: Draft | Entry | Rejection | None
+
+    @property
+    def entry(self) -> Entry | None:
+        """The exported entry that the line is, if it is one."""
+        return self.content if isinstance(self.content, Entry) else None
 
 
 class Imported(NamedTuple):
@@ -53,22 +67,30 @@ def read_lines(lines: Iterable[bytes], owner: str) -> Iterator[Line]:
     """What each line of a file is; blank lines are passed over, an overlong one is cut and rejected."""
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield Line(number, read_line(line.strip(b"\r\n \t"), owner))
+            raw = line.strip(b"\r\n \t")
+            yield Line(number, raw, read_line(raw, owner))
 
 
 def read_line(line: bytes, owner: str) -> Draft | Entry | Rejection | None:
     """What one line is: a wire line, a bare event object, an exported entry, or nothing of the kind."""
     if len(line) > MAX_LINE_BYTES:
-        return Rejection(line[:KEPT_OF_LONG_LINE], f"longer than {MAX_LINE_BYTES} bytes; its start is kept", None)
+        return _too_long(line, MAX_LINE_BYTES)
     try:
-        return _read(line, owner)
+        content = _read(line, owner)
     except ProtocolError as error:
         return Rejection(line, error.message, None)
+    if len(line) > MAX_EVENT_BYTES and not isinstance(content, Entry):
+        return _too_long(line, MAX_EVENT_BYTES)
+    return content
+
+
+def _too_long(line: bytes, limit: int) -> Rejection:
+    return Rejection(line[:KEPT_OF_LONG_LINE], f"longer than {limit} bytes; its start is kept", None)
 
 
 def _read(line: bytes, owner: str) -> Draft | Entry | None:
     text = protocol.decode(line)
-    members = strictjson.members(text)
+    members = strictjson.members(text, max_depth=strictjson.MAX_DEPTH + 1)  # an exported entry is one level around
     if "method" in members:
         read = protocol.parse_line(line)
         return draft(read.event, owner, payload=read.payload) if isinstance(read, Report) else None
@@ -76,6 +98,7 @@ def _read(line: bytes, owner: str) -> Draft | Entry | None:
     if "digest" in fields and "seq" in fields:
         return entry_from(fields)
     if "kind" in fields:
+        strictjson.check_depth(text, fields)
         return draft(event_from(fields), owner, payload=text.strip())
     raise ProtocolError("neither a method, nor an event, nor an exported entry")
 
@@ -149,22 +172,33 @@ async def import_lines(ledger: Ledger, lines: Iterable[Line]) -> AsyncIterator[I
     """Take lines into the ledger, a batch a transaction; after each, what was done so far.
 
     Raises:
+        ReadOnlyError: the ledger is a bundle's.
         StorageError: a batch was not committed; those before it are.
     """
+    ledger.database.check_writable()
     done = Imported()
     batch: list[Line] = []
+    size = 0
     for line in lines:
-        if len(batch) == BATCH or (batch and isinstance(line.content, Entry) != isinstance(batch[0].content, Entry)):
+        if batch and (len(batch) == BATCH or size > BATCH_BYTES or not _go_together(batch[-1].entry, line.entry)):
             done = await _import_batch(ledger, batch, done)
             yield done
-            batch = []
+            batch, size = [], 0
         batch.append(line)
+        size += len(line.raw)
     yield await _import_batch(ledger, batch, done)
 
 
+def _go_together(one: Entry | None, other: Entry | None) -> bool:
+    """Whether two lines may be in one batch: either none is an entry, or both are, in the order of the log."""
+    if one is None or other is None:
+        return one is other
+    return one.seq < other.seq
+
+
 async def _import_batch(ledger: Ledger, batch: Sequence[Line], done: Imported) -> Imported:
-    if batch and isinstance(batch[0].content, Entry):
-        return await _restore_batch(ledger, batch, done)
+    if batch and batch[0].entry:
+        return await _restore_batch(ledger, [(line, line.entry) for line in batch if line.entry], done)
     drafts = [line.content for line in batch if isinstance(line.content, Draft)]
     rejected = [(line.number, line.content) for line in batch if isinstance(line.content, Rejection)]
     if drafts or rejected:
@@ -176,32 +210,37 @@ async def _import_batch(ledger: Ledger, batch: Sequence[Line], done: Imported) -
     )
 
 
-async def _restore_batch(ledger: Ledger, batch: Sequence[Line], done: Imported) -> Imported:
-    lines = [(line.number, line.content) for line in batch if isinstance(line.content, Entry)]
-    known = await _digests(ledger, lines[0][1].seq, lines[-1][1].seq)
-    new = [(number, entry) for number, entry in lines if known.get(entry.seq) != entry.digest]
+async def _restore_batch(ledger: Ledger, batch: Sequence[tuple[Line, Entry]], done: Imported) -> Imported:
+    """Take entries that are not there yet; one that is there must be the very same."""
+    known = await ledger.read(partial(log.read_exactly, ledger=ledger.name, seqs=[entry.seq for _, entry in batch]))
+    new = [(line, entry) for line, entry in batch if known.get(entry.seq) != entry]
     refused = await ledger.restore([entry for _, entry in new])
-    problems = tuple((new[position][0], reason) for position, reason in refused)
-    raws = [strictjson.dumps(new[position][1].as_json()).encode() for position, _ in refused]
-    if refused:
-        rejections = [Rejection(raw, reason, None) for raw, (_, reason) in zip(raws, refused, strict=True)]
-        await ledger.record([], rejections)
+    reasons = [(new[position][0], _told(reason, new[position][1], known)) for position, reason in refused]
+    if reasons:
+        await ledger.record([], [Rejection(line.raw, reason, None) for line, reason in reasons])
     return done._replace(
         restored=done.restored + len(new) - len(refused),
-        present=done.present + len(lines) - len(new),
-        problems=done.problems + problems,
+        present=done.present + len(batch) - len(new),
+        problems=done.problems + tuple((line.number, reason) for line, reason in reasons),
     )
 
 
-async def _digests(ledger: Ledger, first: int, last: int) -> dict[int, str]:
-    head = (await ledger.head()).head_seq
-    if not 1 <= first <= head or last < first:
-        return {}
-    entries = ledger.entries(since=first, until=min(last, head), limit=BATCH)
-    return {entry.seq: entry.digest async for entry in entries}
+def _told(reason: str, entry: Entry, known: Mapping[int, Entry]) -> str:
+    if entry.seq not in known or entry.ledger != known[entry.seq].ledger:
+        return reason
+    return f"the log holds another entry {entry.seq}: {', '.join(_differing(entry, known[entry.seq]))} differ"
+
+
+def _differing(one: Entry, other: Entry) -> list[str]:
+    return [name for name, a, b in zip(Entry._fields, one, other, strict=True) if a != b]
 
 
 async def export_lines(ledger: Ledger, *, until: int | None = None) -> AsyncIterator[bytes]:
-    """The log, one line an entry."""
+    """The log, one line an entry.
+
+    Raises:
+        UsageError: it is a bundle's, which is not whole.
+    """
+    check_whole(ledger.database.path)
     async for entry in ledger.entries(until=until):
         yield strictjson.dumps(entry.as_json()).encode() + b"\n"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import StaticPool
 
 from podledger import log
+from podledger.bundle_check import Bundle, bundle_problems, entry_problems, read_bundle, withheld_digests
 from podledger.database import APPLICATION_ID
 from podledger.effects import read_emissions
-from podledger.events import NO_DIGEST, Entry, chain_digest
+from podledger.events import NO_DIGEST, WITHHELD, Entry, chain_digest
 from podledger.log import Head
+from podledger.notes import Note, note_problems
 from podledger.refold import Problem, Progress, Refold
-from podledger.tables import TRIGGERS, consumers, metadata
+from podledger.tables import TRIGGERS, bundle_metadata, consumers, metadata
 
 MAX_PROBLEMS = 1000
 """How many problems a certificate lists; where there are more, its last one says so."""
@@ -44,8 +47,12 @@ class Certificate(NamedTuple):
         }
 
 
-def verify(connection: Connection, ledger: str, progress: Progress | None = None) -> Certificate:
+def verify(
+    connection: Connection, ledger: str, progress: Progress | None = None, expected: Sequence[Note] = ()
+) -> Certificate:
     """Check one ledger, on a read-only connection that this call may make temporary tables on.
+
+    `expected` is what was noted of it before, and must still be so.
 
     Raises:
         LedgerNotFoundError: there is no such ledger.
@@ -53,7 +60,8 @@ def verify(connection: Connection, ledger: str, progress: Progress | None = None
     """
     head = log.read_head(connection, ledger)
     problems: list[Problem] = []
-    for problem in _all_problems(connection, head, progress):
+    expectations = note_problems(connection, ledger, expected)
+    for problem in chain(expectations, _all_problems(connection, head, progress)):
         problems.append(problem)
         if len(problems) == MAX_PROBLEMS:
             problems.append(Problem("limit", None, f"more than {MAX_PROBLEMS} problems: the rest is not listed"))
@@ -62,12 +70,13 @@ def verify(connection: Connection, ledger: str, progress: Progress | None = None
 
 
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
+    bundle = read_bundle(connection)
     yield from _file_problems(connection)
-    yield from _schema_problems(connection)
+    yield from _schema_problems(connection, bundle=bundle is not None)
     yield from _header_problems(connection)
     yield from _head_problems(connection, head)
     refold = Refold(connection, head.name)
-    yield from _log_problems(connection, head, refold, progress)
+    yield from _log_problems(connection, head, refold, bundle, progress)
     for difference in refold.differences():
         is_what = "is not what the log says" if difference.extra else "is missing"
         key = ", ".join(str(value) for value in difference.key[1:])
@@ -83,8 +92,8 @@ def _file_problems(connection: Connection) -> Iterator[Problem]:
             yield Problem("file", None, str(finding))
 
 
-def _schema_problems(connection: Connection) -> Iterator[Problem]:
-    found, expected = schema_of(connection), expected_schema()
+def _schema_problems(connection: Connection, *, bundle: bool) -> Iterator[Problem]:
+    found, expected = schema_of(connection), expected_schema(bundle=bundle)
     for name, sql in expected.items():
         if name not in found:
             yield Problem("schema", None, f"{name} is missing")
@@ -104,11 +113,16 @@ def _folded(sql: str) -> str:
     return " ".join(sql.replace(")", " ) ").replace("(", " ( ").split())
 
 
-def expected_schema() -> dict[str, str]:
-    """The schema that the migrations make, made in memory from `tables` (a test holds the two together)."""
+def expected_schema(*, bundle: bool = False) -> dict[str, str]:
+    """The schema that the migrations make, made in memory from `tables` (a test holds the two together).
+
+    With `bundle` also the tables that only a bundle has.
+    """
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.begin() as connection:
         metadata.create_all(connection)
+        if bundle:
+            bundle_metadata.create_all(connection)
         for statement in (*TRIGGERS.values(), REVISIONS):
             connection.exec_driver_sql(statement)
         found = schema_of(connection)
@@ -144,28 +158,35 @@ def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
             yield Problem("numbering", None, f"{name} has {count} rows numbered below 1")
 
 
-def _log_problems(connection: Connection, head: Head, refold: Refold, progress: Progress | None) -> Iterator[Problem]:
-    seq, recorded_us, digest, counted = 0, 0, NO_DIGEST, 0
+def _log_problems(
+    connection: Connection, head: Head, refold: Refold, bundle: Bundle | None, progress: Progress | None
+) -> Iterator[Problem]:
+    seq, recorded_us, digest, counted, hidden = 0, 0, NO_DIGEST, 0, 0
     while page := log.read_page(connection, head.name, log.Selection(after=seq)):
+        withheld = withheld_digests(connection, head.name, page) if bundle else {}
         for entry in page:
-            yield from _entry_problems(entry, seq, recorded_us, digest)
+            yield from _entry_problems(entry, seq, recorded_us, digest, withheld.get(entry.seq))
+            if bundle:
+                yield from entry_problems(bundle.what, entry, withheld.get(entry.seq))
             seq, recorded_us, digest = entry.seq, max(recorded_us, entry.recorded_us), entry.digest
-        counted += len(page)
-        yield from refold.take(page)
+        counted, hidden = counted + len(page), hidden + len(withheld)
+        yield from refold.take(entry for entry in page if not bundle or bundle.what.folds(entry.pod_name))
         if progress:
             progress(counted, head.head_seq)
+    if bundle:
+        yield from bundle_problems(connection, bundle, hidden)
     if (seq, digest, recorded_us) != (head.head_seq, head.head_digest, head.head_us):
         yield Problem("head", None, f"the log ends at seq {seq}, and the ledger's row says {head.head_seq}")
 
 
-def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str) -> Iterator[Problem]:
+def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str, withheld: str | None) -> Iterator[Problem]:
     if entry.seq != seq + 1:
         yield Problem("numbering", entry.seq, f"it follows seq {seq}")
     if entry.recorded_us < recorded_us:
         yield Problem("time", entry.seq, "it was recorded before the entry that it follows")
     if "" in entry:
         yield Problem("chain", entry.seq, "an empty text stands where a null or a word should")
-    if entry.digest != chain_digest(digest, entry):
+    if entry.digest != chain_digest(digest, entry, withheld if entry.payload == WITHHELD else None):
         yield Problem("chain", entry.seq, "its digest is not that of what it holds and of the entry before")
 
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands
+from podledger.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,11 +16,26 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """import, export."""
+    """import, export, backup, collect, bundle."""
     take = commands.add("import", run_import, "append the events of a file, one a line")
     take.add_argument("file", metavar="FILE", help="wire lines, bare events or exported entries; - for standard input")
     give = commands.add("export", run_export, "write the log, one entry a line")
     give.add_argument("file", metavar="FILE", help="where to; - for standard output")
+
+    backup = commands.add("backup", run_backup, "copy the database into one file, also while it is written")
+    backup.add_argument("file", metavar="FILE", help="where to")
+    backup.add_argument("--force", action="store_true", help="replace the file that is there")
+
+    collect = commands.add("collect", run_collect, "bring the ledgers of several databases into one")
+    collect.add_argument("sources", metavar="DB", nargs="+", help="a database that holds one or more of them")
+    collect.add_argument("--into", metavar="DB", required=True, help="the database that gets them, made if need be")
+
+    bundle = commands.add("bundle", run_bundle, "write a slice of the ledger into one file, for reading and checking")
+    bundle.add_argument("file", metavar="FILE", help="where to")
+    bundle.add_argument("--pod", metavar="NAME", help="only this pod and all below it")
+    bundle.add_argument("--since", metavar="X", help="from this seq or time on")
+    bundle.add_argument("--until", metavar="X", help="up to and with this seq or time")
+    bundle.add_argument("--force", action="store_true", help="replace the file that is there")
 
 
 def run_import(args: Namespace) -> int:
@@ -31,7 +47,7 @@ def run_import(args: Namespace) -> int:
 
     done = with_ledger(args, lambda ledger: _import(ledger, args.file))
     for number, reason in done.problems:
-        print(f"podledger: line {number}: {reason}", file=sys.stderr)
+        print(f"podledger: line {number}: {shown(reason)}", file=sys.stderr)
     if args.json:
         print_json(done.as_json())
     else:
@@ -113,3 +129,52 @@ async def _export(ledger: Ledger, file: str) -> int:
         with replacing(file) as stream:
             await write(stream)
     return count
+
+
+def run_backup(args: Namespace) -> None:
+    """Back the database up."""
+    from podledger import backup
+    from podledger.cli.output import print_json, progress
+    from podledger.cli.session import settings
+    from podledger.database import locate
+
+    with progress("backup") as told:
+        size = backup.backup(locate(args.db or settings().db), args.file, overwrite=args.force, progress=told)
+    if args.json:
+        print_json({"file": args.file, "bytes": size})
+    else:
+        print(f"{size} bytes written to {shown(args.file)}")
+
+
+def run_collect(args: Namespace) -> None:
+    """Collect ledgers."""
+    import asyncio
+
+    from podledger.cli.output import print_json, print_table, progress
+    from podledger.collect import collect
+
+    with progress("collect") as told:
+        collected = asyncio.run(collect(args.sources, args.into, told))
+    if args.json:
+        print_json([one.as_json() for one in collected])
+    else:
+        print_table(("ledger", "from", "new events", "new rejected lines", "events now"), collected, empty="no ledgers")
+
+
+def run_bundle(args: Namespace) -> None:
+    """Make a bundle."""
+    from podledger.cli.output import print_json, progress
+    from podledger.cli.reading import moment_of
+    from podledger.cli.session import with_ledger
+    from podledger.slices import Wanted
+
+    wanted = Wanted(args.pod, moment_of(args.since), moment_of(args.until))
+    with progress("bundle") as told:
+        done = with_ledger(args, lambda ledger: ledger.bundle(args.file, wanted, overwrite=args.force, progress=told))
+    if args.json:
+        print_json({"file": args.file, **done.as_json()})
+        return
+    what = done.what
+    pods = "all pods" if what.pods is None else f"{len(what.pods)} pods"
+    print(f"{pods}, seq {what.since_seq} to {what.until_seq}: {done.shown} of {done.entries} entries shown, ", end="")
+    print(f"{done.gaps} known gaps, head {done.entries}:{done.head_digest}")

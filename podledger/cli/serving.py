@@ -77,6 +77,7 @@ async def _serve(args: Namespace) -> None:
     limits = limits._replace(allowed_uids=limits.allowed_uids | set(args.allow_uid))
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(args))
+        ledger.database.check_writable()
         await ledger.write_mirror()
         outbox = await stack.enter_async_context(Outbox(ledger, retry=Retry(settings().outbox_attempts)))
         stop = _stop_on_signals()
@@ -119,7 +120,11 @@ def run_reconcile(args: Namespace) -> None:
     from podledger.cli.session import with_ledger
     from podledger.reconcile import Reconciler
 
-    findings = with_ledger(args, lambda ledger: Reconciler(ledger, _patience(args)).round(dry_run=args.dry_run))
+    async def work(ledger: Ledger) -> list[Finding]:
+        ledger.database.check_writable()
+        return await Reconciler(ledger, _patience(args)).round(dry_run=args.dry_run)
+
+    findings = with_ledger(args, work)
     if args.json:
         print_json([finding.as_json() for finding in findings])
         return

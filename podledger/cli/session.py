@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import TypeVar
 
+from podledger.bundle_check import describe
 from podledger.ledger import Ledger
+from podledger.names import shown
 from podledger.settings import Settings
 
 T = TypeVar("T")
@@ -46,6 +49,9 @@ def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
 
     async def run() -> T:
         async with open_ledger(args) as ledger:
-            return await work(ledger)
+            done = await work(ledger)
+            if ledger.database.is_bundle and not args.json:
+                print(f"podledger: {shown(await ledger.read(describe))}", file=sys.stderr)
+            return done
 
     return asyncio.run(run())

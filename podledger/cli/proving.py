@@ -1,0 +1,128 @@
+"""Proof that the record is what it was: the certificate, and the notes that it is held to."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from podledger.cli.parser import Commands
+from podledger.cli.reading import add_at, moment_of
+
+if TYPE_CHECKING:
+    from podledger.ledger import Ledger
+    from podledger.notes import Note, SignedNote
+    from podledger.refold import Problem
+    from podledger.verify import Certificate
+
+
+def add_commands(commands: Commands) -> None:
+    """verify, digest."""
+    verify = commands.add("verify", run_verify, "the certificate: is everything as it was written?")
+    verify.add_argument(
+        "--expect",
+        metavar="SEQ:DIGEST",
+        action="append",
+        default=[],
+        help="what `digest` printed before, kept elsewhere; as often as need be",
+    )
+    verify.add_argument("--expect-note", metavar="FILE", help="a signed note, as `digest --key` printed it")
+    verify.add_argument("--public-key", metavar="FILE", help="the Ed25519 key that signed it, in PEM form")
+
+    digest = commands.add("digest", run_digest, "a note of the log, to be kept elsewhere: SEQ:DIGEST")
+    add_at(digest)
+    digest.add_argument("--key", metavar="FILE", help="sign the note with this Ed25519 private key, in PEM form")
+
+
+def run_digest(args: Namespace) -> None:
+    """Print a note; with a key, a signed one."""
+    import time
+
+    from podledger.cli.output import print_json
+    from podledger.cli.session import with_ledger
+
+    key = None
+    if args.key:
+        from podledger import signing
+
+        key = signing.read_private_key(args.key)
+
+    async def work(ledger: Ledger) -> tuple[str, Note]:
+        return ledger.name, await ledger.note(moment_of(args.at))
+
+    name, note = with_ledger(args, work)
+    if key is not None:
+        print_json(signing.sign(name, note, key, time.time_ns() // 1000).as_json())
+    elif args.json:
+        print_json({"ledger": name, **note._asdict()})
+    else:
+        print(note)
+
+
+def run_verify(args: Namespace) -> int:
+    """Print the certificate; 1 where it names a problem."""
+    from podledger.cli.output import print_json, print_line, print_table
+
+    certificate = _certificate(args)
+    if args.json:
+        print_json(certificate.as_json())
+    elif certificate.ok:
+        print_line(f"whole: {certificate.events} events, head digest {certificate.head_digest}", "green")
+    else:
+        print_table(("check", "seq", "problem"), certificate.problems)
+    return 0 if certificate.ok else 1
+
+
+def _certificate(args: Namespace) -> Certificate:
+    """The certificate, also of what cannot be opened."""
+    from podledger.cli.output import progress
+    from podledger.cli.session import with_ledger
+    from podledger.errors import LedgerNotFoundError, SchemaError, StorageError
+    from podledger.notes import parse_note
+    from podledger.refold import Problem
+    from podledger.verify import Certificate
+
+    expected = [parse_note(text) for text in args.expect]
+    signed, objections = _signed_note(args)
+
+    async def work(ledger: Ledger) -> Certificate:
+        with progress("verify") as told:
+            found = await ledger.verify(told, expected=[*expected, *([signed.note] if signed else [])])
+        if signed and signed.ledger != ledger.name:
+            objections.append(Problem("expect", None, f"the note is of the ledger {signed.ledger!r}"))
+        return found._replace(problems=(*objections, *found.problems))
+
+    try:
+        return with_ledger(args, work)
+    except (StorageError, SchemaError) as error:
+        problem = Problem("file", None, error.message)
+    except LedgerNotFoundError as error:
+        if not _exists(args):
+            raise
+        problem = Problem("ledger", None, error.message)
+    return Certificate(args.ledger or "", 0, "", (*objections, problem))
+
+
+def _signed_note(args: Namespace) -> tuple[SignedNote | None, list[Problem]]:
+    """The signed note that is to hold, if one is given, and what is wrong with it."""
+    if args.expect_note is None and args.public_key is None:
+        return None, []
+    from podledger import signing
+    from podledger.errors import UsageError
+    from podledger.notes import parse_signed_note
+    from podledger.refold import Problem
+
+    if args.expect_note is None or args.public_key is None:
+        hint = "the key must come from where you trust it, and not with the note"
+        raise UsageError("--expect-note and --public-key go together", hint=hint)
+    key = signing.read_public_key(args.public_key)
+    note = parse_signed_note(signing.read_small(args.expect_note).decode(errors="replace"))
+    if signing.is_signed_by(note, key):
+        return note, []
+    return note, [Problem("expect", note.seq, "the note was not signed with that key, or was changed since")]
+
+
+def _exists(args: Namespace) -> bool:
+    from podledger.cli.session import settings
+    from podledger.database import locate
+
+    return locate(args.db or settings().db).is_file()

@@ -1,0 +1,318 @@
+"""Bundles: a slice of a ledger that can be read and checked anywhere, and written nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podledger import Entry, Errored, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
+from podledger.bundle import Bundled
+from podledger.collect import collect
+from podledger.errors import InvalidMomentError, ReadOnlyError, StorageError, UsageError
+from podledger.events import DELEGATIONS, LedgerEvent, payload_digest
+from podledger.slices import Wanted
+from podledger.transfer import export_lines
+from tests.given import a_ledger, incarnation, podledger, podledger_json, stamp, ticking, write
+
+
+def a_tree() -> list[LedgerEvent]:
+    """Two branches of three pods each, with reports from all; the second of `coder` never arrived."""
+    return [
+        PodSpawned(pod_name="planner", socket_path="/run/planner", scope=write("/srv")),
+        PodSpawned(pod_name="scout", socket_path="/run/scout", scope=write("/tmp")),
+        ScopeSubDelegated(parent_pod="planner", sub_pod="coder", sub_socket="/run/coder", scope=write("/srv/app")),
+        ScopeSubDelegated(parent_pod="scout", sub_pod="mapper", sub_socket="/run/mapper", scope=write("/tmp/map")),
+        TurnEnded(pod_name="coder", stamp=stamp(7, 1)),
+        Errored(pod_name="scout", message="a secret"),
+        Errored(pod_name="coder", message="no space left", stamp=stamp(7, 3)),
+        ScopeSubDelegated(parent_pod="coder", sub_pod="tester", sub_socket="/run/tester", scope=write("/srv/app/t")),
+        TurnEnded(pod_name="tester"),
+        TurnEnded(pod_name="planner"),
+        ShutDown(pod_name="mapper"),
+        ShutDown(pod_name="coder", stamp=stamp(7, 4)),
+    ]
+
+
+async def bundled(folder: Path, wanted: Wanted, events: list[LedgerEvent] | None = None) -> Bundled:
+    """Make the ledger `db` in a folder, and its bundle `b` there."""
+    await a_ledger(folder / "db", events=a_tree() if events is None else events)
+    async with Ledger.open(folder / "db", clock=lambda: next(ticking())) as ledger:
+        return await ledger.bundle(folder / "b", wanted)
+
+
+async def entries(path: Path) -> list[Entry]:
+    """The entries that the only ledger at `path` shows."""
+    async with Ledger.open(path) as ledger:
+        return [entry async for entry in ledger.entries()]
+
+
+async def test_a_bundle_shows_the_subtree_in_the_span_and_the_delegations_that_it_rests_on(tmp_path: Path) -> None:
+    done = await bundled(tmp_path, Wanted("coder", 5, 9))
+    log = await entries(tmp_path / "db")
+
+    assert (done.what.pods, done.what.kin) == (frozenset({"coder", "tester"}), frozenset({"planner"}))
+    assert [entry.seq for entry in await entries(tmp_path / "b")] == [1, 3, 5, 7, 8, 9]
+    assert await entries(tmp_path / "b") == [log[seq - 1] for seq in (1, 3, 5, 7, 8, 9)]
+    assert (done.entries, done.shown, done.head_digest) == (9, 6, log[8].digest)
+
+
+async def test_nothing_that_was_withheld_is_in_the_file(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("coder", 5, 9))
+    data = (tmp_path / "b").read_bytes()
+
+    assert b"no space left" in data
+    assert b"a secret" not in data
+    assert b"/tmp/map" not in data
+
+
+async def test_a_bundle_answers_as_its_ledger_did(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("planner", 3, 11))
+    async with Ledger.open(tmp_path / "db") as ledger, Ledger.open(tmp_path / "b") as bundle:
+        for at in range(12):
+            pods = [pod for pod in await ledger.pods(at) if pod.pod_name in ("planner", "coder", "tester")]
+            assert await bundle.pods(at) == pods
+            assert await bundle.holders("/srv/app/t/x", at) == await ledger.holders("/srv/app/t/x", at)
+            assert await bundle.note(at) == await ledger.note(at)
+        told = [line.seq for line in await ledger.notifications() if line.pod_name in ("planner", "coder", "tester")]
+        assert [line.seq for line in await bundle.notifications()] == [seq for seq in told if seq <= 11]
+
+
+async def test_a_bundle_tells_the_gaps_of_those_who_spoke_of_its_pods(tmp_path: Path) -> None:
+    strangers = [TurnEnded(pod_name="scout", stamp=stamp(9, 2))]
+    done = await bundled(tmp_path, Wanted("coder"), [*a_tree(), *strangers])
+    with sqlite3.connect(tmp_path / "b") as db:
+        gaps = db.execute("SELECT source, pod_name, first, last, after_seq, before_seq FROM bundle_gaps").fetchall()
+    db.close()
+
+    assert (gaps, done.gaps) == ([(incarnation(7), "coder", 2, 2, 5, 7)], 1)
+
+
+async def test_a_bundle_is_one_private_file_that_nobody_may_write(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted())
+
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o400
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(("b", ".b"))] == ["b"]
+    podledger("verify", "--db", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(("b", ".b"))] == ["b"]
+
+
+REFUSED = [
+    "spawned a --socket /s",
+    "exited coder --code 1",
+    "release coder --reason x",
+    "rebuild",
+    "notifications --ack",
+    "import -",
+    "init root",
+    "init other",
+    "reconcile",
+    "serve --socket SOCKET",
+]
+
+
+@pytest.mark.parametrize("command", REFUSED)
+async def test_a_command_that_writes_is_refused(tmp_path: Path, command: str) -> None:
+    await bundled(tmp_path, Wanted())
+    before = (tmp_path / "b").read_bytes()
+
+    words = [str(tmp_path / "s") if word == "SOCKET" else word for word in command.split()]
+    done = podledger("--db", tmp_path / "b", *words, ok=2)
+
+    assert b"is a bundle, which is for reading only" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "b").read_bytes() == before
+
+
+async def test_what_needs_a_whole_log_is_refused(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted())
+
+    async with Ledger.open(tmp_path / "b") as bundle:
+        with pytest.raises(UsageError, match="holds no whole log"):
+            await anext(aiter(export_lines(bundle)))
+        with pytest.raises(UsageError, match="holds no whole log"):
+            await bundle.bundle(tmp_path / "c", Wanted())
+        with pytest.raises(ReadOnlyError):
+            await bundle.append(TurnEnded(pod_name="a"))
+    with pytest.raises(UsageError, match="holds no whole log"):
+        await collect([tmp_path / "b"], tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+async def test_the_commands_make_read_and_check_a_bundle(tmp_path: Path) -> None:
+    await a_ledger(tmp_path / "db", events=a_tree())
+
+    made = podledger_json("bundle", "--db", tmp_path / "db", tmp_path / "b", "--pod", "coder", "--until", "9")
+    again = podledger("bundle", "--db", tmp_path / "db", tmp_path / "b", ok=1).stderr
+    log = podledger("events", "--db", tmp_path / "b")
+    note = podledger("digest", "--db", tmp_path / "db", "--at", "4").stdout.decode().strip()
+
+    assert (made["pods"], made["shown"], made["entries"], made["gaps"]) == (["coder", "tester"], 6, 9, 1)
+    assert b"is there already" in again
+    assert len(log.stdout.splitlines()) == 6
+    assert log.stderr.startswith(
+        b"podledger: a bundle of the ledger 'root', seq 1 to 9, of 'coder' and 1 pods below it"
+    )
+    assert podledger_json("verify", "--db", tmp_path / "b", "--expect", note)["ok"]
+    assert not podledger_json("verify", "--db", tmp_path / "b", "--expect", "4:" + "a" * 64, ok=1)["ok"]
+
+
+async def test_a_backup_of_a_bundle_is_one_too(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("coder"))
+
+    podledger("backup", "--db", tmp_path / "b", tmp_path / "c")
+
+    assert podledger_json("verify", "--db", tmp_path / "c")["ok"]
+    assert b"is a bundle" in podledger("init", "--db", tmp_path / "c", "root", ok=2).stderr
+
+
+@pytest.mark.parametrize("wanted", [Wanted("nobody"), Wanted(None, 5, 4), Wanted("tester", None, 7)])
+async def test_what_would_be_empty_is_not_made(tmp_path: Path, wanted: Wanted) -> None:
+    with pytest.raises(UsageError):
+        await bundled(tmp_path, wanted)
+
+    assert not (tmp_path / "b").exists()
+
+
+async def test_a_moment_beyond_the_log_and_a_place_that_is_taken_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMomentError):
+        await bundled(tmp_path, Wanted(until=99))
+    (tmp_path / "b").write_text("precious")
+    async with Ledger.open(tmp_path / "db") as ledger:
+        with pytest.raises(StorageError, match="is there already"):
+            await ledger.bundle(tmp_path / "b", Wanted())
+
+    assert (tmp_path / "b").read_text() == "precious"
+
+
+TABLES = ("ledgers", "events", "tenures", "grants", "pods", "bundle", "withheld", "bundle_gaps", "bundle_texts")
+
+
+def alterations(db: sqlite3.Connection) -> list[tuple[str, tuple[Any, ...]]]:
+    """Statements that each change one place of a bundle: a value of a table's first or last row, or that whole row."""
+    found: list[tuple[str, tuple[Any, ...]]] = []
+    for table in TABLES:
+        rows = db.execute(f"SELECT rowid, * FROM {table}")
+        names = [column[0] for column in rows.description[1:]]
+        found_rows = rows.fetchall()
+        for rowid, *values in {found_rows[0], found_rows[-1]}:
+            found.append((f"DELETE FROM {table} WHERE rowid = ?", (rowid,)))
+            for name, value in zip(names, values, strict=True):
+                other = (
+                    value + 1 if isinstance(value, int) else 7 if name.endswith(("us", "seq", "id")) else f"{value}x"
+                )
+                if value is None and name in ("stamp_id", "source", "subject"):
+                    other = "x"
+                found.append((f"UPDATE {table} SET {name} = ? WHERE rowid = ?", (other, rowid)))
+    return found
+
+
+async def test_any_change_of_one_place_is_found(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("coder", 5, 9))
+    (tmp_path / "b").chmod(0o600)
+    whole = (tmp_path / "b").read_bytes()
+    with sqlite3.connect(tmp_path / "b") as db:
+        changes = alterations(db)
+    db.close()
+    missed = []
+    for statement, values in changes:
+        if change(tmp_path / "b", whole, statement, values) and await passes(tmp_path / "b"):
+            missed.append((statement, values))
+
+    assert len(changes) > 100
+    assert missed == []
+
+
+def change(path: Path, whole: bytes, statement: str, values: tuple[Any, ...]) -> bool:
+    """Make the bundle anew with one change, the triggers as they were; false if SQLite refuses it."""
+    path.write_bytes(whole)
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute(statement, values)
+        for _, sql in triggers:
+            db.execute(sql)
+    except sqlite3.IntegrityError:
+        return False
+    finally:
+        db.close()
+    return True
+
+
+async def passes(path: Path) -> bool:
+    """Whether the bundle opens, and its certificate is fine."""
+    try:
+        async with Ledger.open(path) as bundle:
+            return (await bundle.verify()).ok
+    except Exception as error:
+        if type(error).__module__ != "podledger.errors":
+            raise
+        return False
+
+
+async def test_a_payload_that_is_taken_out_after_the_fact_is_missed(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("coder", 5, 9))
+    (tmp_path / "b").chmod(0o600)
+    whole = (tmp_path / "b").read_bytes()
+    payload = next(entry.payload for entry in await entries(tmp_path / "b") if entry.seq == 7)
+    digest = payload_digest(payload)
+    change(tmp_path / "b", whole, "INSERT INTO withheld VALUES ('root', 7, ?)", (digest,))
+    change(tmp_path / "b", (tmp_path / "b").read_bytes(), "UPDATE events SET payload = '{}' WHERE seq = 7", ())
+
+    async with Ledger.open(tmp_path / "b") as bundle:
+        found = (await bundle.verify()).problems
+
+    assert [(problem.check, problem.seq) for problem in found] == [("bundle", 7)]
+
+
+names = st.sampled_from(["a", "b", "c", "d"])
+scopes = st.lists(st.sampled_from(["/x", "/x/y", "/z"]), max_size=2).map(lambda targets: write(*targets))
+stamps = st.none() | st.builds(stamp, st.integers(1, 4), st.integers(1, 9), st.integers(1, 4))
+histories = st.lists(
+    st.one_of(
+        st.builds(PodSpawned, pod_name=names, socket_path=st.just("/s"), scope=scopes, stamp=stamps),
+        st.builds(
+            ScopeSubDelegated, parent_pod=names, sub_pod=names, sub_socket=st.just("/t"), scope=scopes, stamp=stamps
+        ),
+        st.builds(ShutDown, pod_name=names, stamp=stamps),
+        st.builds(TurnEnded, pod_name=names, stamp=stamps),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(histories, names, st.data())
+def test_the_bundle_of_any_history_verifies_and_its_pods_are_the_ledgers(
+    history: list[LedgerEvent], pod: str, data: st.DataObject
+) -> None:
+    since, until = sorted(data.draw(st.tuples(*[st.integers(1, len(history))] * 2), "span"))
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_compare(Path(folder), history, Wanted(pod, since, until)))
+
+
+async def _compare(folder: Path, history: list[LedgerEvent], wanted: Wanted) -> None:
+    try:
+        what = (await bundled(folder, wanted, history)).what
+    except UsageError:
+        return
+    async with Ledger.open(folder / "db") as ledger, Ledger.open(folder / "b") as bundle:
+        assert (await bundle.verify()).problems == ()
+        for at in range(what.since_seq, what.until_seq + 1):
+            assert await bundle.pods(at) == [pod for pod in await ledger.pods(at) if what.folds(pod.pod_name)]
+        shown: Callable[[Entry], bool] = lambda entry: (  # noqa: E731
+            what.folds(entry.pod_name)
+            if entry.kind in DELEGATIONS
+            else entry.pod_name in (what.pods or ()) and entry.seq >= what.since_seq
+        )
+        log = [entry async for entry in ledger.entries(until=what.until_seq)]
+        assert [entry async for entry in bundle.entries()] == list(filter(shown, log))

@@ -1,0 +1,177 @@
+"""Notes: a chain that is whole in itself, and is not the one that was noted, is found out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from podledger import Ledger, Note
+from podledger.errors import InvalidMomentError, MissingPackageError, UsageError
+from podledger.events import chain_digest
+from podledger.log import Head
+from podledger.notes import parse_note, parse_signed_note
+from podledger.signing import is_signed_by, read_private_key, sign
+from tests.given import a_ledger, podledger, podledger_json
+
+
+async def rewritten(path: Path) -> None:
+    """Make the ledger at `path`, change what one pod said, and make every digest after it anew."""
+    await a_ledger(path)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TRIGGER events_no_update")
+        trigger = "CREATE TRIGGER events_no_update BEFORE UPDATE ON events\nBEGIN\n"
+        trigger += "    SELECT RAISE(ABORT, 'events is append-only');\nEND"
+        db.execute(
+            """UPDATE events SET payload = '{"kind":"errored","pod_name":"scout","message":"fine"}' WHERE seq = 5"""
+        )
+        digest = "0" * 64
+        for row in db.execute("SELECT * FROM events ORDER BY seq").fetchall():
+            digest = chain_digest(digest, row)
+            db.execute("UPDATE events SET digest = ? WHERE seq = ?", (digest, row[1]))
+        head = Head(*db.execute("SELECT * FROM ledgers").fetchone())
+        seal = head._replace(head_digest=digest).sealed().seal
+        db.execute("UPDATE ledgers SET head_digest = ?, seal = ?", (digest, seal))
+        db.execute(trigger)
+    db.close()
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """The file of an Ed25519 private key; its public half is in `key.pub` beside it."""
+    private = Ed25519PrivateKey.generate()
+    file = tmp_path / "key"
+    file.write_bytes(
+        private.private_bytes(Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public = private.public_key().public_bytes(Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    file.with_suffix(".pub").write_bytes(public)
+    return file
+
+
+async def test_a_note_of_any_moment_holds_for_as_long_as_the_log_grows(tmp_path: Path) -> None:
+    async with Ledger.open(tmp_path / "db", "root") as ledger:
+        empty = await ledger.note()
+    await a_ledger(tmp_path / "db")
+    async with Ledger.open(tmp_path / "db") as ledger:
+        notes = [empty, *[await ledger.note(seq) for seq in range(1, 9)], await ledger.note()]
+        digests = ["0" * 64, *[entry.digest async for entry in ledger.entries()]]
+
+        assert notes == [Note(seq, digest) for seq, digest in enumerate(digests)] + [Note(8, digests[-1])]
+        assert (await ledger.verify(expected=notes)).ok
+
+
+async def test_a_whole_chain_written_anew_passes_for_whole_and_is_not_what_was_noted(tmp_path: Path) -> None:
+    await a_ledger(tmp_path / "honest")
+    await rewritten(tmp_path / "forged")
+    async with Ledger.open(tmp_path / "honest") as honest, Ledger.open(tmp_path / "forged") as forged:
+        notes = [await honest.note(seq) for seq in (4, 5, 8)]
+
+        assert (await forged.verify()).ok
+        assert (await honest.verify(expected=notes)).ok
+        found = await forged.verify(expected=notes)
+
+    assert [(problem.check, problem.seq) for problem in found.problems] == [("expect", 5), ("expect", 8)]
+
+
+async def test_a_log_cut_short_is_not_what_was_noted(tmp_path: Path) -> None:
+    await a_ledger(tmp_path / "db")
+    async with Ledger.open(tmp_path / "db") as ledger:
+        found = await ledger.verify(expected=[Note(9, "a" * 64)])
+
+    assert [(problem.check, problem.seq) for problem in found.problems] == [("expect", 9)]
+
+
+async def test_the_commands_print_a_note_and_hold_the_log_to_it(tmp_path: Path) -> None:
+    await a_ledger(tmp_path / "honest")
+    await rewritten(tmp_path / "forged")
+
+    first = podledger("digest", "--db", tmp_path / "honest", "--at", "2026-01-01T00:00:03Z").stdout.decode().strip()
+    last = podledger_json("digest", "--db", tmp_path / "honest")
+    expect: list[str | Path] = ["--expect", first, "--expect", f"{last['seq']}:{last['digest']}"]
+
+    assert (first[:2], last["ledger"], last["seq"]) == ("3:", "root", 8)
+    assert podledger_json("verify", "--db", tmp_path / "honest", *expect)["ok"]
+    found = podledger_json("verify", "--db", tmp_path / "forged", *expect, ok=1)
+    assert [(problem["check"], problem["seq"]) for problem in found["problems"]] == [("expect", 8)]
+
+
+async def test_a_signed_note_is_checked_against_the_key_and_the_log(tmp_path: Path, key: Path) -> None:
+    await a_ledger(tmp_path / "honest")
+    await rewritten(tmp_path / "forged")
+    note = tmp_path / "note.json"
+    note.write_bytes(podledger("digest", "--db", tmp_path / "honest", "--key", key).stdout)
+
+    expect: list[str | Path] = ["--expect-note", note, "--public-key", key.with_suffix(".pub")]
+
+    assert podledger_json("verify", "--db", tmp_path / "honest", *expect)["ok"]
+    assert not podledger_json("verify", "--db", tmp_path / "forged", *expect, ok=1)["ok"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("ledger", "other"), ("seq", 7), ("digest", "a" * 64), ("time", "2027-01-01T00:00:00Z"), ("signature", "00")],
+)
+async def test_a_changed_note_bears_no_signature(tmp_path: Path, key: Path, field: str, value: object) -> None:
+    signed = sign("root", Note(8, "b" * 64), read_private_key(key), 0)
+    changed = parse_signed_note(json.dumps(signed.as_json() | {field: value}))
+
+    assert is_signed_by(signed, read_private_key(key).public_key())
+    assert not is_signed_by(changed, read_private_key(key).public_key())
+    assert not is_signed_by(signed, Ed25519PrivateKey.generate().public_key())
+
+
+async def test_a_note_of_another_ledger_does_not_hold(tmp_path: Path, key: Path) -> None:
+    await a_ledger(tmp_path / "db", "other")
+    note = podledger("digest", "--db", tmp_path / "db", "--key", key).stdout
+    await a_ledger(tmp_path / "db2", "root")
+    (tmp_path / "note").write_bytes(note)
+
+    expect: list[str | Path] = ["--expect-note", tmp_path / "note", "--public-key", key.with_suffix(".pub")]
+    found = podledger_json("verify", "--db", tmp_path / "db2", *expect, ok=1)
+
+    assert "the note is of the ledger 'other'" in [problem["detail"] for problem in found["problems"]]
+
+
+@pytest.mark.parametrize("text", ["", "1", "1:ab", "x:" + "a" * 64, "-1:" + "a" * 64, "1:" + "g" * 64])
+def test_what_is_no_note_is_misuse(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="is no note"):
+        parse_note(text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"ledger":"root"}', "1:" + "a" * 64])
+def test_what_is_no_signed_note_is_misuse(text: str) -> None:
+    with pytest.raises(UsageError, match="no signed note"):
+        parse_signed_note(text)
+
+
+async def test_a_moment_beyond_the_log_has_no_note(tmp_path: Path) -> None:
+    async with Ledger.open(tmp_path / "db", "root") as ledger:
+        with pytest.raises(InvalidMomentError):
+            await ledger.note(1)
+
+
+def test_a_key_that_will_not_do_is_told_with_the_mend(tmp_path: Path, key: Path) -> None:
+    refused = podledger("digest", "--db", tmp_path / "db", "--key", key.with_suffix(".pub"), ok=2).stderr
+    missing = podledger("digest", "--db", tmp_path / "db", "--key", tmp_path / "nothing", ok=1).stderr
+    alone = podledger("verify", "--db", tmp_path / "db", "--expect-note", key, ok=2).stderr
+
+    assert b"holds no Ed25519 private key" in refused
+    assert b"openssl genpkey" in refused
+    assert b"No such file" in missing
+    assert b"--expect-note and --public-key go together" in alone
+
+
+def test_without_the_optional_package_the_mend_is_told(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+
+    with pytest.raises(MissingPackageError) as caught:
+        read_private_key(key)
+
+    assert "podledger[sign]" in caught.value.hint

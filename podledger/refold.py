@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, MetaData, Table
+from sqlalchemy import Column, Connection, MetaData, Table
 from sqlalchemy.schema import CreateTable
 
 from podledger import rules
@@ -157,5 +157,8 @@ def put_right(connection: Connection, refold: Refold) -> int:
 
 
 def _temporary(table: Table) -> Table:
-    columns = [column.copy() for column in table.columns]
+    columns = [
+        Column(column.name, column.type, primary_key=column.primary_key, nullable=column.nullable, autoincrement=False)
+        for column in table.columns
+    ]
     return Table(table.name, MetaData(), *columns, prefixes=["TEMPORARY"], sqlite_strict=True)

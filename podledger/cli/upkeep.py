@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.parser import Commands
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from podledger.ledger import Ledger
 
 
 def add_commands(commands: Commands) -> None:
-    """rebuild, verify, demo."""
+    """rebuild, verify, doctor, salvage, demo."""
     commands.add("rebuild", run_rebuild, "fold the log anew, aside, and put the projections right")
     commands.add("verify", run_verify, "the certificate: is everything as it was written?")
+    doctor = commands.add("doctor", run_doctor, "what endangers the database, or has harmed it, each with the mend")
+    doctor.add_argument("--socket", metavar="PATH", action="append", default=[], help="also look at this socket's file")
+    salvage = commands.add("salvage", run_salvage, "write what still holds of a damaged database into a new one")
+    salvage.add_argument("source", metavar="SRC", help="the damaged database")
+    salvage.add_argument("target", metavar="DB", help="the new one, where there is no file yet")
     commands.add("demo", run_demo, "a small tree of real processes, and what the ledger makes of it")
 
 
@@ -40,7 +47,7 @@ def run_verify(args: Namespace) -> int:
     from podledger.cli.session import with_ledger
     from podledger.errors import LedgerNotFoundError, SchemaError, StorageError
     from podledger.refold import Problem
-    from podledger.verify import Certificate
+    from podledger.verify import Certificate, damage
 
     async def work(ledger: Ledger) -> Certificate:
         with progress("verify") as told:
@@ -48,12 +55,16 @@ def run_verify(args: Namespace) -> int:
 
     try:
         certificate = with_ledger(args, work)
-    except (StorageError, SchemaError) as error:
-        certificate = Certificate(args.ledger or "", 0, "", (Problem("file", None, error.message),))
+    except SchemaError as error:
+        certificate = Certificate(args.ledger or "", 0, "", (Problem("schema", None, error.message),))
+    except StorageError as error:
+        lost = damage(_path(args), args.ledger)
+        certificate = Certificate(args.ledger or "", 0, "", (Problem("file", None, error.message), *lost))
     except LedgerNotFoundError as error:
-        if error.__cause__ is None and not _exists(args):
+        if error.__cause__ is None and not _path(args).is_file():
             raise
-        certificate = Certificate(args.ledger or "", 0, "", (Problem("ledger", None, error.message),))
+        lost = damage(_path(args), args.ledger)
+        certificate = Certificate(args.ledger or "", 0, "", (Problem("ledger", None, error.message), *lost))
     if args.json:
         print_json(certificate.as_json())
     elif certificate.ok:
@@ -63,11 +74,48 @@ def run_verify(args: Namespace) -> int:
     return 0 if certificate.ok else 1
 
 
-def _exists(args: Namespace) -> bool:
+def _path(args: Namespace) -> Path:
     from podledger.cli.session import settings
     from podledger.database import locate
 
-    return locate(args.db or settings().db).is_file()
+    return locate(args.db or settings().db)
+
+
+def run_doctor(args: Namespace) -> int:
+    """Print what the doctor finds; 1 where something is wrong."""
+    from pathlib import Path
+
+    from podledger.cli.output import print_json, print_table
+    from podledger.cli.session import settings
+    from podledger.doctor import examine, is_well
+
+    ledger = args.ledger or settings().ledger
+    findings = examine(_path(args), ledger, sockets=[Path(socket) for socket in args.socket])
+    if args.json:
+        print_json({"ok": is_well(findings), "findings": [finding._asdict() for finding in findings]})
+    else:
+        print_table(("level", "check", "found", "mend"), ((f.level, f.check, f.detail, f.mend) for f in findings))
+    return 0 if is_well(findings) else 1
+
+
+def run_salvage(args: Namespace) -> int:
+    """Salvage a database; 1 where something is lost."""
+    import asyncio
+
+    from podledger.cli.output import print_json, print_line, print_table
+    from podledger.database import locate
+    from podledger.salvage import salvage
+
+    salvaged = asyncio.run(salvage(locate(args.source), locate(args.target), args.ledger))
+    if args.json:
+        print_json([one.as_json() for one in salvaged])
+    else:
+        for one in salvaged:
+            print_line(f"{one.ledger}: {one.kept} entries kept as they were, {one.recorded_anew} recorded anew")
+            moved = ((f"{first} to {last}", f"{now} to {now + last - first}") for first, last, now in one.moved)
+            print_table(("seq before", "seq now"), moved, empty="no entry has another seq now")
+            print_table(("lost from", "to", "why"), one.lost, empty="nothing is lost")
+    return 1 if any(one.lost for one in salvaged) else 0
 
 
 def run_demo(args: Namespace) -> None:

@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 
 from podledger import log, recorder
 from podledger.agreement import Copy, check_agree
-from podledger.database import Database, check_whole, insert_rows, locate, prepare, read_only
+from podledger.database import Database, check_whole, locate, prepare, read_only
+from podledger.driver import insert_rows
 from podledger.errors import ChainError
 from podledger.events import Entry
 from podledger.log import Rejected, Selection

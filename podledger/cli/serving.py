@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.parser import Commands, at_least
 
 if TYPE_CHECKING:
-    from podledger.reconcile import Patience
+    from podledger.ledger import Ledger
+    from podledger.reconcile import Finding, Patience
 
 OUTBOX_GRACE_S = 2.0
 """How long, when stopping, what is owed to the parent is still tried; the rest is sent after the next start."""

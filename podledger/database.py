@@ -197,7 +197,7 @@ def schema_revision(path: Path) -> str | None:
             return None
         revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
         if len(revisions) != 1:
-            raise DamagedError(f"{path} names {len(revisions)} schema revisions, and not one", hint=_RESTORE)
+            raise DamagedError(f"{path} names {len(revisions)} schema revisions, and not one", hint=_DAMAGED_HINT)
         return str(revisions[0])
 
 
@@ -229,6 +229,23 @@ def read_only(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator
     with translated(path), engine.connect() as connection:
         yield connection
     engine.dispose()
+
+
+def writer_settings(path: Path) -> dict[str, Any]:
+    """What the pragmas that durability hangs on are on a writing connection; it writes nothing.
+
+    Raises:
+        StorageError: the file cannot be opened.
+    """
+    engine = _engine(path, BUSY_TIMEOUT_S, writing=True)
+    with translated(path):
+        connection = engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            names = ("journal_mode", "synchronous", "recursive_triggers")
+            return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+        finally:
+            connection.close()
 
 
 @contextmanager
@@ -265,8 +282,8 @@ def translated(path: Path) -> Iterator[None]:
         raise _storage_error(path, error.orig) from error
     except sqlite3.Error as error:
         raise _storage_error(path, error) from error
-    except UnicodeDecodeError as error:
-        raise DamagedError(f"{path} holds text that is no UTF-8", hint=_RESTORE) from error
+    except UnicodeDecodeError as error:  # the driver fails so on a message that quotes a damaged schema
+        raise DamagedError(f"{path} is damaged: its text is no UTF-8", hint=_DAMAGED_HINT) from error
 
 
 _MEANINGS: Final = {
@@ -278,7 +295,7 @@ _MEANINGS: Final = {
     "SQLITE_PERM": ("it may not be opened", "check the permissions of the file and its folder"),
     "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
 }
-_RESTORE: Final = "run `podledger verify`, and restore a backup"
+_DAMAGED_HINT: Final = "run `podledger verify`; restore a backup, or save what holds with `podledger salvage`"
 _DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
 
 
@@ -286,7 +303,7 @@ def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
     name = str(getattr(cause, "sqlite_errorname", ""))
     family = "_".join(name.split("_")[:2])
     if family in _DAMAGED:
-        return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=_RESTORE)
+        return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=_DAMAGED_HINT)
     reason, hint = _MEANINGS.get(family, (str(cause), "run `podledger verify`"))
     return StorageError(f"{path}: {reason} ({name or type(cause).__name__})", hint=hint)
 

@@ -288,8 +288,15 @@ def scope_text(scope: Scope) -> str:
 
 
 def scope_from(text: str) -> Scope:
-    """The scope that `scope_text` wrote."""
-    return _SCOPE.validate_json(text)
+    """The scope that `scope_text` wrote.
+
+    Raises:
+        ProtocolError: the text was damaged since.
+    """
+    try:
+        return _SCOPE.validate_json(text)
+    except ValidationError as error:
+        raise ProtocolError("a scope that was stored is damaged", hint="run `podledger verify`") from error
 
 
 class _Spawned(WireModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, create_engine, text
@@ -11,12 +12,15 @@ from sqlalchemy.pool import StaticPool
 
 from podledger import log
 from podledger.bundle_check import Bundle, bundle_problems, entry_problems, read_bundle, withheld_digests
-from podledger.database import APPLICATION_ID, BUNDLE_ID
+from podledger.database import APPLICATION_ID, BUNDLE_ID, read_only
 from podledger.effects import read_emissions
+from podledger.errors import PodledgerError
 from podledger.events import NO_DIGEST, WITHHELD, Entry, chain_digest
 from podledger.log import Head
+from podledger.names import shown
 from podledger.notes import Note, note_problems
 from podledger.refold import Problem, Progress, Refold
+from podledger.survey import UNREADABLE, losses, survey, surveyed_ledgers
 from podledger.tables import TRIGGERS, bundle_metadata, consumers, metadata
 
 MAX_PROBLEMS = 1000
@@ -69,21 +73,53 @@ def verify(
     return Certificate(ledger, head.head_seq, head.head_digest, tuple(problems))
 
 
+def damage(path: Path, ledger: str | None = None) -> tuple[Problem, ...]:
+    """What is lost of the logs in a file that cannot be opened as it should, by survey."""
+    try:
+        with read_only(path) as connection:
+            names = [name for name in surveyed_ledgers(connection) if ledger in (None, name)]
+            found = [problem for name in names for problem in _loss_problems(connection, name)]
+    except PodledgerError:
+        names, found = [], []
+    return tuple(found) if names else (Problem("log", 1, "nothing of it can be read"),)
+
+
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
     bundle = read_bundle(connection)
-    yield from _file_problems(connection)
-    yield from _schema_problems(connection, bundle=bundle is not None)
-    yield from _header_problems(connection, BUNDLE_ID if bundle else APPLICATION_ID)
-    yield from _head_problems(connection, head)
     refold = Refold(connection, head.name)
-    yield from _log_problems(connection, head, refold, bundle, progress)
+    yield from _guarded("file", _file_problems(connection))
+    yield from _guarded("schema", schema_problems(connection, bundle=bundle is not None))
+    yield from _guarded("file", _header_problems(connection, BUNDLE_ID if bundle else APPLICATION_ID))
+    yield from _guarded("head", _head_problems(connection, head))
+    try:
+        yield from _log_problems(connection, head, refold, bundle, progress)
+    except UNREADABLE:
+        yield from _loss_problems(connection, head.name)
+    else:
+        yield from _guarded("projection", _projection_problems(refold))
+    yield from _guarded("rejected", _rejected_problems(connection, head))
+    yield from _guarded("outbox", _outbox_problems(connection, head))
+    yield from _guarded("consumer", _consumer_problems(connection, head))
+
+
+def _guarded(check: str, problems: Iterator[Problem]) -> Iterator[Problem]:
+    """The problems that a check finds; in a damaged file, that it cannot go on is one."""
+    try:
+        yield from problems
+    except UNREADABLE as error:
+        yield Problem(check, None, f"it cannot be read to its end: {shown(str(error), 200)}")
+
+
+def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:
+    for first, last, reason in losses(survey(connection, ledger)):
+        yield Problem("log", first, reason if first == last else f"up to seq {last}: {reason}")
+
+
+def _projection_problems(refold: Refold) -> Iterator[Problem]:
     for difference in refold.differences():
         is_what = "is not what the log says" if difference.extra else "is missing"
         key = ", ".join(str(value) for value in difference.key[1:])
         yield Problem("projection", None, f"{difference.table.name}: the row of {key!r} {is_what}")
-    yield from _rejected_problems(connection, head)
-    yield from _outbox_problems(connection, head)
-    yield from _consumer_problems(connection, head)
 
 
 def _file_problems(connection: Connection) -> Iterator[Problem]:
@@ -92,7 +128,8 @@ def _file_problems(connection: Connection) -> Iterator[Problem]:
             yield Problem("file", None, str(finding))
 
 
-def _schema_problems(connection: Connection, *, bundle: bool) -> Iterator[Problem]:
+def schema_problems(connection: Connection, *, bundle: bool = False) -> Iterator[Problem]:
+    """Where the tables, indexes, triggers and views are not what the migrations make."""
     found, expected = schema_of(connection), expected_schema(bundle=bundle)
     for name, sql in expected.items():
         if name not in found:

@@ -8,6 +8,8 @@ import inspect
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.faults.samples import SEED
+
 settings.register_profile(
     "podledger",
     derandomize=False,
@@ -17,6 +19,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("podledger")
+
+
+def pytest_report_header() -> str:
+    """The seed of the tests that roll dice, to play a failure again."""
+    return f"podledger: PODLEDGER_SEED={SEED}"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,8 +24,11 @@ STYLES = {
     "unknown": "yellow",
     "duplicate": "dim",
     "ignored": "dim",
+    "ok": "green",
+    "warning": "yellow",
+    "error": "bold red",
 }
-"""The colours of outcomes, on a terminal."""
+"""The colours of outcomes, and of the doctor's levels, on a terminal."""
 
 
 def print_json(value: Any) -> None:

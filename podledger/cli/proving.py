@@ -75,12 +75,13 @@ def run_verify(args: Namespace) -> int:
 def _certificate(args: Namespace) -> Certificate:
     """The certificate, also of what cannot be opened."""
     from podledger.cli.output import progress
-    from podledger.cli.session import with_ledger
+    from podledger.cli.session import database_path, with_ledger
     from podledger.errors import LedgerNotFoundError, SchemaError, StorageError
     from podledger.notes import parse_note
     from podledger.refold import Problem
-    from podledger.verify import Certificate
+    from podledger.verify import Certificate, damage
 
+    path = database_path(args)
     expected = [parse_note(text) for text in args.expect]
     signed, objections = _signed_note(args)
 
@@ -93,13 +94,15 @@ def _certificate(args: Namespace) -> Certificate:
 
     try:
         return with_ledger(args, work)
-    except (StorageError, SchemaError) as error:
-        problem = Problem("file", None, error.message)
+    except SchemaError as error:
+        problems: tuple[Problem, ...] = (Problem("schema", None, error.message),)
+    except StorageError as error:
+        problems = (Problem("file", None, error.message), *damage(path, args.ledger))
     except LedgerNotFoundError as error:
-        if not _exists(args):
+        if not path.is_file():
             raise
-        problem = Problem("ledger", None, error.message)
-    return Certificate(args.ledger or "", 0, "", (*objections, problem))
+        problems = (Problem("ledger", None, error.message), *damage(path, args.ledger))
+    return Certificate(args.ledger or "", 0, "", (*objections, *problems))
 
 
 def _signed_note(args: Namespace) -> tuple[SignedNote | None, list[Problem]]:
@@ -119,10 +122,3 @@ def _signed_note(args: Namespace) -> tuple[SignedNote | None, list[Problem]]:
     if signing.is_signed_by(note, key):
         return note, []
     return note, [Problem("expect", note.seq, "the note was not signed with that key, or was changed since")]
-
-
-def _exists(args: Namespace) -> bool:
-    from podledger.cli.session import settings
-    from podledger.database import locate
-
-    return locate(args.db or settings().db).is_file()

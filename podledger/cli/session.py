@@ -7,9 +7,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 from podledger.bundle_check import describe
+from podledger.database import locate
 from podledger.ledger import Ledger
 from podledger.names import shown
 from podledger.settings import Settings
@@ -55,3 +57,8 @@ def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
             return done
 
     return asyncio.run(run())
+
+
+def database_path(args: Namespace) -> Path:
+    """The file that the arguments name."""
+    return locate(args.db or settings().db)

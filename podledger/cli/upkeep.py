@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """rebuild, demo."""
+    """rebuild, doctor, salvage, demo."""
     commands.add("rebuild", run_rebuild, "fold the log anew, aside, and put the projections right")
+    doctor = commands.add("doctor", run_doctor, "what endangers the database, or has harmed it, each with the mend")
+    doctor.add_argument("--socket", metavar="PATH", action="append", default=[], help="also look at this socket's file")
+    salvage = commands.add("salvage", run_salvage, "write what still holds of a damaged database into a new one")
+    salvage.add_argument("source", metavar="SRC", help="the damaged database")
+    salvage.add_argument("target", metavar="DB", help="the new one, where there is no file yet")
     commands.add("demo", run_demo, "a small tree of real processes, and what the ledger makes of it")
 
 
@@ -31,6 +36,43 @@ def run_rebuild(args: Namespace) -> None:
         print_json({"ledger": head.name, "events": head.head_seq, "rows_changed": changed})
     else:
         print(f"{head.head_seq} events folded anew; {changed} rows of the projections were put right")
+
+
+def run_doctor(args: Namespace) -> int:
+    """Print what the doctor finds; 1 where something is wrong."""
+    from pathlib import Path
+
+    from podledger.cli.output import print_json, print_table
+    from podledger.cli.session import database_path, settings
+    from podledger.doctor import examine, is_well
+
+    ledger = args.ledger or settings().ledger
+    findings = examine(database_path(args), ledger, sockets=[Path(socket) for socket in args.socket])
+    if args.json:
+        print_json({"ok": is_well(findings), "findings": [finding._asdict() for finding in findings]})
+    else:
+        print_table(("level", "check", "found", "mend"), ((f.level, f.check, f.detail, f.mend) for f in findings))
+    return 0 if is_well(findings) else 1
+
+
+def run_salvage(args: Namespace) -> int:
+    """Salvage a database; 1 where something is lost."""
+    import asyncio
+
+    from podledger.cli.output import print_json, print_line, print_table
+    from podledger.database import locate
+    from podledger.salvage import salvage
+
+    salvaged = asyncio.run(salvage(locate(args.source), locate(args.target), args.ledger))
+    if args.json:
+        print_json([one.as_json() for one in salvaged])
+    else:
+        for one in salvaged:
+            print_line(f"{one.ledger}: {one.kept} entries kept as they were, {one.recorded_anew} recorded anew")
+            moved = ((f"{first} to {last}", f"{now} to {now + last - first}") for first, last, now in one.moved)
+            print_table(("seq before", "seq now"), moved, empty="no entry has another seq now")
+            print_table(("lost from", "to", "why"), one.lost, empty="nothing is lost")
+    return 1 if any(one.lost for one in salvaged) else 0
 
 
 def run_demo(args: Namespace) -> None:

@@ -1,0 +1,122 @@
+"""A damaged file: whatever byte of it is altered, the commands say so and go on, and what still holds is saved."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.samples import OWNER, make_ledger, run, seeds
+
+READS = (
+    ("events",),
+    ("events", "--json"),
+    ("pods", "--all"),
+    ("pods", "--tree", "--json"),
+    ("notifications",),
+    ("rejected",),
+)
+REGION = 64
+PAGE = 4096
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a small ledger."""
+    path = tmp_path_factory.mktemp("whole") / "ledger.db"
+    asyncio.run(make_ledger(path))
+    return path.read_bytes()
+
+
+def flipped(whole: bytes, at: int, length: int = REGION) -> bytes:
+    return whole[:at] + bytes(byte ^ 0xFF for byte in whole[at : at + length]) + whole[at + length :]
+
+
+def harmed(whole: bytes, seed: int) -> bytes:
+    """The file with one place harmed: bits, bytes or a page of it altered, or its end cut off."""
+    dice = random.Random(seed)
+    at = dice.randrange(len(whole))
+    match dice.choice(("bit", "flip", "zero", "page", "cut")):
+        case "bit":
+            return whole[:at] + bytes([whole[at] ^ 1 << dice.randrange(8)]) + whole[at + 1 :]
+        case "flip":
+            return flipped(whole, at)
+        case "zero":
+            return whole[:at] + bytes(len(whole[at : at + REGION])) + whole[at + REGION :]
+        case "page":
+            start = at // PAGE * PAGE
+            return whole[:start] + dice.randbytes(PAGE) + whole[start + PAGE :]
+        case _:
+            return whole[:at]
+
+
+def check(folder: Path, data: bytes) -> None:
+    """No command fails otherwise than it should, and what is salvaged is a whole ledger."""
+    path, saved = folder / "harmed.db", folder / "saved.db"
+    for file in folder.glob("*.db*"):
+        file.unlink()
+    path.write_bytes(data)
+    path.chmod(0o600)
+    for command in READS:
+        assert run("--db", path, *command).status in (0, 1)
+    certificate, doctor = run("--db", path, "verify", "--json").json, run("--db", path, "doctor", "--json").json
+    salvaged = run("salvage", path, saved, "--json")
+    lost = certificate["ok"] < doctor["ok"] and [p for p in certificate["problems"] if p["check"] in ("chain", "log")]
+    assert not lost, "the doctor must see what harms the log"
+    assert not (certificate["ok"] and salvaged.status), "what is whole is salvaged whole"
+    if saved.exists():
+        assert run("--db", saved, "--ledger", OWNER, "verify", "--json").json["ok"]
+
+
+@pytest.mark.parametrize("seed", seeds(12))
+def test_a_harmed_file_is_told_of_and_never_crashes_a_command(tmp_path: Path, whole: bytes, seed: int) -> None:
+    check(tmp_path, harmed(whole, seed))
+
+
+def regions(whole: bytes) -> Iterator[bytes]:
+    for at in range(0, len(whole), REGION):
+        yield flipped(whole, at)
+    for at in range(0, len(whole), PAGE // 4):
+        yield whole[:at]
+
+
+@pytest.mark.soak
+def test_every_region_of_a_file_flipped_and_cut(tmp_path: Path, whole: bytes) -> None:
+    for data in regions(whole):
+        check(tmp_path, data)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", seeds(1000))
+def test_harm_at_random(tmp_path: Path, whole: bytes, seed: int) -> None:
+    check(tmp_path, harmed(whole, seed))
+
+
+def test_damage_is_told_from_the_first_seq_that_it_reaches(tmp_path: Path, whole: bytes) -> None:
+    """The page that holds message 4 is overwritten: what it held is lost, and what came before is not."""
+    start = whole.index(b"message 4 ") // PAGE * PAGE
+    path = tmp_path / "harmed.db"
+    path.write_bytes(whole[:start] + b"\xa5" * PAGE + whole[start + PAGE :])
+    path.chmod(0o600)
+
+    problems = run("--db", path, "verify", "--json").json["problems"]
+    findings = run("--db", path, "doctor", "--json").json["findings"]
+    salvaged = run("salvage", path, tmp_path / "saved.db", "--json").json[0]
+
+    first = min(problem["seq"] for problem in problems if problem["seq"])
+    assert 1 < first <= 4 * 5 + 3
+    assert any(f["check"] == "log" and f["level"] == "error" and f"seq {first}" in f["detail"] for f in findings)
+    assert salvaged["lost"][0]["first"] == first
+    assert salvaged["kept"] == first - 1
+    gone = sum(loss["last"] - loss["first"] + 1 for loss in salvaged["lost"])
+    assert salvaged["kept"] + salvaged["recorded_anew"] + gone == 40
+
+
+def test_a_damaged_wal_loses_nothing_that_was_checkpointed(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "harmed.db"
+    path.write_bytes(whole)
+    path.with_name("harmed.db-wal").write_bytes(b"\x37\x7f\x06\x82" + b"\xff" * 10_000)
+    assert run("--db", path, "verify", "--json").json["events"] == 40

@@ -26,7 +26,7 @@ class Member(NamedTuple):
     text: str
 
 
-def loads(text: str) -> Any:
+def loads(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
     """The one JSON value that `text` is.
 
     Raises:
@@ -35,10 +35,10 @@ def loads(text: str) -> Any:
     value, end = _value(text, _skip(text, 0))
     if _skip(text, end) != len(text):
         raise ProtocolError(f"something follows the JSON value at character {end}")
-    return _sound(text, value)
+    return _sound(text, value, max_depth)
 
 
-def members(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Member]:
+def members(text: str) -> dict[str, Member]:
     """The members of the one JSON object that `text` is, by name, each with its exact text.
 
     Raises:
@@ -57,7 +57,7 @@ def members(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Member]:
         at = _skip(text, at + 1) if more else at
     if _expect(text, at, "}") != len(text):
         raise ProtocolError("something follows the JSON object")
-    _sound(text, _object([(member.key, member.value) for member in found]), max_depth)
+    _sound(text, _object([(member.key, member.value) for member in found]))
     return {member.key: member for member in found}
 
 

@@ -90,11 +90,12 @@ def _too_long(line: bytes, limit: int) -> Rejection:
 
 def _read(line: bytes, owner: str) -> Draft | Entry | None:
     text = protocol.decode(line)
-    members = strictjson.members(text, max_depth=strictjson.MAX_DEPTH + 1)  # an exported entry is one level around
-    if "method" in members:
+    fields = strictjson.loads(text, max_depth=strictjson.MAX_DEPTH + 1)  # an exported entry is one level around
+    if not isinstance(fields, dict):
+        raise ProtocolError("no JSON object")
+    if "method" in fields:
         read = protocol.parse_line(line)
         return draft(read.event, owner, payload=read.payload) if isinstance(read, Report) else None
-    fields = {name: member.value for name, member in members.items()}
     if "digest" in fields and "seq" in fields:
         return entry_from(fields)
     if "kind" in fields:

@@ -12,7 +12,7 @@ from sqlalchemy.pool import StaticPool
 
 from podledger import log
 from podledger.bundle_check import Bundle, bundle_problems, entry_problems, read_bundle, withheld_digests
-from podledger.database import APPLICATION_ID, read_only
+from podledger.database import APPLICATION_ID, BUNDLE_ID, read_only
 from podledger.effects import read_emissions
 from podledger.errors import PodledgerError
 from podledger.events import NO_DIGEST, WITHHELD, Entry, chain_digest
@@ -89,7 +89,7 @@ def _all_problems(connection: Connection, head: Head, progress: Progress | None)
     refold = Refold(connection, head.name)
     yield from _guarded("file", _file_problems(connection))
     yield from _guarded("schema", schema_problems(connection, bundle=bundle is not None))
-    yield from _guarded("file", _header_problems(connection))
+    yield from _guarded("file", _header_problems(connection, BUNDLE_ID if bundle else APPLICATION_ID))
     yield from _guarded("head", _head_problems(connection, head))
     try:
         yield from _log_problems(connection, head, refold, bundle, progress)
@@ -174,8 +174,8 @@ REVISIONS: Final = (
 """The table in which Alembic notes the schema's revision."""
 
 
-def _header_problems(connection: Connection) -> Iterator[Problem]:
-    for mark, expected in (("application_id", APPLICATION_ID), ("user_version", 0)):
+def _header_problems(connection: Connection, application_id: int) -> Iterator[Problem]:
+    for mark, expected in (("application_id", application_id), ("user_version", 0)):
         found = connection.exec_driver_sql(f"PRAGMA main.{mark}").scalar()
         if found != expected:
             yield Problem("file", None, f"the header's {mark} is {found}, and not {expected}")

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from podledger.errors import DamagedError, LedgerNotFoundError, ReadOnlyError, SchemaError, StorageError, UsageError
 
-SCHEMA_HEAD: Final = "0001"
+SCHEMA_HEAD: Final = "0002"
 """The newest migration; a ledger of this revision opens with one SELECT."""
 
 APPLICATION_ID: Final = 0x706F646C

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from podledger.errors import DamagedError, LedgerNotFoundError, ReadOnlyError, SchemaError, StorageError, UsageError
 
-SCHEMA_HEAD: Final = "0001"
+SCHEMA_HEAD: Final = "0002"
 """The newest migration; a ledger of this revision opens with one SELECT."""
 
 APPLICATION_ID: Final = 0x706F646C
@@ -149,6 +149,7 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
         _create_file(path)
     elif not path.is_file():
         raise LedgerNotFoundError(f"there is no database at {path}", hint="make one with `podledger init NAME`")
+    _check_header(path)
     revision = schema_revision(path)
     if revision == SCHEMA_HEAD:
         return
@@ -161,7 +162,20 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
     if not create:
         reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")
+    if revision is not None and not any((migrations_folder() / "versions").glob(f"{revision or '-'}_*.py")):
+        raise DamagedError(f"{path} names a schema revision that never was: {revision!r}", hint=_DAMAGED_HINT)
     _upgrade(path, busy_timeout_s)
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a file that is neither empty nor SQLite's; SQLite itself would take one of a few bytes for empty."""
+    try:
+        with path.open("rb") as stream:
+            header = stream.read(len(_SQLITE_HEADER))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+    if header not in (b"", _SQLITE_HEADER):
+        raise DamagedError(f"{path} is damaged, or is no podledger database", hint=_DAMAGED_HINT)
 
 
 def is_bundle(path: Path) -> bool:
@@ -286,6 +300,7 @@ def translated(path: Path) -> Iterator[None]:
         raise DamagedError(f"{path} is damaged: its text is no UTF-8", hint=_DAMAGED_HINT) from error
 
 
+_SQLITE_HEADER: Final = b"SQLite format 3\0"
 _MEANINGS: Final = {
     "SQLITE_BUSY": ("another process holds the lock", "try again, or find the process that holds it"),
     "SQLITE_LOCKED": ("another process holds the lock", "try again, or find the process that holds it"),

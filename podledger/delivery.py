@@ -83,6 +83,8 @@ def _limit(link: socket.socket, timeout_s: float) -> None:
 
 
 def _connect(link: socket.socket, path: str) -> None:
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "a path holds no null character")
     if len(os.fsencode(path)) <= MAX_ADDRESS_BYTES:
         link.connect(path)
         return

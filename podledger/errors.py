@@ -11,6 +11,7 @@
     ├── SchemaError              the database is of another version of podledger
     ├── StorageError             the database refused: full, busy, read-only, unreachable
     │   └── DamagedError         the file is damaged, or no podledger database
+    ├── TimeLimitError           a query that took longer than it may
     ├── ChainError               an entry does not continue the ledger's chain
     ├── SocketError              the receiver's socket cannot be had
     └── MissingPackageError      an optional package is not installed
@@ -72,6 +73,10 @@ class StorageError(PodledgerError):
 
 class DamagedError(StorageError):
     """The file is damaged, or is no podledger database."""
+
+
+class TimeLimitError(PodledgerError):
+    """A query that took longer than it may."""
 
 
 class ChainError(PodledgerError):

@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from podledger.registry import Moment, resolve
+
 
 class Gap(NamedTuple):
     """A run of missing sequence numbers, `first` to `last`, of one sender.
@@ -24,6 +26,13 @@ class Gap(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The gap as `gaps --json` prints it."""
         return self._asdict()
+
+
+class Missing(NamedTuple):
+    """How many reports are missing, and of how many senders."""
+
+    reports: int
+    senders: int
 
 
 _GAPS: Final = """
@@ -49,3 +58,27 @@ def gaps_until(connection: Connection, ledger: str, until: int) -> list[Gap]:
     A sender's last events are missed only where a later one, such as its `shut_down`, bears a higher number.
     """
     return [Gap(*row) for row in connection.execute(text(_GAPS), {"ledger": ledger, "until": until})]
+
+
+_MISSING: Final = """
+SELECT CAST(total(missing) AS INTEGER), count(*) FROM (
+    SELECT max(sequence) - count(DISTINCT sequence) AS missing
+    FROM events WHERE ledger = :ledger AND source IS NOT NULL AND seq <= :until
+    GROUP BY source
+) WHERE missing > 0
+"""
+
+
+def missing_until(connection: Connection, ledger: str, until: int) -> Missing:
+    """How much is missing in what had arrived up to the seq `until`: the gaps, only counted."""
+    return Missing(*connection.execute(text(_MISSING), {"ledger": ledger, "until": until}).one())
+
+
+def gaps_at(connection: Connection, ledger: str, at: Moment) -> list[Gap]:
+    """The gaps at a moment."""
+    return gaps_until(connection, ledger, resolve(connection, ledger, at))
+
+
+def missing_at(connection: Connection, ledger: str, at: Moment) -> Missing:
+    """How much was missing at a moment."""
+    return missing_until(connection, ledger, resolve(connection, ledger, at))

@@ -14,11 +14,14 @@ from typing import Final, NamedTuple, Self, TypeVar
 from sqlalchemy import Connection
 
 from podledger import effects, log, notifications, recorder, registry
+from podledger.audit import Explained, Story, explain
 from podledger.bundle import Bundled, make_bundle
-from podledger.database import BUSY_TIMEOUT_S, Database, read_only
+from podledger.database import BUSY_TIMEOUT_S, Database, check_whole, read_only
+from podledger.difference import Difference, difference
 from podledger.effects import Emission, Status
 from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError
 from podledger.events import Draft, Entry, Evidence, LedgerEvent, draft
+from podledger.gaps import Gap, Missing, gaps_at, missing_at
 from podledger.log import Head, Rejected, Rejection, Selection
 from podledger.mirror import Mirror
 from podledger.names import check_name
@@ -26,8 +29,9 @@ from podledger.notes import Note, note_at
 from podledger.notifications import DEFAULT_CONSUMER, Notification
 from podledger.projections import StateCache
 from podledger.recorder import Recorded
-from podledger.refold import Progress, Refold, catch_up, put_right
+from podledger.refold import Progress, Refold, catch_up, known_fact, put_right
 from podledger.registry import Holder, Moment, Pod
+from podledger.replay import Plan, Replayed, Reversal, replay
 from podledger.slices import Wanted
 from podledger.stamps import Stamper, process_stamper
 from podledger.verify import Certificate, verify
@@ -235,6 +239,65 @@ class Ledger:
             InvalidMomentError: the moment is not in the log.
         """
         return await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
+
+    async def gaps(self, at: Moment = None) -> list[Gap]:
+        """What stamped senders had sent by a moment, as far as what arrived shows, and the ledger had not got.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+        return await self.read(partial(gaps_at, ledger=self._name, at=at))
+
+    async def missing(self, at: Moment = None) -> Missing:
+        """How many reports were missing at a moment, and of how many senders.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+        return await self.read(partial(missing_at, ledger=self._name, at=at))
+
+    async def explain(
+        self, pod_name: str, at: Moment = None, *, story: Story | None = None
+    ) -> AsyncIterator[Explained]:
+        """The life of a pod name up to a moment: each event about it, with what it did and why, in words.
+
+        A `story` of that name can be asked afterwards how the pod stands.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+            ProtocolError: an entry was altered.
+        """
+        story = story or Story(pod_name)
+        async for entry in self.entries(pod=pod_name, until=at):
+            yield explain(story, entry, known_fact(entry))
+
+    async def diff(self, before: Moment, after: Moment = None) -> Difference:
+        """What changed in the registry and the grants between two moments, and by which events.
+
+        Raises:
+            InvalidMomentError: a moment is not in the log, or the second is the earlier.
+        """
+        return await self.read(partial(difference, ledger=self._name, before=before, after=after))
+
+    async def replay(
+        self, plan: Plan, told: Callable[[Reversal], None] | None = None, progress: Progress | None = None
+    ) -> Replayed:
+        """What the registry would be, had the events come as `plan` says; nothing is written.
+
+        `told` is called, from another thread, for each event that would be decided otherwise than it was.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+            ProtocolError: an entry was altered.
+            UsageError: this is a bundle, which holds no whole log.
+        """
+        check_whole(self.database.path)
+
+        def work() -> Replayed:
+            with read_only(self.database.path) as connection:
+                return replay(connection, self._name, plan, told, progress)
+
+        return await asyncio.to_thread(work)
 
     async def note(self, at: Moment = None) -> Note:
         """The ledger's digest at a moment, to be kept elsewhere and given to `verify` later.

@@ -1,7 +1,7 @@
 """What the ledger makes of each event: one pure fold, `(state, event) → (state, outcome)`.
 
 It runs as events are appended, when projections are rebuilt, and in replays that ask "what if"; it knows no clock, no
-file and no socket. Step one (`_hear`) looks at stamped events alone and decides whether they speak of a life that is
+file and no socket. Step one (`hear`) looks at stamped events alone and decides whether they speak of a life that is
 over; step two (`_decide`) is a table of status and kind.
 """
 
@@ -86,14 +86,14 @@ def fold(state: State, fact: Fact) -> Decision:
     """Take one event into the state of the pod name that it is about."""
     if fact.subject is None:
         return _decide(state, fact)
-    heard = _hear(state, fact, fact.subject)
+    heard = hear(state, fact, fact.subject)
     if heard.outcome == "late":
         return heard
     decision = _decide(heard.state, fact)
     return decision._replace(changed=_merged(heard.changed, decision.changed)) if heard.changed else decision
 
 
-def _hear(state: State, fact: Fact, subject: str) -> Decision:
+def hear(state: State, fact: Fact, subject: str) -> Decision:
     """Step one: compare the life that a stamped event speaks of with the newest one heard of."""
     newest, tenure, status = state
     if newest is not None and subject <= newest:

@@ -22,6 +22,7 @@ from podledger.notes import Note, note_problems
 from podledger.refold import Problem, Progress, Refold
 from podledger.survey import UNREADABLE, losses, survey, surveyed_ledgers
 from podledger.tables import TRIGGERS, bundle_metadata, consumers, metadata
+from podledger.views import VIEWS
 
 MAX_PROBLEMS = 1000
 """How many problems a certificate lists; where there are more, its last one says so."""
@@ -151,7 +152,7 @@ def _folded(sql: str) -> str:
 
 
 def expected_schema(*, bundle: bool = False) -> dict[str, str]:
-    """The schema that the migrations make, made in memory from `tables` (a test holds the two together).
+    """The schema that the migrations make, made in memory from `tables` and `views` (a test holds them together).
 
     With `bundle` also the tables that only a bundle has.
     """
@@ -160,7 +161,7 @@ def expected_schema(*, bundle: bool = False) -> dict[str, str]:
         metadata.create_all(connection)
         if bundle:
             bundle_metadata.create_all(connection)
-        for statement in (*TRIGGERS.values(), REVISIONS):
+        for statement in (*TRIGGERS.values(), *VIEWS.values(), REVISIONS):
             connection.exec_driver_sql(statement)
         found = schema_of(connection)
     engine.dispose()

@@ -68,7 +68,7 @@ def run_init(args: Namespace) -> None:
 
     async def work() -> Any:
         async with open_ledger(args, name=args.name) as ledger:
-            await ledger.configure(parent_socket=args.parent_socket, mirror=args.mirror)
+            await ledger.configure(parent_socket=_absolute(args.parent_socket), mirror=_absolute(args.mirror))
             await ledger.write_mirror()
             return await ledger.head(), str(ledger.database.path)
 
@@ -77,6 +77,13 @@ def run_init(args: Namespace) -> None:
         print_json({"ledger": head.name, "db": path, "events": head.head_seq, "head_digest": head.head_digest})
     else:
         print(f"ledger {head.name} is ready in {path}, with {head.head_seq} events")
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path that means the same in whatever folder the next command runs."""
+    from pathlib import Path
+
+    return str(Path(path).absolute()) if path else path
 
 
 def run_spawned(args: Namespace) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podledger.names import shown
 from podledger.protocol import timestamp
+
+if TYPE_CHECKING:
+    from podledger.gaps import Missing
 
 STYLES = {
     "applied": "green",
@@ -36,6 +39,25 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, separators=(",", ":")), flush=True)
 
 
+async def print_json_list(fields: dict[str, Any], name: str, items: AsyncIterable[Any]) -> None:
+    """One JSON document that ends in a list, however long: each item is printed as it comes."""
+    head = json.dumps(fields | {name: []}, separators=(",", ":")).removesuffix("]}")
+    between = head
+    async for item in items:
+        print(between, json.dumps(item, separators=(",", ":")), sep="", end="")
+        between = ","
+    print("]}" if between == "," else f"{head}]}}", flush=True)
+
+
+def tell_missing(missing: Missing) -> None:
+    """Say on standard error that an answer rests on a record with gaps, if it does."""
+    if missing.reports:
+        reports = "1 report" if missing.reports == 1 else f"{missing.reports:,} reports"
+        senders = "1 sender" if missing.senders == 1 else f"{missing.senders:,} senders"
+        verb = "is" if missing.reports == 1 else "are"
+        print(f"note: {reports} of {senders} {verb} missing up to here (podledger gaps)", file=sys.stderr)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "nothing") -> None:
     """A table; where there is no row, the word for that."""
     from rich.console import Console
@@ -44,7 +66,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(cell(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell(value), style=STYLES.get(str(value), "")) for value in row))
     if table.row_count == 0:

@@ -11,7 +11,7 @@ from podledger.errors import UsageError
 
 Run = Callable[[argparse.Namespace], int | None]
 
-COMMAND_MODULES = ("facts", "serving", "sending", "reading", "proving", "upkeep", "carrying")
+COMMAND_MODULES = ("facts", "serving", "sending", "reading", "auditing", "querying", "proving", "upkeep", "carrying")
 """The modules of this package that define commands, in the order of the help page."""
 
 

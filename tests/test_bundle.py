@@ -158,7 +158,7 @@ async def test_the_commands_make_read_and_check_a_bundle(tmp_path: Path) -> None
     assert b"is there already" in again
     assert len(log.stdout.splitlines()) == 6
     assert log.stderr.startswith(
-        b"podledger: a bundle of the ledger 'root', seq 1 to 9, of 'coder' and 1 pods below it"
+        b"podledger: a bundle of the ledger 'root', seq 1 to 9, of the pod 'coder' and 1 below it"
     )
     assert podledger_json("verify", "--db", tmp_path / "b", "--expect", note)["ok"]
     assert not podledger_json("verify", "--db", tmp_path / "b", "--expect", "4:" + "a" * 64, ok=1)["ok"]

@@ -79,10 +79,42 @@ async def test_a_bundle_answers_as_its_ledger_did(tmp_path: Path) -> None:
         for at in range(12):
             pods = [pod for pod in await ledger.pods(at) if pod.pod_name in ("planner", "coder", "tester")]
             assert await bundle.pods(at) == pods
-            assert await bundle.holders("/srv/app/t/x", at) == await ledger.holders("/srv/app/t/x", at)
+            holders = await ledger.holders("/srv/app/t/x", at)
+            assert await bundle.holders("/srv/app/t/x", at) == [one for one in holders if one.pod_name != "root"]
             assert await bundle.note(at) == await ledger.note(at)
         told = [line.seq for line in await ledger.notifications() if line.pod_name in ("planner", "coder", "tester")]
         assert [line.seq for line in await bundle.notifications()] == [seq for seq in told if seq <= 11]
+
+
+async def test_a_bundle_explains_its_pods_as_the_ledger_does_and_no_others(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("coder", 7))
+    async with Ledger.open(tmp_path / "db") as ledger, Ledger.open(tmp_path / "b") as bundle:
+        for pod in ("coder", "tester", "planner"):
+            told = {one.entry.seq: one async for one in ledger.explain(pod)}
+            assert [told[one.entry.seq] async for one in bundle.explain(pod)] == [
+                one async for one in bundle.explain(pod)
+            ]
+        with pytest.raises(UsageError, match="does not show the pod 'scout'"):
+            await anext(aiter(bundle.explain("scout")))
+
+
+async def test_a_bundle_names_no_holder_whom_it_does_not_show(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("tester"))
+    async with Ledger.open(tmp_path / "b") as bundle:
+        assert [holder.pod_name for holder in await bundle.holders("/srv/app/t/x", 8)] == ["tester"]
+        assert await bundle.holders("/srv/app/x", 8) == []
+        assert await bundle.holders("/tmp/map/x", 8) == []
+
+
+async def test_the_doctor_finds_a_bundle_well_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    await bundled(tmp_path, Wanted("coder"))
+    before = (tmp_path / "b").read_bytes()
+
+    findings = podledger_json("doctor", "--db", tmp_path / "b")["findings"]
+
+    assert [finding["check"] for finding in findings if finding["level"] == "error"] == []
+    assert (tmp_path / "b").read_bytes() == before
+    assert b"holds no whole log" in podledger("salvage", tmp_path / "b", tmp_path / "c", ok=2).stderr
 
 
 async def test_a_bundle_tells_the_gaps_of_those_who_spoke_of_its_pods(tmp_path: Path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from tests.incident import PAGE, written
 
 
-def test_every_command_prints_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_prints_what_the_page_says() -> None:
     page = PAGE.read_text()
 
     assert len(re.findall(r"^\$ podledger ", page, re.MULTILINE)) >= 12

@@ -150,6 +150,7 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
     elif not path.is_file():
         raise LedgerNotFoundError(f"there is no database at {path}", hint="make one with `podledger init NAME`")
     _check_header(path)
+    _roll_back(path)
     revision = schema_revision(path)
     if revision == SCHEMA_HEAD:
         return
@@ -213,6 +214,12 @@ def schema_revision(path: Path) -> str | None:
         if len(revisions) != 1:
             raise DamagedError(f"{path} names {len(revisions)} schema revisions, and not one", hint=_DAMAGED_HINT)
         return str(revisions[0])
+
+
+def _roll_back(path: Path) -> None:
+    """Undo what a process left half done that died before the database had its WAL: a reader may not."""
+    if path.with_name(f"{path.name}-journal").exists():
+        writer_settings(path)
 
 
 def migrations_folder() -> Path:

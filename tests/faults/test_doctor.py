@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -201,4 +200,4 @@ async def test_the_doctor_changes_nothing(tmp_path: Path) -> None:
     before = (tmp_path / "a.db").read_bytes()
     assert doctor.examine(tmp_path / "a.db")
     assert (tmp_path / "a.db").read_bytes() == before
-    assert os.listdir(tmp_path) == ["a.db"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.db"]

@@ -1,0 +1,154 @@
+"""What is tried under faults: each operation on a ledger, what it starts from, and what must hold after it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from podledger import Ledger, TurnEnded
+from podledger.events import Entry
+from podledger.log import Rejection
+from podledger.mirror import write_mirror
+from podledger.transfer import export_lines, import_lines, read_lines
+from tests.faults.samples import OWNER, make_ledger, spawned
+
+Ack = Callable[[int, str], None]
+NAME = "ledger.db"
+BATCH = 5
+
+
+class Operation(NamedTuple):
+    """`prepare` makes what is there before, `run` tells `ack` of each seq and digest that was acknowledged."""
+
+    prepare: Callable[[Path], Awaitable[object]]
+    run: Callable[[Path, Ack], Awaitable[object]]
+    check: Callable[[Path], Awaitable[object]]
+
+
+def _ack(ack: Ack, entries: list[Entry]) -> None:
+    for entry in entries:
+        ack(entry.seq, entry.digest)
+
+
+async def _nothing(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+
+
+async def _some(folder: Path) -> None:
+    await make_ledger(folder / NAME, rounds=2)
+
+
+async def _append(folder: Path, ack: Ack) -> None:
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        _ack(ack, [await ledger.append(TurnEnded(pod_name="child"))])
+        _ack(ack, await ledger.append_many([spawned(f"batch-{number}") for number in range(BATCH)]))
+        await ledger.record([], [Rejection(b"garbage", "not JSON", None)])
+        _ack(ack, [await ledger.append(spawned("last"))])
+
+
+async def _check_batch(folder: Path) -> None:
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        batch = [entry async for entry in ledger.entries() if entry.pod_name.startswith("batch-")]
+        assert len(batch) % BATCH == 0, "half of a batch"
+
+
+async def _init(folder: Path, ack: Ack) -> None:
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        await ledger.configure(parent_socket="/run/parent.sock")
+        _ack(ack, [await ledger.append(TurnEnded(pod_name="child"))])
+
+
+async def _out_of_order(folder: Path) -> None:
+    """A ledger whose projections are wrong, so that a rebuild has something to write."""
+    await _some(folder)
+    with sqlite3.connect(folder / NAME) as connection:
+        connection.execute("UPDATE tenures SET socket_path = 'wrong'")
+        connection.execute("DELETE FROM grants")
+    connection.close()
+
+
+async def _rebuild(folder: Path, _ack: Ack) -> None:
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        await ledger.rebuild()
+
+
+async def _check_rebuild(folder: Path) -> None:
+    """The projections are as they were or as they should be, and a rebuild puts them right."""
+    with sqlite3.connect(folder / NAME) as connection:
+        wrong, grants = connection.execute(
+            "SELECT (SELECT count(*) FROM tenures WHERE socket_path = 'wrong'), (SELECT count(*) FROM grants)"
+        ).fetchone()
+    connection.close()
+    assert bool(wrong) != bool(grants), "half of a rebuild"
+    await _rebuild(folder, lambda _seq, _digest: None)
+
+
+async def _to_import(folder: Path) -> None:
+    """Beside an empty ledger, the export of another."""
+    folder.mkdir(exist_ok=True)
+    await make_ledger(folder.parent / "other.db", rounds=3)
+    async with Ledger.open(folder.parent / "other.db") as other:
+        (folder.parent / "export.jsonl").write_bytes(b"".join([line async for line in export_lines(other)]))
+    async with Ledger.open(folder / NAME, OWNER):
+        pass
+
+
+async def _import(folder: Path, ack: Ack) -> None:
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        lines = (folder.parent / "export.jsonl").read_bytes().splitlines(keepends=True)
+        wire = [b'{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"child"}}\n'] * BATCH
+        async for _ in import_lines(ledger, read_lines([*lines, *wire], OWNER)):
+            head = await ledger.head()
+            ack(head.head_seq, head.head_digest)
+
+
+async def _check_import(folder: Path) -> None:
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        assert (await ledger.head()).head_seq in (0, 15, 15 + BATCH), "half of a batch"
+
+
+async def _mirror(folder: Path, _ack: Ack) -> None:
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        await ledger.append(spawned("mirrored"))
+        await asyncio.to_thread(write_mirror, folder / "pods.json", await ledger.pods())
+
+
+async def _check_mirror(folder: Path) -> None:
+    import json
+
+    mirror = folder / "pods.json"
+    assert not mirror.exists() or json.loads(mirror.read_text())
+
+
+OPERATIONS = {
+    "append": Operation(_some, _append, _check_batch),
+    "init": Operation(_nothing, _init, _nothing),
+    "rebuild": Operation(_out_of_order, _rebuild, _check_rebuild),
+    "import": Operation(_to_import, _import, _check_import),
+    "mirror": Operation(_some, _mirror, _check_mirror),
+}
+
+
+def fresh(template: Path, folder: Path) -> None:
+    """The files of an operation's start once more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
+
+
+async def check_ledger(folder: Path, acked: list[tuple[int, str]]) -> None:
+    """What must hold of a ledger after anything: all that was acknowledged is there, and `verify` finds nothing."""
+    async with Ledger.open(folder / NAME, OWNER) as ledger:
+        await check_open(ledger, acked)
+
+
+async def check_open(ledger: Ledger, acked: list[tuple[int, str]]) -> None:
+    """The same of a ledger that is open."""
+    digests = {entry.seq: entry.digest async for entry in ledger.entries()}
+    lost = [seq for seq, digest in acked if digests.get(seq) != digest]
+    assert not lost, f"acknowledged and not there: {lost}"
+    certificate = await ledger.verify()
+    assert certificate.ok, certificate.problems

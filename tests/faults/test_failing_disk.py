@@ -1,0 +1,76 @@
+"""A disk that fails or is full: the caller is told, nothing acknowledged is lost, work goes on when the disk does."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podledger import Ledger
+from podledger.errors import StorageError
+from podledger.events import Entry
+from tests.faults.operations import NAME, OPERATIONS, check_open
+from tests.faults.preload import FOREVER, preloaded
+from tests.faults.samples import OWNER, SEED, spawned
+
+CALLER_IS_TOLD = {"done", "Input/output error", "No space left on device"}
+
+
+def told_well(told: dict[str, int]) -> bool:
+    """Whether each failure names what SQLite or the system said, in words of ours."""
+    return all(text in CALLER_IS_TOLD or "(SQLITE_" in text or "was not written" in text for text in told)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("error", "times"), [("EIO", 1), ("ENOSPC", FOREVER)])
+def test_calls_that_fail(tmp_path: Path, operation: str, error: str, times: int) -> None:
+    result = preloaded("fail", operation, tmp_path, error, times, 12, SEED)
+    assert told_well(result["told"])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("times", [1, 3, FOREVER])
+def test_every_call_that_fails(tmp_path: Path, operation: str, error: str, times: int) -> None:
+    result = preloaded("fail", operation, tmp_path, error, times, 100_000, SEED)
+    assert told_well(result["told"])
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("times", [1, 2, FOREVER])
+def test_an_open_ledger_goes_on_by_itself(tmp_path: Path, error: str, times: int) -> None:
+    result = preloaded("recover", tmp_path / "work", error, times, 100, SEED)
+    assert result["failed"] > result["calls"] // 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    point = tmp_path / "small"
+    point.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", point], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield point
+    subprocess.run(["umount", "-l", point], check=True)
+
+
+async def append_until_full(ledger: Ledger, acked: list[Entry]) -> None:
+    while True:
+        acked.append(await ledger.append(spawned(f"pod-{len(acked)}", "/w/" + "x" * 20_000)))
+
+
+async def test_a_full_disk(small_disk: Path) -> None:
+    """Appending until nothing fits any more, then with room again."""
+    acked: list[Entry] = []
+    async with Ledger.open(small_disk / NAME, OWNER) as ledger:
+        with pytest.raises(StorageError, match="the disk is full"):
+            await append_until_full(ledger, acked)
+        with pytest.raises(StorageError, match="the disk is full"):
+            await ledger.append(spawned("again", "/w/" + "x" * 40_000))
+        subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+        acked.append(await ledger.append(spawned("after", "/w/" + "x" * 40_000)))
+        await check_open(ledger, [(entry.seq, entry.digest) for entry in acked])

@@ -1,0 +1,35 @@
+"""A process killed anywhere: what was acknowledged is there, the ledger is whole, and nothing is there by half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.operations import OPERATIONS
+from tests.faults.preload import preloaded
+from tests.faults.samples import SEED
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_killed_at_some_calls(tmp_path: Path, operation: str) -> None:
+    result = preloaded("kill", operation, tmp_path, 8, SEED)
+    assert result["killed"] >= 10
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_killed_at_every_call(tmp_path: Path, operation: str) -> None:
+    result = preloaded("kill", operation, tmp_path, 100_000, SEED)
+    assert result["killed"] >= 2 * result["calls"] - 2
+
+
+def test_killed_under_load(tmp_path: Path) -> None:
+    result = preloaded("load", tmp_path / "work", 10, SEED)
+    assert result["acknowledged"] > 0
+
+
+@pytest.mark.soak
+def test_killed_under_load_hundreds_of_times_on_one_file(tmp_path: Path) -> None:
+    result = preloaded("load", tmp_path / "work", 300, SEED)
+    assert result["acknowledged"] > 10_000

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podledger import Entry, Errored, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
@@ -228,13 +228,12 @@ TABLES = ("ledgers", "events", "tenures", "grants", "pods", "bundle", "withheld"
 
 
 def alterations(db: sqlite3.Connection) -> list[tuple[str, tuple[Any, ...]]]:
-    """Statements that each change one place of a bundle: a value of a table's first or last row, or that whole row."""
+    """Statements that each change one place of a bundle: a value of a table's last row, or that whole row."""
     found: list[tuple[str, tuple[Any, ...]]] = []
     for table in TABLES:
         rows = db.execute(f"SELECT rowid, * FROM {table}")
         names = [column[0] for column in rows.description[1:]]
-        found_rows = rows.fetchall()
-        for rowid, *values in {found_rows[0], found_rows[-1]}:
+        for rowid, *values in rows.fetchall()[-1:]:
             found.append((f"DELETE FROM {table} WHERE rowid = ?", (rowid,)))
             for name, value in zip(names, values, strict=True):
                 other = (
@@ -258,7 +257,7 @@ async def test_any_change_of_one_place_is_found(tmp_path: Path) -> None:
         if change(tmp_path / "b", whole, statement, values) and await passes(tmp_path / "b"):
             missed.append((statement, values))
 
-    assert len(changes) > 100
+    assert len(changes) > 70
     assert missed == []
 
 
@@ -267,12 +266,14 @@ def change(path: Path, whole: bytes, statement: str, values: tuple[Any, ...]) ->
     path.write_bytes(whole)
     db = sqlite3.connect(path, isolation_level=None)
     try:
+        db.executescript("PRAGMA synchronous = OFF; BEGIN")
         triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:
             db.execute(f"DROP TRIGGER {name}")
         db.execute(statement, values)
         for _, sql in triggers:
             db.execute(sql)
+        db.execute("COMMIT")
     except sqlite3.IntegrityError:
         return False
     finally:
@@ -323,6 +324,7 @@ histories = st.lists(
 )
 
 
+@settings(max_examples=30)
 @given(histories, names, st.data())
 def test_the_bundle_of_any_history_verifies_and_its_pods_are_the_ledgers(
     history: list[LedgerEvent], pod: str, data: st.DataObject

@@ -131,6 +131,6 @@ def _head(head: Head, last: Entry) -> Head:
 
 
 def _texts(what: Slice) -> dict[str, str]:
-    pods = "all pods" if what.pods is None else f"{len(what.pods)} pods, {what.pod_name!r} and what is below it"
+    pods = "all pods" if what.pods is None else f"the pod {what.pod_name!r} and {len(what.pods) - 1} below it"
     told = README.format(ledger=what.ledger, pods=pods, since=what.since_seq, until=what.until_seq)
     return {"README": told, "verifier.py": resources.files("podledger").joinpath("verifier.txt").read_text()}

@@ -81,5 +81,6 @@ def describe(connection: Connection) -> str:
     if found is None:
         return "no bundle"
     ledger, pod, first, last, pods, _ = found.what
-    of_whom = "all pods" if pods is None else f"{pod!r} and {len(pods) - 1} pods below it; nothing of others is shown"
+    below = "" if pods is None or len(pods) == 1 else f" and {len(pods) - 1} below it"
+    of_whom = "all pods" if pods is None else f"the pod {pod!r}{below}; others are not shown"
     return f"a bundle of the ledger {ledger!r}, seq {first} to {last}, of {of_whom}"

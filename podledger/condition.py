@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from podledger import host, log
+from podledger.bundle_check import read_bundle
 from podledger.finding import SALVAGE, Finding, Level, guarded
 from podledger.gaps import gaps_until
 from podledger.names import shown
@@ -40,6 +41,9 @@ def ledger_findings(connection: Connection, name: str) -> Iterator[Finding]:
 
 
 def _log_findings(connection: Connection, name: str) -> Iterator[Finding]:
+    if read_bundle(connection):
+        yield Finding("log", "ok", "a bundle, whose chain `podledger verify` checks")
+        return
     lost = list(losses(survey(connection, name)))
     for first, last, reason in lost[:MOST_TOLD]:
         run = f"seq {first}" if first == last else f"seq {first} to {last}"

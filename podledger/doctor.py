@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from podledger import surroundings
 from podledger.condition import MOST_TOLD, ledger_findings
-from podledger.database import SCHEMA_HEAD, read_only, schema_revision, writer_settings
+from podledger.database import SCHEMA_HEAD, is_bundle, read_only, schema_revision, writer_settings
 from podledger.finding import SALVAGE, Finding, guarded, is_well
 from podledger.names import shown
 from podledger.survey import surveyed_ledgers
@@ -30,7 +30,7 @@ def examine(path: Path, ledger: str | None = None, *, sockets: Iterable[Path] = 
         found += guarded("permissions", lambda: surroundings.permission_findings(path, sockets))
         found += guarded("wal", lambda: surroundings.wal_findings(path))
         found += guarded("database", lambda: _database_findings(path, ledger))
-        if is_well(found):
+        if is_well(found) and not is_bundle(path):
             found += guarded("durability", lambda: surroundings.settings_findings(writer_settings(path)))
     return found
 
@@ -53,7 +53,7 @@ def _file_findings(path: Path) -> Iterator[Finding]:
 def _database_findings(path: Path, ledger: str | None) -> Iterator[Finding]:
     with read_only(path) as connection:
         yield from guarded("file", lambda: integrity_findings(connection))
-        yield from guarded("schema", lambda: _schema_findings(connection))
+        yield from guarded("schema", lambda: _schema_findings(connection, bundle=is_bundle(path)))
         for name in surveyed_ledgers(connection):
             if ledger in (None, name):
                 yield from ledger_findings(connection, name)
@@ -68,8 +68,8 @@ def integrity_findings(connection: Connection) -> Iterator[Finding]:
         yield from (Finding("file", "error", shown(detail, 300), SALVAGE) for detail in found)
 
 
-def _schema_findings(connection: Connection) -> Iterator[Finding]:
-    problems = list(schema_problems(connection))
+def _schema_findings(connection: Connection, *, bundle: bool) -> Iterator[Finding]:
+    problems = list(schema_problems(connection, bundle=bundle))
     for problem in problems:
         check = "triggers" if problem.detail.startswith("trigger") else "schema"
         mend = "find out who changed it; `podledger salvage` makes a ledger with its triggers in place"

@@ -17,11 +17,12 @@ from sqlalchemy import Connection
 from podledger import effects, log, notifications, recorder, registry
 from podledger.audit import Explained, Story, explain
 from podledger.bundle import Bundled, make_bundle
+from podledger.bundle_check import read_bundle
 from podledger.database import BUSY_TIMEOUT_S, Database, check_whole, read_only
 from podledger.difference import Difference, difference
 from podledger.effects import Emission, Status
-from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError
-from podledger.events import Draft, Entry, Evidence, LedgerEvent, draft
+from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError, UsageError
+from podledger.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
 from podledger.gaps import Gap, Missing, gaps_at, missing_at
 from podledger.log import Head, Rejected, Rejection, Selection
 from podledger.mirror import Mirror
@@ -33,7 +34,7 @@ from podledger.recorder import Recorded
 from podledger.refold import Progress, Refold, catch_up, known_fact, put_right
 from podledger.registry import Holder, Moment, Pod
 from podledger.replay import Plan, Replayed, Reversal, replay
-from podledger.slices import Wanted
+from podledger.slices import Slice, Wanted
 from podledger.stamps import Stamper, process_stamper
 from podledger.verify import Certificate, verify
 
@@ -199,14 +200,17 @@ class Ledger:
         since: Moment = None,
         until: Moment = None,
         limit: int | None = None,
+        withheld: bool = False,
     ) -> AsyncIterator[Entry]:
         """The entries of the log by seq: from the moment `since` up to and with the moment `until`.
+
+        Of a bundle those alone that it shows, unless `withheld`.
 
         Raises:
             InvalidMomentError: a moment is not in the log.
         """
         first, last = await self.read(partial(registry.span, ledger=self._name, since=since, until=until))
-        selection = Selection(first - 1, last, pod, kind, outcome, whole=self.database.is_bundle)
+        selection = Selection(first - 1, last, pod, kind, outcome, whole=self.database.is_bundle and not withheld)
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
@@ -235,12 +239,14 @@ class Ledger:
         return await self.read(partial(registry.pods_at, ledger=self._name, at=at, closed=closed))
 
     async def holders(self, path: str, at: Moment = None) -> list[Holder]:
-        """Who could write `path` at a moment.
+        """Who could write `path` at a moment; in a bundle, who of the pods that it shows.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
         """
-        return await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
+        holders = await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
+        what = await self._slice()
+        return holders if what is None else [holder for holder in holders if what.is_of(holder.pod_name)]
 
     async def gaps(self, at: Moment = None) -> list[Gap]:
         """What stamped senders had sent by a moment, as far as what arrived shows, and the ledger had not got.
@@ -268,10 +274,16 @@ class Ledger:
         Raises:
             InvalidMomentError: the moment is not in the log.
             ProtocolError: an entry was altered.
+            UsageError: this is a bundle that does not show that pod.
         """
+        what = await self._slice()
+        if what is not None and not what.folds(pod_name):
+            raise UsageError(f"the bundle does not show the pod {pod_name!r}", hint="use the ledger that it is from")
         story = story or Story(pod_name)
-        async for entry in self.entries(pod=pod_name, until=at):
-            yield explain(story, entry, known_fact(entry))
+        async for entry in self.entries(pod=pod_name, until=at, withheld=True):
+            explained = explain(story, entry, known_fact(entry))
+            if entry.payload != WITHHELD:
+                yield explained
 
     async def diff(self, before: Moment, after: Moment = None) -> Difference:
         """What changed in the registry and the grants between two moments, and by which events.
@@ -393,6 +405,11 @@ class Ledger:
     async def settle(self, emission: Emission) -> None:
         """Keep what became of an emission."""
         await self.database.write(partial(effects.write_emission, emission=emission))
+
+    async def _slice(self) -> Slice | None:
+        """What the bundle shows, if this is one and it does not show all."""
+        found = await self.read(read_bundle) if self.database.is_bundle else None
+        return None if found is None or found.what.pods is None else found.what
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database."""

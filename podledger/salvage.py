@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from podledger import strictjson
-from podledger.database import read_only
+from podledger.database import check_whole, read_only
 from podledger.errors import DamagedError, LedgerNotFoundError, PodledgerError, ProtocolError, StorageError
 from podledger.events import Draft, Entry, Sender, draft
 from podledger.ledger import Ledger
@@ -77,6 +77,7 @@ async def salvage(source: Path, target: Path, ledger: str | None = None) -> list
 def _check_paths(source: Path, target: Path) -> None:
     if not source.is_file():
         raise LedgerNotFoundError(f"there is no file at {source}", hint="give the damaged database")
+    check_whole(source)
     if os.path.lexists(target):
         raise StorageError(f"{target} exists already", hint="give the path of a file that does not")
 

@@ -39,13 +39,14 @@ class Slice(NamedTuple):
         """Whether the payload of an entry is in the bundle."""
         if entry.kind in DELEGATIONS:
             return self.folds(entry.pod_name)
-        return entry.seq >= self.since_seq and self._is_of(entry.pod_name)
+        return entry.seq >= self.since_seq and self.is_of(entry.pod_name)
 
     def folds(self, pod_name: str) -> bool:
         """Whether the registry of the bundle holds the pods of a name."""
-        return self._is_of(pod_name) or pod_name in self.kin
+        return self.is_of(pod_name) or pod_name in self.kin
 
-    def _is_of(self, pod_name: str) -> bool:
+    def is_of(self, pod_name: str) -> bool:
+        """Whether a pod is one of the slice's."""
         return self.pods is None or pod_name in self.pods
 
 

@@ -175,6 +175,10 @@ def run_bundle(args: Namespace) -> None:
         print_json({"file": args.file, **done.as_json()})
         return
     what = done.what
-    pods = "all pods" if what.pods is None else f"{len(what.pods)} pods"
-    print(f"{pods}, seq {what.since_seq} to {what.until_seq}: {done.shown} of {done.entries} entries shown, ", end="")
+    pods = "all pods" if what.pods is None else ", ".join(shown(pod, 60) for pod in sorted(what.pods)[:10])
+    more = "" if what.pods is None or len(what.pods) <= 10 else f" and {len(what.pods) - 10} more"
+    print(
+        f"{pods}{more}; seq {what.since_seq} to {what.until_seq}: {done.shown} of {done.entries} entries shown, ",
+        end="",
+    )
     print(f"{done.gaps} known gaps, head {done.entries}:{done.head_digest}")

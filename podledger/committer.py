@@ -7,13 +7,14 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from podledger.connection import Peer
 from podledger.errors import PodledgerError
-from podledger.events import Draft, Entry
+from podledger.events import Draft
+from podledger.ledger import Ledger
 from podledger.limits import Limits
 from podledger.log import Rejection
 
@@ -21,15 +22,11 @@ FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 5.0
 """How long the storage is left alone after it has refused a batch: doubling, up to the longest."""
 
+GATHER_S: Final = 0.01
+"""How long the first of a batch waits for others: a commit of many costs little more than one of a single report."""
+
 MAX_BATCH_BYTES: Final = 4 << 20
 logger = logging.getLogger("podledger.receiver")
-
-
-class Recorder(Protocol):
-    """What a ledger is to the committer."""
-
-    async def record(self, drafts: Sequence[Draft], rejections: Sequence[Rejection]) -> list[Entry]:
-        """Append in one transaction; return after the commit, or raise if nothing was committed."""
 
 
 class _Item(NamedTuple):
@@ -45,16 +42,18 @@ class Committer:
     when storage starts to fail.
     """
 
-    def __init__(self, recorder: Recorder, limits: Limits, changed: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, limits: Limits, changed: Callable[[], None]) -> None:
         self.taken = 0
         self.settled = 0
         self.trouble = ""
-        self._recorder = recorder
+        self._ledger = ledger
         self._limits = limits
         self._changed = changed
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[_Item] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._stopping = asyncio.Event()
         self._give_up_at: float | None = None
         self._task = asyncio.create_task(self._run(), name="podledger-committer")
@@ -65,6 +64,11 @@ class Committer:
         waiting = self.taken - self.settled
         return not self.trouble and waiting < self._limits.max_queued and self._bytes < self._limits.max_queued_bytes
 
+    @property
+    def is_overfull(self) -> bool:
+        """Whether not even what cannot wait should be put."""
+        return self._bytes > 2 * self._limits.max_queued_bytes
+
     def put(self, what: Draft | Rejection, peer: Peer) -> None:
         """Keep `what` for the next commit; the limits are for the reader to heed."""
         item = _Item(what, _size(what), peer)
@@ -74,16 +78,22 @@ class Committer:
         peer.queued += 1
         self._arrived.set()
 
+    def hurry(self) -> None:
+        """Commit what there is without waiting for more."""
+        self._hurry.set()
+
     async def finish(self, grace_s: float) -> None:
         """Commit what there is; if storage fails, try for `grace_s` seconds, then log what is lost."""
         self._give_up_at = time.monotonic() + grace_s
         self._stopping.set()
         self._arrived.set()
+        self.hurry()
         await self._task
 
     async def _run(self) -> None:
         while True:
             while self._queue:
+                await self._gather()
                 batch = self._next_batch()
                 if not await self._commit(batch):
                     self._report_loss()
@@ -93,6 +103,12 @@ class Committer:
                 return
             self._arrived.clear()
             await self._arrived.wait()
+
+    async def _gather(self) -> None:
+        if len(self._queue) < self._limits.max_batch and not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
+        self._hurry.clear()
 
     def _next_batch(self) -> list[_Item]:
         batch: list[_Item] = []
@@ -122,7 +138,7 @@ class Committer:
     async def _try(self, drafts: list[Draft], rejections: list[Rejection]) -> str | None:
         """Commit once; why that failed, or None."""
         try:
-            await self._recorder.record(drafts, rejections)
+            await self._ledger.record(drafts, rejections)
         except PodledgerError as error:
             return error.message or type(error).__name__
         except Exception as error:  # noqa: BLE001 - whatever it is: to let go of the batch would lose it
@@ -133,7 +149,7 @@ class Committer:
         if not self.trouble:
             logger.warning("the ledger takes no reports, so none are read until it does: %s", trouble)
         self.trouble = trouble
-        self._changed()
+        self._loop.call_soon(self._changed)
 
     async def _rest(self, wait_s: float) -> None:
         """Wait, but not past the moment to give up."""
@@ -148,7 +164,7 @@ class Committer:
         for item in batch:
             self._bytes -= item.size
             item.peer.queued -= 1
-        self._changed()
+        self._loop.call_soon(self._changed)
 
     def _report_loss(self) -> None:
         lost = self.taken - self.settled

@@ -33,33 +33,37 @@ class Peer:
 class Connection:
     """A client's socket, which never blocks.
 
-    `heard_at` is when it last sent a whole line, or connected, on the monotonic clock, and `taken` counts its lines.
-    `ended` says that nothing more will come. Of its answers one at most is kept until the client reads it.
+    `opened_at` is when it connected, `heard_at` when it last sent a whole line, or connected, on the monotonic clock.
+    `ended` says that nothing more will come, `closed` that the socket is. Of its answers one at most is kept until the
+    client reads it.
     """
 
     __slots__ = (
         "asked_at",
+        "closed",
         "ended",
+        "fd",
         "heard_at",
         "lines",
         "listening",
         "long_since",
+        "opened_at",
         "peer",
         "sender",
         "sock",
-        "taken",
         "unsent",
         "waiting",
     )
 
     def __init__(self, sock: socket.socket, sender: Sender, peer: Peer, max_frame_bytes: int) -> None:
         self.sock = sock
+        self.fd = sock.fileno()
         self.sender = sender
         self.peer = peer
         self.lines = LineBuffer(max_frame_bytes)
-        self.heard_at = time.monotonic()
-        self.taken = 0
+        self.opened_at = self.heard_at = time.monotonic()
         self.ended = False
+        self.closed = False
         self.listening = False
         self.waiting = False
         self.long_since: float | None = None
@@ -81,12 +85,18 @@ class Connection:
 
     def answer(self, frame: bytes, *, whole: bool = False) -> None:
         """Send an answer. To a client that does not read, none is sent, unless it must be kept `whole`."""
-        if self.unsent and not whole:
+        if self.closed or (self.unsent and not whole):
             return
         self.unsent = memoryview(bytes(self.unsent) + frame if self.unsent else frame)
         self.flush()
         if len(self.unsent) == len(frame) and not whole:
             self.unsent = _NOTHING
+
+    def close(self) -> None:
+        """Let go of the socket; what was received is still there to be taken."""
+        self.closed = True
+        self.unsent = _NOTHING
+        self.sock.close()
 
     def flush(self) -> None:
         """Send on what is kept of an answer; to a client that is gone there is nothing to send."""

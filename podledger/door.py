@@ -48,7 +48,7 @@ class Door:
         self._admit = admit
         self._loop = asyncio.get_running_loop()
         self._open = False
-        self._warned: dict[int | None, float] = {}
+        self._warned: dict[int | str, float] = {}
 
     def open(self) -> None:
         """Accept from now on."""
@@ -74,7 +74,7 @@ class Door:
                 return
             except OSError as error:
                 if error.errno in _SHORTAGES:
-                    self._warn(None, f"no connection can be accepted for now: {error.strerror}")
+                    self.warn("shortage", f"no connection can be accepted for now: {error.strerror}")
                     self.shut()
                     return
                 continue
@@ -87,9 +87,9 @@ class Door:
             self._admit(sock, sender)
         else:
             sock.close()
-            self._warn(sender.uid, f"refused a connection of user {sender.uid} (process {sender.pid})")
+            self.warn(sender.uid, f"refused a connection of user {sender.uid} (process {sender.pid})")
 
-    def _warn(self, about: int | None, text: str) -> None:
+    def warn(self, about: int | str, text: str) -> None:
         """Log a warning, about each thing once in a while."""
         now = time.monotonic()
         if now - self._warned.get(about, -WARN_AGAIN_S) >= WARN_AGAIN_S:

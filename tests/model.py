@@ -7,10 +7,10 @@ names, and a linear scan for every question. The past is asked by folding the lo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from podledger.events import LedgerEvent, PodReclaimed, PodSpawned, PodUnreachable
+from podledger.events import LedgerEvent, PodSpawned
 from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, TurnEnded
 
 Row = dict[str, Any]
@@ -306,7 +306,7 @@ def reaches(rule: ScopeRule, path: str) -> bool:
     """Whether a rule covers `path`: its target, and all below or the direct children alone."""
     target, whole = components(rule.target), components(path)
     below = whole[len(target) :]
-    if whole[: len(target)] != target or below[:1] == [".."]:
+    if ("/" in target) != ("/" in whole) or whole[: len(target)] != target or below[:1] == [".."]:
         return False
     return rule.recursive or len(below) <= 1
 
@@ -341,12 +341,3 @@ class SeedRegistry:
                 self.records.append(record)
             case _:
                 raise AssertionError(f"{event.kind} is no wire event")
-
-
-def nudged(model: Model) -> Model:
-    """A copy whose last tenure stands elsewhere: what a test that compares must tell from `model`."""
-    first, *rest = model.spans
-    return replace(model, spans=[replace(first, content=("/elsewhere", *first.content[1:])), *rest])
-
-
-__all__ = ["Model", "PodReclaimed", "PodUnreachable", "SeedRegistry", "components", "reaches"]

@@ -1,0 +1,95 @@
+"""Pods at the other end of a socket, for tests: a parent that takes reports, and sockets in every state of health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+SNAPSHOT = {
+    "entries": [],
+    "greeting": {"pod_name": "top", "cwd": "/", "provider": "x", "model": "", "scope_summary": "", "tools": []},
+    "status": "idle",
+}
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room in a socket's address."""
+    folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+class Parent:
+    """A pod that speaks first, as the wire wants it, and keeps the lines that it is sent."""
+
+    def __init__(self, path: Path, history_bytes: int) -> None:
+        self.path = str(path)
+        self.lines: list[bytes] = []
+        self._history_bytes = history_bytes
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Greet a client and keep what it says."""
+        snapshot = SNAPSHOT | {"entries": ["x" * self._history_bytes]}
+        for event in ({"event": "alert", "data": {}}, {"event": "snapshot", "data": snapshot}):
+            writer.write(json.dumps(event).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            self.lines += [line async for line in reader]
+        writer.close()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events reported so far."""
+        return [json.loads(line)["params"] for line in self.lines]
+
+    @property
+    def told_of(self) -> list[str]:
+        """The pods whose delegation was reported so far."""
+        return [event["sub_pod"] for event in self.events]
+
+
+@contextlib.asynccontextmanager
+async def parent_at(path: Path, *, history_bytes: int = 0) -> AsyncIterator[Parent]:
+    """A parent that listens on `path`."""
+    parent = Parent(path, history_bytes)
+    server = await asyncio.start_unix_server(parent.serve, path)
+    try:
+        yield parent
+    finally:
+        server.close()
+        await server.wait_closed()
+        Path(path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def silent_at(path: Path, backlog: int = 16) -> Iterator[socket.socket]:
+    """A socket that listens and never says a word."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(backlog)
+        yield listener
+    Path(path).unlink(missing_ok=True)
+
+
+def dead_at(path: Path) -> Path:
+    """What a crashed pod leaves: a socket's file that nobody listens on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+    return path
+
+
+async def until(condition: Callable[[], object], within_s: float = 20.0) -> None:
+    """Return as soon as `condition` holds; it must in time."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)

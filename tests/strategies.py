@@ -1,0 +1,129 @@
+"""Histories for hypothesis: few names, few lives, few sockets, so that everything that can meet does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from podledger.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable
+from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+from tests.support import life, stamped
+
+NAMES = ("ada", "bob", "cy")
+LIVES = 6
+PATHS = ("/srv", "/srv/app", "/srv/app/a.txt", "/srv/app/deep/b.txt", "/srv/application", "/", "/srv/./app/", "x")
+"""What scopes reach and what is asked about: nested, a mere prefix, the root, one to normalise, a relative one."""
+
+names = st.sampled_from(NAMES)
+sockets = st.sampled_from(("/run/1", "/run/2", ""))
+messages = st.text(max_size=8)
+numbers = st.integers(1, LIVES)
+rules: SearchStrategy[ScopeRule] = st.builds(
+    ScopeRule, target=st.sampled_from(PATHS), permission=st.sampled_from(("read", "write")), recursive=st.booleans()
+)
+scopes = st.lists(rules, max_size=2).map(tuple)
+
+stamps: SearchStrategy[Stamp] = st.builds(
+    Stamp,
+    id=st.uuids(version=4).map(str),
+    source=numbers.map(life),
+    sequence=st.integers(1, 9),
+    time=st.just("2026-01-31T14:03:00Z"),
+    subject=st.one_of(numbers.map(life), numbers.map(life), st.none()),
+)
+maybe_stamps = st.one_of(st.none(), stamps)
+
+
+def wire(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[LedgerEvent]:
+    """An event as a pod reports it."""
+    return st.one_of(
+        st.builds(TurnEnded, pod_name=names, stamp=stamp),
+        st.builds(Errored, pod_name=names, message=messages, stamp=stamp),
+        st.builds(ShutDown, pod_name=names, stamp=stamp),
+        delegations(stamp),
+    )
+
+
+def delegations(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[ScopeSubDelegated]:
+    """A sub-delegation; the parent may be one that nobody knows, or the pod itself."""
+    parents = st.sampled_from((*NAMES, "nobody"))
+    return st.builds(
+        ScopeSubDelegated, parent_pod=parents, sub_pod=names, sub_socket=sockets, scope=scopes, stamp=stamp
+    )
+
+
+def local(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[LedgerEvent]:
+    """A fact of the owner's."""
+    return st.one_of(
+        st.builds(PodSpawned, pod_name=names, socket_path=sockets, scope=scopes, callback_address=sockets, stamp=stamp),
+        st.builds(PodExited, pod_name=names, exit_code=st.integers(0, 255), stamp=stamp),
+        st.builds(PodExited, pod_name=names, exit_code=st.none(), signal=st.integers(1, 64), stamp=stamp),
+        st.builds(PodUnreachable, pod_name=names, reason=messages, attempt=st.integers(1, 9), stamp=stamp),
+        st.builds(PodReclaimed, pod_name=names, reason=messages, stamp=stamp),
+    )
+
+
+any_event = st.one_of(wire(maybe_stamps), wire(maybe_stamps), local(maybe_stamps))
+histories = st.lists(any_event, max_size=30)
+"""Anything at all: stamped, unstamped and half-stamped, contradicting itself at will."""
+
+unstamped_reports = st.lists(wire(st.none()), max_size=30)
+"""Wire events as the seed's own senders send them."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of a pod: who delegated it, with what, and what was said of it."""
+
+    number: int
+    events: tuple[LedgerEvent, ...]
+
+
+@st.composite
+def lives(draw: st.DrawFn, number: int) -> Life:
+    """A life with one content, delegated by the owner or by another life, its reports and perhaps its end."""
+    name = draw(names)
+    by = draw(st.integers(0, LIVES))
+    socket, scope = f"/run/{name}-{number}", draw(scopes)
+    delegation: LedgerEvent = (
+        PodSpawned(pod_name=name, socket_path=socket, scope=scope, callback_address="/run/root")
+        if by == 0
+        else ScopeSubDelegated(parent_pod=draw(names), sub_pod=name, sub_socket=socket, scope=scope)
+    )
+    said: SearchStrategy[LedgerEvent] = st.sampled_from(
+        (
+            TurnEnded(pod_name=name),
+            Errored(pod_name=name, message="no"),
+            PodUnreachable(pod_name=name, reason="refused"),
+            ShutDown(pod_name=name),
+            PodExited(pod_name=name, exit_code=1),
+        )
+    )
+    reports = draw(st.lists(said, max_size=4))
+    told = [stamped(event, number, sequence=at) for at, event in enumerate(reports, 1)]
+    return Life(number, (stamped(delegation, number, source=by, sequence=number), *told))
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[LedgerEvent]:
+    """A stamped history in its true order: lives of a few names, each delegated with one content."""
+    count = draw(st.integers(1, LIVES))
+    return [event for number in range(1, count + 1) for event in draw(lives(number)).events]
+
+
+@st.composite
+def deliveries(
+    draw: st.DrawFn, story: SearchStrategy[list[LedgerEvent]]
+) -> tuple[list[LedgerEvent], list[LedgerEvent]]:
+    """Two arrivals of the same reports of a story: some lost, the rest shuffled and repeated, each time otherwise."""
+    sent = draw(story)
+    arrived = [event for event in sent if draw(st.integers(0, 3))]
+    again = st.lists(st.sampled_from(arrived), max_size=4) if arrived else st.just([])
+    return tuple(draw(st.permutations([*arrived, *draw(again)])) for _ in range(2))  # type: ignore[return-value]
+
+
+def cuts(count: int) -> SearchStrategy[list[int]]:
+    """Where a history is cut into batches."""
+    return st.lists(st.integers(0, count), max_size=6).map(sorted)

@@ -1,0 +1,238 @@
+"""What the tests of the core share: lives by number, events in a few words, ledgers in memory and on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import StaticPool
+
+from podledger import database, log, recorder, registry
+from podledger.events import Entry, LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, draft
+from podledger.ledger import Ledger
+from podledger.log import Rejection
+from podledger.projections import StateCache
+from podledger.protocol import ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+from podledger.registry import Holder, Moment, Pod
+from podledger.stamps import Stamper
+from podledger.verify import Certificate, verify
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+OWNER = "root"
+PROJECTIONS = ("tenures", "grants", "pods")
+KEPT = ("events", "rejected", "outbox", "consumers")
+"""The tables that a rebuild must leave alone."""
+
+SECOND_NS = 1_000_000_000
+
+
+def life(number: int) -> str:
+    """The incarnation of that number: of two, the greater number is the newer."""
+    return f"{number:08x}-0000-7000-8000-000000000000"
+
+
+def stamped(event: LedgerEvent, subject: int | None, source: int | None = None, sequence: int = 1) -> LedgerEvent:
+    """`event` with a stamp about the life `subject`, from the life `source` (by default the same one)."""
+    teller = source if source is not None else subject or 0
+    stamp = Stamp(
+        id=f"00000000-0000-4000-8000-{teller:06x}{sequence:06x}",
+        source=life(teller),
+        sequence=sequence,
+        time="2026-01-31T14:03:00Z",
+        subject=None if subject is None else life(subject),
+    )
+    return event.model_copy(update={"stamp": stamp})
+
+
+def writes(*targets: str, recursive: bool = True) -> tuple[ScopeRule, ...]:
+    """A scope of write rules."""
+    return tuple(ScopeRule(target=target, permission="write", recursive=recursive) for target in targets)
+
+
+def spawned(name: str, socket: str = "/run/s", scope: tuple[ScopeRule, ...] = (), callback: str = "") -> LedgerEvent:
+    """The owner spawned `name`."""
+    return PodSpawned(pod_name=name, socket_path=socket, scope=scope, callback_address=callback)
+
+
+def delegated(name: str, socket: str = "/run/s", scope: tuple[ScopeRule, ...] = (), parent: str = "mid") -> LedgerEvent:
+    """`parent` spawned `name`."""
+    return ScopeSubDelegated(parent_pod=parent, sub_pod=name, sub_socket=socket, scope=scope)
+
+
+def turned(name: str) -> LedgerEvent:
+    """`name` finished a turn."""
+    return TurnEnded(pod_name=name)
+
+
+def stopped(name: str) -> LedgerEvent:
+    """`name` has stopped."""
+    return ShutDown(pod_name=name)
+
+
+def reclaimed(name: str) -> LedgerEvent:
+    """`name` is taken for dead."""
+    return PodReclaimed(pod_name=name, reason="silent")
+
+
+def exited(name: str) -> LedgerEvent:
+    """The owner reaped `name`."""
+    return PodExited(pod_name=name, exit_code=0)
+
+
+def unreachable(name: str) -> LedgerEvent:
+    """A probe of `name` failed."""
+    return PodUnreachable(pod_name=name, reason="refused")
+
+
+class Bench:
+    """A ledger in memory, appended to and asked without an event loop; `tick` seconds pass between batches."""
+
+    def __init__(self, events: Iterable[LedgerEvent] = (), *, owner: str = OWNER, parent: str | None = None) -> None:
+        self.connection = memory()
+        self.owner = owner
+        self.cache = StateCache()
+        self.stamper = Stamper(life(0xFFFF))
+        self.now_us = 1_000_000
+        log.make_ledger(self.connection, owner, self.now_us)
+        log.configure(self.connection, owner, parent, None)
+        if batch := tuple(events):
+            self.append(*batch)
+
+    def append(self, *events: LedgerEvent, rejections: Sequence[Rejection] = (), tick_s: int = 1) -> list[Entry]:
+        """Append events as one batch."""
+        self.now_us += tick_s * 1_000_000
+        recorded = recorder.record(
+            self.connection,
+            self.owner,
+            self.cache,
+            [draft(event, self.owner) for event in events],
+            rejections,
+            now_us=self.now_us,
+            stamper=self.stamper,
+        )
+        self.cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
+        return recorded.entries
+
+    def outcomes(self) -> list[str]:
+        """The outcome of each entry."""
+        return [entry.outcome for entry in log.read_all(self.connection, self.owner)]
+
+    def pods(self, at: Moment = None, *, closed: bool = False) -> list[dict[str, Any]]:
+        """What `pods --json` prints."""
+        return [pod.as_json() for pod in registry.pods_at(self.connection, self.owner, at, closed=closed)]
+
+    def holders(self, path: str, at: Moment = None) -> list[Holder]:
+        """Who could write `path`."""
+        return registry.holders_at(self.connection, self.owner, path, at)
+
+    def tree(self, at: Moment = None) -> dict[str, str]:
+        """Of each open pod the one that it hangs under."""
+        _, children = registry.children_by_parent(self.connection, self.owner, at)
+        names = {pod.from_seq: pod.pod_name for pod in self._open(at)}
+        return {
+            pod.pod_name: self.owner if above is None else names[above]
+            for above, pods in children.items()
+            for pod in pods
+        }
+
+    def _open(self, at: Moment) -> list[Pod]:
+        return registry.pods_at(self.connection, self.owner, at)
+
+    def verify(self) -> Certificate:
+        """The certificate."""
+        return verify(self.connection, self.owner)
+
+    def rows(self, *tables: str) -> Rows:
+        """Every row of some tables, in order."""
+        return {table: self.sql(f"SELECT * FROM main.{table} ORDER BY 1, 2, 3") for table in tables}
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        return [tuple(row) for row in self.connection.exec_driver_sql(query)]
+
+
+@functools.cache
+def _migrated() -> bytes:
+    """An empty database as the migrations make it."""
+    with create_engine("sqlite://", poolclass=StaticPool).connect() as connection:
+        connection.exec_driver_sql(f"PRAGMA application_id = {database.APPLICATION_ID}")
+        database.upgrade_to(connection)
+        connection.commit()
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        return raw.serialize()
+
+
+def memory() -> Connection:
+    """A connection to a database in memory that the migrations have made."""
+    raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    raw.deserialize(_migrated())
+    return create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool).connect()
+
+
+@functools.cache
+def _folder() -> Path:
+    """Where the template is kept while the tests run."""
+    held = tempfile.TemporaryDirectory(prefix="podledger-tests-")
+    _held.callback(held.cleanup)
+    return Path(held.name)
+
+
+_held = contextlib.ExitStack()
+
+
+@functools.cache
+def _template() -> Path:
+    path = _folder() / "template.db"
+    database.prepare(path, create=True)
+    return path
+
+
+def new_database(path: Path) -> Path:
+    """An empty database at `path`: a copy, which is quicker than migrating."""
+    shutil.copy(_template(), path)
+    return path
+
+
+@contextlib.asynccontextmanager
+async def fresh_ledger(**options: Any) -> AsyncIterator[Ledger]:
+    """An open ledger in a folder of its own, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="podledger-") as folder:
+        async with Ledger.open(new_database(Path(folder) / "l.db"), OWNER, **options) as ledger:
+            yield ledger
+
+
+@contextlib.contextmanager
+def connected(path: Path) -> Iterator[sqlite3.Connection]:
+    """A stranger's connection to a database: plain sqlite3, committed and closed at the end."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def rows_of(path: Path, *tables: str) -> Rows:
+    """Every row of some tables, as a stranger reads them."""
+    with connected(path) as connection:
+        return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in tables}
+
+
+def ticking(start_s: int = 1_000, step_s: int = 1) -> Callable[[], int]:
+    """A clock for `Ledger.open` that goes on by a step at each look."""
+    now = start_s - step_s
+
+    def clock() -> int:
+        nonlocal now
+        now += step_s
+        return now * SECOND_NS
+
+    return clock

@@ -1,0 +1,163 @@
+"""Effects: a delegation that was applied is owed to the parent, once, in the event's own transaction."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from podledger import effects
+from podledger.events import LedgerEvent
+from podledger.ledger import Ledger
+from podledger.protocol import Report, ScopeSubDelegated, parse_line, pod_event_frame
+from podledger.stamps import Stamper
+from tests.support import (
+    OWNER,
+    Bench,
+    connected,
+    delegated,
+    fresh_ledger,
+    life,
+    reclaimed,
+    rows_of,
+    spawned,
+    stamped,
+    stopped,
+    turned,
+    writes,
+)
+
+PARENT = "/run/parent"
+ME = Stamper(life(0xFFFF)).source
+
+
+def owed(bench: Bench) -> list[dict[str, object]]:
+    return [json.loads(row.payload) for row in effects.read_emissions(bench.connection, OWNER)]
+
+
+def told_of(events: list[LedgerEvent]) -> list[object]:
+    return [payload["sub_pod"] for payload in owed(Bench(events, parent=PARENT))]
+
+
+def test_a_spawn_is_told_to_the_parent_with_the_owner_as_its_parent() -> None:
+    (payload,) = owed(Bench([spawned("p", "/run/p", writes("/srv"), "/run/me")], parent=PARENT))
+    stamp = payload.pop("stamp")
+    assert payload == {
+        "kind": "scope_sub_delegated",
+        "parent_pod": OWNER,
+        "sub_pod": "p",
+        "sub_socket": "/run/p",
+        "scope": [{"target": "/srv", "permission": "write", "recursive": True}],
+    }
+    assert isinstance(stamp, dict)
+    assert (stamp["source"], stamp["sequence"]) == (ME, 1)
+
+
+def test_a_delegation_from_the_wire_is_told_with_the_owner_in_the_place_of_its_parent() -> None:
+    (payload,) = owed(Bench([delegated("p", parent="mid")], parent=PARENT))
+    assert (payload["parent_pod"], payload["sub_pod"]) == (OWNER, "p")
+
+
+def test_a_stamp_names_the_life_that_was_delegated_and_this_ledger_s_own_source() -> None:
+    bench = Bench([stamped(delegated("p"), 7, 5, sequence=9), delegated("q")], parent=PARENT)
+    first, second = (payload["stamp"] for payload in owed(bench))
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert (first["subject"], first["source"], first["sequence"]) == (life(7), ME, 1)
+    assert ("subject" in second, second["sequence"]) == (False, 2)
+    assert first["id"] != second["id"]
+
+
+def test_what_is_owed_is_what_a_receiver_takes() -> None:
+    for payload in owed(Bench([spawned("p", scope=writes("/é")), stamped(delegated("q"), 7, 5)], parent=PARENT)):
+        report = parse_line(pod_event_frame(payload).rstrip(b"\n"))
+        assert isinstance(report, Report)
+        assert isinstance(report.event, ScopeSubDelegated)
+        assert report.event.stamp is not None
+
+
+NOT_TOLD: dict[str, list[LedgerEvent]] = {
+    "duplicate": [delegated("p"), delegated("p")],
+    "conflict": [delegated("p"), delegated("p", "/run/other")],
+    "late": [stamped(delegated("p"), 5), stamped(stopped("p"), 5), stamped(delegated("p"), 5)],
+    "revived": [delegated("p"), reclaimed("p"), turned("p")],
+    "a shutdown": [delegated("p"), stopped("p")],
+    "unknown": [delegated("p"), turned("q"), stopped("q")],
+}
+
+
+@pytest.mark.parametrize("events", NOT_TOLD.values(), ids=NOT_TOLD)
+def test_nothing_else_is_told(events: list[LedgerEvent]) -> None:
+    assert told_of(events) == ["p"]
+
+
+def test_a_restart_is_told_again() -> None:
+    assert told_of([delegated("p"), stopped("p"), delegated("p")]) == ["p", "p"]
+    assert told_of([stamped(delegated("p", "/1"), 5), stamped(delegated("p", "/2"), 6)]) == ["p", "p"]
+
+
+def test_without_a_parent_nothing_is_owed() -> None:
+    assert owed(Bench([spawned("p"), delegated("q")])) == []
+
+
+async def test_it_is_for_the_parent_of_that_moment() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("a"))
+        for socket in ("/run/1", "/run/2", ""):
+            await ledger.configure(parent_socket=socket)
+            await ledger.append(spawned(f"b{socket[-1:]}"))
+        assert [(row.seq, row.socket, row.status) for row in await ledger.emissions()] == [
+            (2, "/run/1", "pending"),
+            (3, "/run/2", "pending"),
+        ]
+
+
+async def test_it_is_owed_in_the_event_s_own_transaction() -> None:
+    """Who sees the event sees what it made the ledger owe; who does not, does not."""
+    async with fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=PARENT)
+        with connected(ledger.database.path) as other:
+            other.execute("CREATE TRIGGER fails BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'no'); END")
+            with pytest.raises(Exception, match="no"):
+                await ledger.append(spawned("p"))
+            other.execute("DROP TRIGGER fails")
+        assert (await ledger.pods(), await ledger.emissions()) == ([], [])
+        await ledger.append(spawned("p"))
+        assert [row.number for row in await ledger.emissions()] == [1]
+        assert (await ledger.verify()).ok
+
+
+async def test_what_became_of_it_is_kept() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=PARENT)
+        await ledger.append_many([spawned("p"), spawned("q")])
+        first, second = await ledger.emissions()
+        await ledger.settle(first._replace(status="dropped", attempts=5, last_error="refused", settled_us=7))
+        assert await ledger.emissions(status="pending") == [second]
+        (dropped,) = await ledger.emissions(status="dropped")
+        assert (dropped.attempts, dropped.last_error, dropped.payload) == (5, "refused", first.payload)
+        assert (await ledger.verify()).ok
+
+
+async def test_entries_that_are_restored_owe_nothing() -> None:
+    async with fresh_ledger() as source, fresh_ledger() as copy:
+        await source.append_many([spawned("p"), delegated("q")])
+        await copy.configure(parent_socket=PARENT)
+        assert await copy.restore([entry async for entry in source.entries()]) == []
+        assert await copy.emissions() == []
+
+
+async def test_the_outbox_is_read_page_by_page() -> None:
+    bench = Bench([spawned(f"p{number}") for number in range(7)], parent=PARENT)
+    first = effects.read_emissions(bench.connection, OWNER, limit=5)
+    rest = effects.read_emissions(bench.connection, OWNER, after=first[-1].number, limit=5)
+    assert [row.number for row in (*first, *rest)] == list(range(1, 8))
+
+
+async def test_two_ledgers_of_one_database_owe_each_its_own() -> None:
+    async with fresh_ledger() as ledger, Ledger.open(ledger.database.path, "other") as other:
+        for one, socket in ((ledger, "/run/1"), (other, "/run/2")):
+            await one.configure(parent_socket=socket)
+            await one.append(spawned("p"))
+        rows = rows_of(ledger.database.path, "outbox")["outbox"]
+        assert [(row[0], row[1], row[3]) for row in rows] == [("other", 1, "/run/2"), (OWNER, 1, "/run/1")]

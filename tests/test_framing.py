@@ -1,0 +1,67 @@
+"""Lines out of bytes, however they arrive."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podledger.framing import KEPT_BYTES, Line, LineBuffer
+
+
+def lines_of(*chunks: bytes, max_bytes: int = 1000) -> list[Line]:
+    buffer = LineBuffer(max_bytes)
+    found: list[Line] = []
+    for chunk in chunks:
+        buffer.feed(chunk)
+        while (line := buffer.next()) is not None:
+            found.append(line)
+    last = buffer.last()
+    return [*found, last] if last else found
+
+
+@given(st.lists(st.binary(max_size=20)), st.data())
+def test_lines_are_the_same_however_the_bytes_are_cut(parts: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(parts)
+    at = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    chunks = [stream[start:end] for start, end in zip([0, *at], [*at, len(stream)], strict=True)]
+    whole = stream.split(b"\n")
+    expected = whole if whole[-1] else whole[:-1]
+    assert [line.raw for line in lines_of(*chunks)] == expected
+
+
+def test_a_line_of_the_longest_length_is_whole_and_one_byte_more_is_too_much() -> None:
+    longest, longer = b"x" * 1000, b"y" * 1001
+    first, second = lines_of(longest + b"\n" + longer + b"\n")
+    assert first == Line(longest)
+    assert second.raw == longer
+    assert "longer than 1,000 bytes" in second.fault
+
+
+def test_a_line_without_end_is_cut_short_once_and_nothing_of_its_rest_is_held() -> None:
+    buffer = LineBuffer(100_000)
+    buffer.feed(b"x" * 100_001)
+    line = buffer.next()
+    assert line is not None
+    assert line.raw == b"x" * KEPT_BYTES
+    for _ in range(100):
+        buffer.feed(b"x" * 100_000)
+        assert buffer.next() is None
+        assert len(buffer) == 0
+    buffer.feed(b"end of it\nnext\n")
+    assert buffer.next() == Line(b"next")
+
+
+def test_what_is_given_up_is_told_and_its_rest_is_skipped() -> None:
+    buffer = LineBuffer(1000)
+    buffer.feed(b"half a li")
+    assert buffer.cut_short("too slow") == Line(b"half a li", "too slow")
+    buffer.feed(b"ne\nwhole\n")
+    assert buffer.next() == Line(b"whole")
+
+
+def test_drops_of_a_byte_each_cost_no_more_than_their_length() -> None:
+    buffer = LineBuffer(1 << 20)
+    for _ in range(300_000):
+        buffer.feed(b"x")
+        assert buffer.next() is None
+    assert len(buffer) == 300_000

@@ -1,0 +1,180 @@
+"""The migrations: they alone make the schema, and what they make is what `tables` says, from wherever they start."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import StaticPool
+
+from podledger import database
+from podledger.database import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to
+from podledger.errors import PodledgerError
+from podledger.ledger import Ledger
+from podledger.tables import metadata
+from podledger.verify import expected_schema, schema_of
+from tests.support import OWNER, connected, delegated, rows_of, spawned, turned
+
+VERSIONS = migrations_folder() / "versions"
+REVISIONS = sorted(re.match(r"\d{4}", path.name)[0] for path in VERSIONS.glob("[0-9]*.py"))  # type: ignore[index]
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    with create_engine("sqlite://", poolclass=StaticPool).connect() as connection:
+        yield connection
+
+
+def script() -> ScriptDirectory:
+    return ScriptDirectory(str(migrations_folder()))
+
+
+def test_the_head_is_the_one_that_the_package_knows() -> None:
+    assert script().get_heads() == [SCHEMA_HEAD] == REVISIONS[-1:]
+
+
+def test_the_revisions_are_one_line_of_numbers() -> None:
+    revisions = list(script().walk_revisions())
+    assert [revision.revision for revision in revisions] == REVISIONS[::-1]
+    assert [revision.down_revision for revision in revisions] == [*REVISIONS[-2::-1], None]
+    assert [f"{number:04}" for number in range(1, len(REVISIONS) + 1)] == REVISIONS
+
+
+def test_what_they_make_is_what_the_tables_say(connection: Connection) -> None:
+    upgrade_to(connection)
+    assert schema_of(connection) == expected_schema()
+
+
+def test_alembic_sees_no_drift(connection: Connection) -> None:
+    upgrade_to(connection)
+    assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_up_down_and_up_again(revision: str, connection: Connection) -> None:
+    upgrade_to(connection, revision)
+    made = schema_of(connection)
+    before = REVISIONS[REVISIONS.index(revision) - 1] if revision != REVISIONS[0] else "base"
+    downgrade_to(connection, before)
+    upgrade_to(connection, revision)
+    assert schema_of(connection) == made
+    downgrade_to(connection, "base")
+    assert set(schema_of(connection)) == {"table alembic_version"}
+
+
+def test_upgrading_twice_does_nothing(connection: Connection) -> None:
+    upgrade_to(connection)
+    made = schema_of(connection)
+    upgrade_to(connection)
+    assert schema_of(connection) == made
+
+
+@pytest.mark.parametrize("path", sorted(VERSIONS.glob("[0-9]*.py")), ids=lambda path: path.name)
+def test_a_migration_is_frozen_and_imports_nothing_of_podledger(path: Path) -> None:
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
+    assert {str(module).split(".")[0] for module in modules} <= {"alembic", "sqlalchemy", "__future__"}
+    assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.py", path.name)
+
+
+def test_every_table_and_key_begins_with_its_ledger() -> None:
+    for table in metadata.tables.values():
+        first = next(iter(table.primary_key))
+        assert first.name == ("name" if table.name == "ledgers" else "ledger")
+        assert first is next(iter(table.columns))
+
+
+@pytest.mark.parametrize("table", sorted(metadata.tables))
+def test_every_table_is_strict(table: str, connection: Connection) -> None:
+    upgrade_to(connection)
+    rows = connection.exec_driver_sql("SELECT strict FROM pragma_table_list WHERE name = ?", (table,)).all()
+    assert [row[0] for row in rows] == [1]
+
+
+# When one fails half way
+
+
+def add_failing_migration(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """The real migrations in `folder`, and after them one that makes a table and then fails."""
+    shutil.copytree(migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "9000_fails.py").write_text(
+        "from alembic import op\n"
+        f"revision, down_revision, branch_labels, depends_on = '9000', '{SCHEMA_HEAD}', None, None\n"
+        "def upgrade():\n"
+        "    op.execute('CREATE TABLE half (way)')\n"
+        "    op.execute('INSERT INTO half VALUES (1)')\n"
+        "    op.execute('CREATE TABLE half (again)')\n"
+    )
+    patch.setattr(database, "migrations_folder", lambda: folder)
+    patch.setattr(database, "SCHEMA_HEAD", "9000")
+    return folder / "versions" / "9000_fails.py"
+
+
+def made(path: Path) -> set[str]:
+    with connected(path) as stranger:
+        return {name for (name,) in stranger.execute("SELECT name FROM sqlite_master")}
+
+
+def test_a_new_database_that_fails_half_way_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_failing_migration(tmp_path / "migrations", monkeypatch)
+    with pytest.raises(PodledgerError):
+        prepare(tmp_path / "l.db", create=True)
+    assert made(tmp_path / "l.db") == set()
+
+
+async def test_an_upgrade_that_fails_half_way_leaves_the_old_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    async with Ledger.open(path, OWNER) as ledger:
+        await ledger.append_many([spawned("p"), delegated("q"), turned("p")])
+    before = made(path), rows_of(path, "events", "tenures", "ledgers")
+    with pytest.MonkeyPatch.context() as patch:
+        add_failing_migration(tmp_path / "migrations", patch)
+        with pytest.raises(PodledgerError):
+            async with Ledger.open(path, OWNER):
+                pass
+    assert (made(path), rows_of(path, "events", "tenures", "ledgers")) == before
+    async with Ledger.open(path, OWNER) as ledger:
+        assert (await ledger.verify()).ok
+
+
+def test_a_migration_once_mended_goes_on_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, broken = tmp_path / "l.db", add_failing_migration(tmp_path / "migrations", monkeypatch)
+    with pytest.raises(PodledgerError):
+        prepare(path, create=True)
+    broken.write_text(broken.read_text().replace("CREATE TABLE half (again)", "SELECT 1"))
+    shutil.rmtree(broken.parent / "__pycache__", ignore_errors=True)
+    prepare(path, create=True)
+    assert "half" in made(path)
+
+
+# Many at once
+
+
+def test_many_threads_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    path, failures = tmp_path / "l.db", []
+
+    def open_it() -> None:
+        try:
+            prepare(path, create=True)
+        except BaseException as error:  # noqa: BLE001 - a thread's failure is to fail the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with sqlite3.connect(path) as stranger:
+        assert stranger.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA_HEAD,)]
+    stranger.close()

@@ -1,0 +1,239 @@
+"""The outbox at work: over real sockets, to parents that are well, slow, dead, or back again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podledger.effects import Emission
+from podledger.ledger import Ledger
+from podledger.outbox import Outbox, Retry
+from podledger.protocol import Report, parse_line
+from podledger.stamps import Stamper
+from tests.sockets import dead_at, parent_at, short_folder, silent_at, until
+from tests.support import OWNER, delegated, fresh_ledger, life, spawned, stamped, stopped, turned, writes
+
+QUICK = Retry(attempts=3, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+async def statuses(ledger: Ledger) -> list[str]:
+    return [emission.status for emission in await ledger.emissions()]
+
+
+async def test_a_delegation_reaches_the_parent_once(folder: Path) -> None:
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=QUICK) as outbox:
+        await ledger.configure(parent_socket=parent.path)
+        await ledger.append_many([spawned("a", scope=writes("/srv")), delegated("b"), delegated("b"), turned("a")])
+        assert await outbox.drain(within_s=10) == 0
+        await until(lambda: len(parent.lines) >= 2)
+        assert parent.told_of == ["a", "b"]
+        assert {event["parent_pod"] for event in parent.events} == {OWNER}
+        assert await statuses(ledger) == ["sent", "sent"]
+        assert (await ledger.verify()).ok
+
+
+async def test_what_arrives_is_a_report_with_a_stamp(folder: Path) -> None:
+    stamper = Stamper(life(9))
+    async with parent_at(folder / "p") as parent, fresh_ledger(stamper=stamper) as ledger, Outbox(ledger) as outbox:
+        await ledger.configure(parent_socket=parent.path)
+        await ledger.append(stamped(delegated("b", "/run/b", writes("/é")), 7, 5))
+        await outbox.drain(within_s=10)
+        await until(lambda: parent.lines)
+        report = parse_line(parent.lines[0].rstrip(b"\n"))
+        assert isinstance(report, Report)
+        assert report.event.stamp
+        stamp = report.event.stamp
+        assert (stamp.subject, stamp.source, stamp.sequence) == (life(7), life(9), 1)
+
+
+async def test_a_parent_with_a_long_history_gets_it_too(folder: Path) -> None:
+    async with parent_at(folder / "p", history_bytes=2 << 20) as parent, fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=parent.path)
+        async with Outbox(ledger, retry=QUICK) as outbox:
+            await ledger.append(spawned("a"))
+            assert await outbox.drain(within_s=10) == 0
+            await until(lambda: parent.lines)
+        assert parent.told_of == ["a"]
+
+
+async def test_reports_go_out_in_their_order(folder: Path) -> None:
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=QUICK) as outbox:
+        await ledger.configure(parent_socket=parent.path)
+        names = [f"p{number:02}" for number in range(40)]
+        await asyncio.gather(*(ledger.append(spawned(name)) for name in names))
+        assert await outbox.drain(within_s=20) == 0
+        await until(lambda: len(parent.lines) >= 40)
+        sequences = [event["stamp"]["sequence"] for event in parent.events]
+        assert (parent.told_of, sequences) == (names, sorted(sequences))
+
+
+@pytest.mark.parametrize("state", ["absent", "dead", "silent", "closes"])
+async def test_a_parent_that_is_not_well_is_tried_again_and_given_up(
+    state: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / "p"
+    if state == "dead":
+        dead_at(path)
+    async with fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=str(path))
+        await ledger.append(spawned("a"))
+        with _ailing(path, state), caplog.at_level(logging.WARNING):
+            async with Outbox(ledger, retry=QUICK._replace(timeout_s=0.05)) as outbox:
+                assert await outbox.drain(within_s=60) == 0
+        (given_up,) = await ledger.emissions()
+        assert (given_up.status, given_up.attempts) == ("dropped", 3)
+        assert given_up.last_error
+        assert str(path) in caplog.text
+        assert "given up after 3 attempts" in caplog.text
+        assert (await ledger.verify()).ok
+
+
+class _ailing:  # noqa: N801 - read as a phrase
+    def __init__(self, path: Path, state: str) -> None:
+        self._silent = silent_at(path) if state in ("silent", "closes") else None
+        self._closes = state == "closes"
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        if self._silent is not None:
+            listener = self._silent.__enter__()
+            if self._closes:
+                listener.setblocking(False)
+                self._task = asyncio.create_task(self._close_each(listener))
+
+    async def _close_each(self, listener: object) -> None:
+        while True:
+            client, _ = await asyncio.get_running_loop().sock_accept(listener)  # type: ignore[arg-type]
+            client.close()
+
+    def __exit__(self, *error: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        if self._silent is not None:
+            self._silent.__exit__(None, None, None)
+
+
+async def test_a_parent_that_comes_back_in_time_gets_it(folder: Path) -> None:
+    patient = QUICK._replace(attempts=1_000)
+    async with fresh_ledger() as ledger, Outbox(ledger, retry=patient) as outbox:
+        await ledger.configure(parent_socket=str(folder / "p"))
+        await ledger.append(spawned("a"))
+        await _tried(ledger, 2)
+        async with parent_at(folder / "p") as parent:
+            assert await outbox.drain(within_s=10) == 0
+            await until(lambda: parent.lines)
+            assert parent.told_of == ["a"]
+
+
+async def _tried(ledger: Ledger, attempts: int) -> Emission:
+    async with asyncio.timeout(10):
+        while (emission := (await ledger.emissions())[0]).attempts < attempts:
+            await asyncio.sleep(0.005)
+    return emission
+
+
+async def test_a_restart_sends_what_was_pending_and_goes_on_counting(folder: Path) -> None:
+    patient = QUICK._replace(attempts=5, first_wait_s=30, longest_wait_s=30)
+    async with fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=str(folder / "p"))
+        await ledger.append_many([spawned("a"), spawned("b")])
+        async with Outbox(ledger, retry=patient):
+            await _tried(ledger, 1)
+        assert await statuses(ledger) == ["pending", "pending"]
+        async with parent_at(folder / "p") as parent, Outbox(ledger, retry=patient) as outbox:
+            assert await outbox.drain(within_s=10) == 0
+            await until(lambda: len(parent.lines) >= 2)
+            assert parent.told_of == ["a", "b"]
+        assert [emission.attempts for emission in await ledger.emissions()] == [2, 1]
+
+
+async def test_a_redelivery_keeps_its_id(folder: Path) -> None:
+    """Had the process died after the send and before it was kept, the next one sends it again, the very same."""
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=parent.path)
+        await ledger.append(spawned("a"))
+        for _ in range(2):
+            (emission,) = await ledger.emissions()
+            await ledger.settle(emission._replace(status="pending"))
+            async with Outbox(ledger, retry=QUICK) as outbox:
+                assert await outbox.drain(within_s=10) == 0
+        await until(lambda: len(parent.lines) >= 2)
+        assert parent.lines[0] == parent.lines[1]
+
+
+async def test_a_parent_that_hangs_never_slows_the_ledger(folder: Path) -> None:
+    with silent_at(folder / "p"):
+        async with fresh_ledger() as ledger, Outbox(ledger, retry=QUICK._replace(timeout_s=5)):
+            await ledger.configure(parent_socket=str(folder / "p"))
+            await ledger.append(spawned("first"))
+            started = time.monotonic()
+            for number in range(50):
+                await ledger.append(spawned(f"p{number}"))
+            assert time.monotonic() - started < 3
+            assert set(await statuses(ledger)) == {"pending"}
+
+
+async def test_leaving_does_not_wait_for_a_parent_that_hangs(folder: Path) -> None:
+    with silent_at(folder / "p"):
+        async with fresh_ledger() as ledger:
+            await ledger.configure(parent_socket=str(folder / "p"))
+            await ledger.append(spawned("a"))
+            started = time.monotonic()
+            async with Outbox(ledger, retry=QUICK._replace(timeout_s=2)):
+                await asyncio.sleep(0.05)
+            assert time.monotonic() - started < 1.5
+            assert await statuses(ledger) == ["pending"]
+
+
+async def test_what_another_process_owes_is_sent(folder: Path) -> None:
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=parent.path)
+        async with Outbox(ledger, retry=QUICK, poll_s=0.02), Ledger.open(ledger.database.path) as another:
+            await another.append(spawned("a"))
+            await until(lambda: parent.lines)
+            assert parent.told_of == ["a"]
+
+
+async def test_a_rebuild_and_a_verify_send_nothing(folder: Path) -> None:
+    """Law 5, with everything running."""
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=parent.path)
+        async with Outbox(ledger, retry=QUICK, poll_s=0.02) as outbox:
+            await ledger.append_many([spawned("a"), stopped("a"), delegated("b")])
+            await outbox.drain(within_s=10)
+            await until(lambda: len(parent.lines) == 2)
+            kept = await ledger.emissions()
+            assert await ledger.rebuild() == 0
+            assert (await ledger.verify()).ok
+            await ledger.append(spawned("last"))
+            await until(lambda: "last" in parent.told_of)
+        assert parent.told_of == ["a", "b", "last"]
+        assert (await ledger.emissions())[:2] == kept
+
+
+async def test_more_than_a_page_of_them_goes_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=parent.path)
+        await ledger.append_many([spawned(f"p{number}") for number in range(1_100)])
+        async with Outbox(ledger, retry=QUICK) as outbox:
+            async with asyncio.timeout(60):
+                while await outbox.drain(within_s=5):
+                    pass
+            await until(lambda: len(parent.lines) >= 1_100)
+        assert len(set(parent.told_of)) == 1_100 == len(parent.told_of)
+
+
+@pytest.mark.parametrize(("attempts", "wait_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, 5.0), (5_000, 5.0)])
+def test_the_wait_doubles_up_to_the_longest(attempts: int, wait_s: float) -> None:
+    assert Retry().wait_s(attempts) == pytest.approx(wait_s)

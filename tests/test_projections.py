@@ -1,0 +1,326 @@
+"""The laws of section 5 of the design: what is projected is the log's, however it came, and nothing else moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from podledger import log, projections, refold, rules
+from podledger.events import LedgerEvent
+from podledger.ledger import Ledger
+from podledger.log import Rejection
+from podledger.projections import StateCache, load_states
+from podledger.rules import UNHEARD
+from tests import strategies
+from tests.model import EVIDENCE, Model, SeedRegistry
+from tests.support import (
+    KEPT,
+    OWNER,
+    PROJECTIONS,
+    Bench,
+    connected,
+    delegated,
+    fresh_ledger,
+    life,
+    reclaimed,
+    rows_of,
+    spawned,
+    stamped,
+    stopped,
+    turned,
+    writes,
+)
+
+SEED = ("pod_name", "socket_path", "scope_delegated", "callback_address")
+
+
+def in_batches(events: Sequence[LedgerEvent], cuts: Sequence[int]) -> Iterator[Sequence[LedgerEvent]]:
+    for start, end in pairwise([0, *cuts, len(events)]):
+        if events[start:end]:
+            yield events[start:end]
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds so small that every cache overflows and every page ends."""
+    monkeypatch.setattr(projections, "MAX_CACHED", 1)
+    monkeypatch.setattr(projections, "NAMES_A_QUERY", 1)
+    monkeypatch.setattr(refold, "PAGE", 1)
+    monkeypatch.setattr(log.read_page, "__defaults__", (2,))
+
+
+# Law 1: rebuilding from the log gives the very rows that live appending left.
+
+
+@given(st.data())
+def test_how_events_are_batched_does_not_matter(data: st.DataObject) -> None:
+    history = data.draw(strategies.histories)
+    at_once, one_by_one, chunks = Bench(history), Bench(), Bench()
+    for event in history:
+        one_by_one.append(event)
+    for batch in in_batches(history, data.draw(strategies.cuts(len(history)))):
+        chunks.append(*batch)
+    assert at_once.rows(*PROJECTIONS) == one_by_one.rows(*PROJECTIONS) == chunks.rows(*PROJECTIONS)
+    assert at_once.outcomes() == one_by_one.outcomes() == chunks.outcomes() == Model.of(history).outcomes
+
+
+@given(strategies.histories, st.booleans())
+def test_a_cold_cache_knows_what_a_warm_one_does(history: list[LedgerEvent], tight: bool) -> None:
+    """As with a second process, which has read nothing yet: the projection is always current."""
+    warm, cold = Bench(history), Bench()
+    with pytest.MonkeyPatch.context() as patch:
+        if tight:
+            patch.setattr(projections, "MAX_CACHED", 1)
+            patch.setattr(projections, "NAMES_A_QUERY", 1)
+        for batch in in_batches(history, range(0, len(history), 2)):
+            if not tight:
+                cold.cache = StateCache()
+            cold.append(*batch)
+    assert cold.rows(*PROJECTIONS) == warm.rows(*PROJECTIONS)
+
+
+def test_only_the_states_of_a_batch_s_names_are_loaded() -> None:
+    bench = Bench([spawned(f"p{number}") for number in range(50)])
+    states = StateCache().load(bench.connection, OWNER, ["p7", "new"])
+    assert {name: state.status for name, state in states.items()} == {"p7": "open", "new": "unheard"}
+
+
+def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projections, "MAX_CACHED", 10)
+    bench = Bench()
+    for number in range(50):
+        bench.append(spawned(f"p{number}"), turned("p0"))
+        assert len(bench.cache.load(bench.connection, OWNER, [])) <= 10
+    assert bench.verify().ok
+
+
+@given(strategies.histories)
+def test_a_refold_finds_every_row_as_it_stands(history: list[LedgerEvent]) -> None:
+    assert Bench(history).verify().problems == ()
+
+
+@pytest.mark.usefixtures("tiny")
+@given(strategies.histories)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_refold_in_tiny_pages_finds_every_row_as_it_stands(history: list[LedgerEvent]) -> None:
+    bench = Bench()
+    for event in history:
+        bench.append(event)
+    assert bench.verify().problems == ()
+
+
+WRECKS = (
+    "DELETE FROM {table}",
+    "DELETE FROM {table} WHERE rowid % 2",
+    "UPDATE {table} SET pod_name = pod_name || 'x'",
+    "UPDATE {table} SET ledger = ledger",
+)
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_a_rebuild_puts_every_row_back(data: st.DataObject) -> None:
+    history = data.draw(strategies.histories)
+    wrecks = {table: data.draw(st.sampled_from(WRECKS)) for table in PROJECTIONS}
+    page = data.draw(st.sampled_from((1, 2, 5_000)))
+
+    async def check() -> None:
+        async with fresh_ledger() as ledger:
+            for batch in in_batches(history, range(0, len(history), 4)):
+                await ledger.append_many(batch)
+            before = rows_of(ledger.database.path, *PROJECTIONS)
+            with connected(ledger.database.path) as stranger:
+                for table, wreck in wrecks.items():
+                    stranger.execute(wreck.format(table=table))
+            await ledger.rebuild()
+            assert rows_of(ledger.database.path, *PROJECTIONS) == before
+            assert await ledger.rebuild() == 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refold, "PAGE", page)
+        asyncio.run(check())
+
+
+async def test_a_rebuild_skips_no_turn_that_revives() -> None:
+    """An unstamped turn changes a projection only after a reclaim; rebuilding must not skip that one."""
+    async with fresh_ledger() as ledger:
+        await ledger.append_many([spawned("p"), turned("p"), reclaimed("p"), turned("p"), turned("q")])
+        before = rows_of(ledger.database.path, *PROJECTIONS)
+        with connected(ledger.database.path) as stranger:
+            stranger.execute("DELETE FROM tenures")
+        assert await ledger.rebuild() == 2
+        assert rows_of(ledger.database.path, *PROJECTIONS) == before
+
+
+# Law 2: for stamped events order, repetition and loss do not matter to the registry and the grants.
+
+
+def known(bench: Bench) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
+    pods = [{field: pod[field] for field in (*SEED, "incarnation", "parent_pod")} for pod in bench.pods()]
+    grants = bench.sql("SELECT pod_name, position, target, permission, recursive FROM grants WHERE until_seq IS NULL")
+    return pods, sorted(grants)
+
+
+@settings(max_examples=150)
+@given(strategies.deliveries(strategies.stories()))
+def test_stamped_events_may_come_in_any_order_and_again(orders: tuple[list[LedgerEvent], list[LedgerEvent]]) -> None:
+    one, other = orders
+    assert known(Bench(one)) == known(Bench(other))
+
+
+@given(strategies.stories())
+def test_in_true_order_nothing_of_a_stamped_story_is_late_but_the_dead(story: list[LedgerEvent]) -> None:
+    """Each life in turn: what it says while it lives counts, what comes after its end does not."""
+    bench = Bench(story)
+    newest = {event.about: event.stamp.subject for event in story if event.stamp}
+    assert {pod["pod_name"]: pod["incarnation"] for pod in bench.pods()}.items() <= newest.items()
+    assert set(bench.outcomes()) <= {"applied", "duplicate", "noted", "late", "ignored", "unknown"}
+
+
+def test_a_shutdown_that_comes_before_its_delegation_wins() -> None:
+    delegation, end = stamped(delegated("p"), 5, 1), stamped(stopped("p"), 5)
+    assert Bench([delegation, end]).pods() == Bench([end, delegation]).pods() == []
+    assert Bench([end, delegation]).outcomes() == ["unknown", "late"]
+
+
+def test_a_restart_heard_of_before_the_old_life_ended_wins() -> None:
+    old = [stamped(delegated("p", "/run/old"), 5, 1), stamped(stopped("p"), 5)]
+    new = [stamped(delegated("p", "/run/new"), 6, 1)]
+    for order in ([*old, *new], [*new, *old], [old[0], *new, old[1]], [old[1], *new, old[0]]):
+        assert [pod["socket_path"] for pod in Bench(order).pods()] == ["/run/new"]
+
+
+# Law 3: for unstamped wire events the registry is the seed's, after every event.
+
+
+@settings(max_examples=100)
+@given(strategies.unstamped_reports)
+def test_unstamped_reports_leave_the_seed_s_registry_after_every_event(history: list[LedgerEvent]) -> None:
+    seed, bench = SeedRegistry(), Bench(history)
+    for seq, event in enumerate(history, 1):
+        seed.apply(event)
+        then = sorted(seed.records, key=lambda record: str(record["pod_name"]))
+        pods = [{field: pod[field] for field in SEED} for pod in bench.pods(seq)]
+        assert [pod["pod_name"] for pod in pods] == [record["pod_name"] for record in then]
+        for pod, record in zip(pods, then, strict=True):
+            assert pod | ({} if record["callback_address"] else {"callback_address": ""}) == record
+
+
+@settings(max_examples=30)
+@given(strategies.unstamped_reports)
+def test_the_live_registry_is_the_seed_s_too(history: list[LedgerEvent]) -> None:
+    """Asked as each event arrives, not looking back."""
+    seed, bench = SeedRegistry(), Bench()
+    for event in history:
+        seed.apply(event)
+        bench.append(event)
+        fields = ("pod_name", "socket_path", "scope_delegated")
+        by_name = sorted(seed.records, key=lambda record: str(record["pod_name"]))
+        assert [[pod[field] for field in fields] for pod in bench.pods()] == [
+            [record[field] for field in fields] for record in by_name
+        ]
+
+
+# Law 4: what can never be.
+
+
+@given(strategies.histories)
+def test_what_can_never_be_is_never(history: list[LedgerEvent]) -> None:
+    bench = Bench(history)
+    tenures = bench.sql("SELECT pod_name, from_seq, until_seq, scope, opened_evidence FROM tenures ORDER BY 1, 2")
+    for (name, _, until, *_), (other, start, *_) in pairwise(tenures):
+        assert name != other or (until is not None and until <= start), "two tenures of a name overlap"
+    for name, start, until, _, evidence in tenures:
+        opening, outcome = history[start - 1], bench.outcomes()[start - 1]
+        assert (opening.about, outcome in ("applied", "revived")) == (name, True)
+        assert (until is None or start < until <= len(history), EVIDENCE[opening.kind]) == (True, evidence)
+    spans = {(name, start): until for name, start, until, *_ in tenures}
+    for name, start, until in bench.sql("SELECT pod_name, from_seq, until_seq FROM grants"):
+        assert spans[name, start] == until, "a grant outlives its tenure"
+
+
+@given(strategies.histories)
+def test_each_grant_is_one_rule_of_its_tenure_s_scope(history: list[LedgerEvent]) -> None:
+    bench, model = Bench(history), Model.of(history)
+    stored = bench.sql("SELECT pod_name, from_seq, position, target, permission, recursive, until_seq FROM grants")
+    lent = [
+        (span.name, span.opened, position, rule.target, rule.permission, int(rule.recursive), span.closed)
+        for span in model.spans
+        for position, rule in enumerate(span.content[1])
+    ]
+    assert sorted(stored) == sorted(lent)
+
+
+@given(strategies.histories)
+def test_the_states_kept_are_the_model_s(history: list[LedgerEvent]) -> None:
+    bench, model = Bench(history), Model.of(history)
+    states = load_states(bench.connection, OWNER, list(strategies.NAMES))
+    for name, expected in model.names.items():
+        state = states.get(name, UNHEARD)
+        assert (state.newest, state.status) == (expected.newest, expected.status)
+        if expected.status in ("open", "inferred"):
+            assert expected.last is not None
+            assert state.tenure is not None
+            assert (state.tenure.from_seq, state.tenure.until_seq) == (expected.last.opened, expected.last.closed)
+
+
+# Law 5: a replay has no effect outside the projection tables.
+
+
+async def _everything_happened(ledger: Ledger) -> None:
+    """A ledger with a row in every table, one of its two reports to the parent sent."""
+    await ledger.configure(parent_socket="/run/parent")
+    await ledger.append_many([spawned("p", scope=writes("/srv")), delegated("q"), turned("p"), stopped("q")])
+    await ledger.record([], [Rejection(b"no event", "not JSON", None)])
+    await ledger.acknowledge(3)
+    first, _ = await ledger.emissions()
+    await ledger.settle(first._replace(status="sent", attempts=1, settled_us=1))
+
+
+async def test_rebuilding_and_verifying_touch_nothing_but_the_projections() -> None:
+    async with fresh_ledger() as ledger:
+        await _everything_happened(ledger)
+        path, before = ledger.database.path, await ledger.head()
+        kept = rows_of(path, *KEPT)
+        with connected(path) as stranger:
+            stranger.execute("DELETE FROM tenures")
+        await ledger.rebuild()
+        assert (await ledger.verify()).ok
+        assert rows_of(path, *KEPT) == kept
+        assert all(kept.values()), "a table was empty, and so proves nothing"
+        assert (await ledger.head())._replace(rebuilds=0, seal="") == before._replace(rebuilds=0, seal="")
+
+
+async def test_a_rebuild_sends_nothing_and_tells_nobody() -> None:
+    async with fresh_ledger() as ledger:
+        await _everything_happened(ledger)
+        unsent, untold = await ledger.emissions(status="pending"), await ledger.notifications()
+        await ledger.rebuild()
+        assert await ledger.emissions(status="pending") == unsent
+        assert await ledger.notifications() == untold
+        assert [line.seq for line in untold] == [4]
+
+
+def test_one_database_holds_many_ledgers_that_do_not_mix() -> None:
+    """Every key begins with the ledger: the same names in another ledger are other pods."""
+    bench = Bench([spawned("p", "/run/1"), turned("p")])
+    log.make_ledger(bench.connection, "other", 1)
+    before = bench.rows(*PROJECTIONS)
+    bench.owner, bench.cache = "other", StateCache()
+    assert [entry.seq for entry in bench.append(spawned("p", "/run/2"), stopped("p"))] == [1, 2]
+    bench.owner = OWNER
+    after = {table: [row for row in rows if row[0] == OWNER] for table, rows in bench.rows(*PROJECTIONS).items()}
+    assert after == before
+    assert bench.verify().ok
+
+
+def test_the_outcome_is_logged_with_the_rules_version() -> None:
+    bench = Bench([stamped(delegated("p"), 3), stamped(turned("p"), 2)])
+    assert bench.sql("SELECT outcome, rules FROM events") == [("applied", rules.VERSION), ("late", rules.VERSION)]
+    assert bench.pods()[0]["incarnation"] == life(3)

@@ -1,0 +1,196 @@
+"""The receiver among processes that mean it ill, or die: every honest report is kept, and memory stays bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podledger.sender import deliver, line_of
+from tests.sockets import short_folder
+
+MEMORY_MIB = 250
+HONEST = line_of({"kind": "turn_ended", "pod_name": "honest"})
+
+SERVE = """
+import asyncio, logging, signal, sys
+from podledger import Ledger, Receiver
+from podledger.limits import Limits
+
+async def main():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    limits = Limits(**eval(sys.argv[3]))
+    async with Ledger.open(sys.argv[2], "root") as ledger, Receiver(ledger, sys.argv[1], limits=limits):
+        print("ready", flush=True)
+        await stop.wait()
+
+logging.basicConfig()
+asyncio.run(main())
+"""
+
+ATTACK = """
+import socket, sys, time
+path, count, data = sys.argv[1], int(sys.argv[2]), eval(sys.argv[3])
+
+def connect():
+    link = socket.socket(socket.AF_UNIX)
+    link.connect(path)
+    link.setblocking(False)
+    return link
+
+sent = {connect(): 0 for _ in range(count)}
+print("attacking", flush=True)
+while True:
+    for link, at in list(sent.items()):
+        try:
+            sent[link] = (at + link.send(data[at : at + 65536])) % len(data) if data else 0
+        except BlockingIOError:
+            continue
+        except OSError:
+            del sent[link]
+            sent[connect()] = 0
+    time.sleep(0.001)
+"""
+
+ATTACKS = {
+    "silence": "b''",
+    "an endless line": "b'x' * 65536",
+    "garbage": r"b'garbage\n' * 8000",
+    "blank lines": r"b'\n' * 65536",
+    "deep nesting": r"b'[' * 60000 + b'\n'",
+    "lists of a megabyte": r"""b'{"method":"pod_event","params":[' + b'[],' * 300_000 + b'[]]}\n'""",
+    "reports of a megabyte": r"""b'{"method":"pod_event","params":{"kind":"errored","pod_name":"x","message":"'"""
+    r"""+ '\U0001f600'.encode() + b'a' * 1_000_000 + b'"}}\n'""",
+    "a flood of reports": r"""b'{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"x"}}\n' * 800""",
+    "questions": r"""b'{"method":"list_pods"}\n' * 1000""",
+    "forged facts": r"""b'{"method":"pod_event","params":{"kind":"pod_exited","pod_name":"x","exit_code":0}}\n' * 99""",
+}
+
+
+class Served:
+    """A receiver in a process of its own."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.path = folder / "s"
+        self.database = folder / "l.db"
+        self.process = process
+
+    def stop(self) -> str:
+        """Have it stop in order; what it had to say."""
+        self.process.send_signal(signal.SIGTERM)
+        _, said = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, said
+        return said
+
+    def peak_mib(self) -> int:
+        """The most memory that it has taken."""
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert found
+        return int(found[1]) >> 10
+
+    def count(self, where: str, table: str = "events") -> int:
+        """How many rows it left."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            [(count,)] = connection.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchall()
+        return int(count)
+
+
+@contextlib.contextmanager
+def served(**limits: object) -> Iterator[Served]:
+    with short_folder() as folder:
+        command = [sys.executable, "-c", SERVE, str(folder / "s"), str(folder / "l.db"), repr(limits)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield Served(folder, process)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@contextlib.contextmanager
+def attacked(path: Path, data: str, connections: int) -> Iterator[None]:
+    """A process that does its worst on many connections, until the end of the block."""
+    command = [sys.executable, "-c", ATTACK, str(path), str(connections), data]
+    attacker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert attacker.stdout
+        assert attacker.stdout.readline() == "attacking\n"
+        yield
+    finally:
+        attacker.kill()
+        attacker.communicate()
+
+
+@pytest.mark.parametrize("data", ATTACKS.values(), ids=ATTACKS.keys())
+def test_honest_reports_are_kept_beside_hundreds_of_hostile_connections(data: str) -> None:
+    with served() as here:
+        with attacked(here.path, data, 250):
+            for _ in range(12):
+                deliver(here.path, HONEST)
+        peak_mib = here.peak_mib()
+        said = here.stop()
+        assert here.count("pod_name = 'honest'") == 12
+    assert "Traceback" not in said
+    assert peak_mib < MEMORY_MIB
+
+
+@pytest.mark.parametrize("attack", ["silence", "an endless line", "a flood of reports", "questions"])
+def test_who_takes_every_place_keeps_nobody_out(attack: str) -> None:
+    with served(max_connections=50) as here:
+        with attacked(here.path, ATTACKS[attack], 100):
+            for _ in range(3):
+                deliver(here.path, HONEST)
+        said = here.stop()
+        assert here.count("pod_name = 'honest'") == 3
+    assert "Traceback" not in said
+
+
+def test_a_flood_does_not_starve_the_others() -> None:
+    """An honest report waits for a share of the queue, not for the end of the flood."""
+    with served(max_queued=400, max_batch=100) as here, attacked(here.path, ATTACKS["a flood of reports"], 20):
+        while not here.count("pod_name = 'x'"):
+            time.sleep(0.01)
+        for n in range(5):
+            before = here.count("1")
+            deliver(here.path, HONEST)
+            while here.count("pod_name = 'honest'") <= n:
+                time.sleep(0.002)
+            assert here.count("1") - before < 20_000
+        assert here.count("pod_name = 'x'") > 100
+
+
+def test_what_list_pods_has_confirmed_survives_a_kill() -> None:
+    with served() as here, socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(here.path))
+        answers = link.makefile("rb")
+        answers.readline()
+        for _ in range(20):
+            link.sendall(HONEST * 7 + b'{"method":"list_pods"}\n')
+            assert json.loads(answers.readline())["event"] == "pods_listed"
+        here.process.kill()
+        here.process.wait()
+        assert here.count("pod_name = 'honest'") == 140
+
+
+def test_a_stop_in_the_middle_of_a_storm_keeps_what_was_read_and_leaves_no_socket() -> None:
+    with served(drain_grace_s=0.3) as here, attacked(here.path, ATTACKS["a flood of reports"], 50):
+        while not here.count("pod_name = 'x'"):
+            time.sleep(0.01)
+        said = here.stop()
+        assert "Traceback" not in said
+        assert "could not be committed" not in said
+        assert not here.path.exists()
+        assert here.count("digest = ''") == 0

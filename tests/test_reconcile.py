@@ -1,0 +1,255 @@
+"""The fallback, over real sockets: suspicion is not death, and what a pod reports beats what was inferred."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from podledger.errors import StorageError
+from podledger.events import PodReclaimed, PodUnreachable
+from podledger.ledger import Ledger
+from podledger.reconcile import Patience, Reconciler, probe
+from tests.sockets import dead_at, short_folder, silent_at
+from tests.support import connected, fresh_ledger, spawned, stopped, turned
+
+AT_ONCE = Patience(attempts=1, grace_s=0)
+THRICE = Patience(attempts=3, grace_s=0)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+async def names(ledger: Ledger) -> list[str]:
+    return [pod.pod_name for pod in await ledger.pods()]
+
+
+async def kinds(ledger: Ledger, pod: str = "p") -> list[str]:
+    return [entry.kind async for entry in ledger.entries(pod=pod)]
+
+
+async def attempts(ledger: Ledger) -> list[int]:
+    events = [entry.event async for entry in ledger.entries(kind="pod_unreachable")]
+    return [event.attempt for event in events if isinstance(event, PodUnreachable)]
+
+
+async def verdicts(reconciler: Reconciler, *, dry_run: bool = False) -> list[str]:
+    return [finding.verdict for finding in await reconciler.round(dry_run=dry_run)]
+
+
+# The probe
+
+
+async def test_who_listens_is_alive_however_silent(folder: Path) -> None:
+    with silent_at(folder / "p"):
+        assert await probe(str(folder / "p")) is None
+
+
+async def test_who_is_too_busy_to_accept_is_not_dead(folder: Path) -> None:
+    with silent_at(folder / "p", backlog=0), ExitStack() as clients:
+        for _ in range(8):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect_ex(str(folder / "p"))
+        assert await probe(str(folder / "p")) is None
+
+
+async def test_who_does_not_listen_is_not(folder: Path) -> None:
+    (folder / "file").touch()
+    for path in (folder / "none", dead_at(folder / "dead"), folder / "file", folder):
+        assert await probe(str(path))
+    assert await probe("\0no such socket")
+    assert await probe("/x\0y")
+
+
+async def test_a_socket_whose_path_is_long_can_be_alive(folder: Path) -> None:
+    """A pod may listen where an address has no room for the path: the sender reaches it, so the probe must."""
+    deep = folder / ("d" * 100)
+    deep.mkdir()
+    descriptor = os.open(deep, os.O_PATH)
+    with silent_at(Path(f"/proc/self/fd/{descriptor}/p")):
+        assert len(str(deep / "p")) > 107
+        assert await probe(str(deep / "p")) is None
+    os.close(descriptor)
+
+
+# Rounds
+
+
+async def test_a_pod_that_answers_is_left_alone(folder: Path) -> None:
+    with silent_at(folder / "p"):
+        async with fresh_ledger() as ledger:
+            await ledger.append(spawned("p", str(folder / "p")))
+            assert await verdicts(Reconciler(ledger, AT_ONCE)) == ["alive"]
+            assert await kinds(ledger) == ["pod_spawned"]
+
+
+async def test_suspicion_is_not_death(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        (finding,) = await Reconciler(ledger).round()
+        assert (finding.verdict, finding.attempt, finding.pod_name) == ("suspected", 1, "p")
+        assert finding.reason
+        assert await kinds(ledger) == ["pod_spawned", "pod_unreachable"]
+        assert await names(ledger) == ["p"]
+
+
+async def test_a_pod_is_reclaimed_after_the_set_number_of_attempts(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        reconciler = Reconciler(ledger, THRICE)
+        assert [await verdicts(reconciler) for _ in range(4)] == [["suspected"], ["suspected"], ["reclaimed"], []]
+        assert await attempts(ledger) == [1, 2, 3]
+        assert await names(ledger) == []
+        (last,) = [entry async for entry in ledger.entries(kind="pod_reclaimed")]
+        assert (last.evidence, last.outcome) == ("inferred", "applied")
+        assert isinstance(last.event, PodReclaimed)
+        assert "3 times" in last.event.reason
+
+
+async def test_and_only_after_the_grace_time(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        reconciler = Reconciler(ledger, Patience(attempts=2, grace_s=3_600))
+        assert [await verdicts(reconciler) for _ in range(5)] == [["suspected"]] * 5
+        assert await attempts(ledger) == [1, 2, 3, 4, 5]
+
+
+async def test_the_grace_time_runs_from_the_first_failure(folder: Path) -> None:
+    """The ledger's clock stood a minute back when that was recorded."""
+    behind_s = 60
+    async with fresh_ledger(clock=lambda: time.time_ns() - behind_s * 1_000_000_000) as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        reconciler = Reconciler(ledger, Patience(attempts=2, grace_s=30))
+        assert [await verdicts(reconciler) for _ in range(2)] == [["suspected"], ["reclaimed"]]
+
+
+async def test_the_attempts_count_however_quick_the_grace_time_is(folder: Path) -> None:
+    async with fresh_ledger(clock=lambda: 1_000) as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        reconciler = Reconciler(ledger, Patience(attempts=3, grace_s=30))
+        assert [await verdicts(reconciler) for _ in range(3)] == [["suspected"], ["suspected"], ["reclaimed"]]
+
+
+async def test_a_dry_run_tells_and_keeps_nothing(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        assert await verdicts(Reconciler(ledger, AT_ONCE), dry_run=True) == ["reclaimed"]
+        assert await kinds(ledger) == ["pod_spawned"]
+        assert await names(ledger) == ["p"]
+
+
+async def test_an_answer_ends_the_streak(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        reconciler = Reconciler(ledger, THRICE)
+        await reconciler.round()
+        await reconciler.round()
+        with silent_at(folder / "p"):
+            assert await verdicts(reconciler) == ["alive"]
+        assert [await verdicts(reconciler) for _ in range(3)] == [["suspected"], ["suspected"], ["reclaimed"]]
+        assert await attempts(ledger) == [1, 2, 1, 2, 3]
+
+
+async def test_a_report_ends_the_streak(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        reconciler = Reconciler(ledger, THRICE)
+        for _ in range(2):
+            await reconciler.round()
+        await ledger.append(turned("p"))
+        assert await verdicts(reconciler) == ["suspected"]
+        assert await attempts(ledger) == [1, 2, 1]
+
+
+async def test_separate_runs_count_on_from_the_log(folder: Path) -> None:
+    """As `podledger reconcile` from cron does."""
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        assert [await verdicts(Reconciler(ledger, THRICE)) for _ in range(3)] == [
+            *(["suspected"], ["suspected"], ["reclaimed"])
+        ]
+
+
+async def test_a_new_life_starts_from_nothing(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        for _ in range(2):
+            await Reconciler(ledger, THRICE).round()
+        await ledger.append_many([stopped("p"), spawned("p", str(folder / "p"))])
+        assert await verdicts(Reconciler(ledger, THRICE)) == ["suspected"]
+        assert await attempts(ledger) == [1, 2, 1]
+
+
+async def test_a_pod_that_reports_after_it_was_reclaimed_comes_back(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        await Reconciler(ledger, AT_ONCE).round()
+        assert await names(ledger) == []
+        assert (await ledger.append(turned("p"))).outcome == "revived"
+        assert await names(ledger) == ["p"]
+        assert await verdicts(Reconciler(ledger, THRICE)) == ["suspected"]
+        assert (await ledger.verify()).ok
+
+
+async def test_a_pod_without_a_socket_is_not_probed() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", ""))
+        assert await Reconciler(ledger, AT_ONCE).round() == []
+
+
+async def test_many_are_probed_each_for_itself(folder: Path) -> None:
+    with ExitStack() as living:
+        async with fresh_ledger() as ledger:
+            for number in range(40):
+                path = folder / f"{number:02}"
+                if number % 2:
+                    living.enter_context(silent_at(path))
+                await ledger.append(spawned(f"p{number:02}", str(path)))
+            found = await Reconciler(ledger, AT_ONCE).round()
+            assert [finding.verdict for finding in found] == ["reclaimed", "alive"] * 20
+            assert len(await names(ledger)) == 20
+
+
+async def test_rounds_go_on_until_cancelled(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        running = asyncio.create_task(Reconciler(ledger, THRICE).run(0.01))
+        async with asyncio.timeout(10):
+            while await names(ledger):
+                await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_a_finding_that_cannot_be_kept_is_an_error(folder: Path) -> None:
+    async with fresh_ledger(busy_timeout_s=0.05) as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        with connected(ledger.database.path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageError):
+                await Reconciler(ledger, AT_ONCE).round()
+            other.execute("ROLLBACK")
+
+
+async def test_a_finding_reads_as_json(folder: Path) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p", str(folder / "p")))
+        (finding,) = await Reconciler(ledger).round()
+        assert finding.as_json() | {"reason": ""} == {
+            "pod_name": "p",
+            "socket_path": str(folder / "p"),
+            "verdict": "suspected",
+            "attempt": 1,
+            "reason": "",
+        }

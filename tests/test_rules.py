@@ -1,0 +1,264 @@
+"""The rules, cell by cell and case by case as section 5 of the design states them, and against the model."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from podledger import rules
+from podledger.events import LedgerEvent, draft
+from podledger.protocol import Errored
+from podledger.rules import UNHEARD, Decision, Fact, State, fold
+from tests import strategies
+from tests.model import Model
+from tests.support import (
+    OWNER,
+    delegated,
+    exited,
+    life,
+    reclaimed,
+    spawned,
+    stamped,
+    stopped,
+    turned,
+    unreachable,
+    writes,
+)
+
+A, OTHER = "/run/a", "/run/other"
+
+
+def fact(seq: int, event: LedgerEvent) -> Fact:
+    kind, evidence, name, _, _, stamp, content = draft(event, OWNER)
+    subject, source = (stamp.subject, stamp.source) if stamp else (None, None)
+    return Fact(seq, kind, evidence, name, subject, source, content)
+
+
+def after(*events: LedgerEvent) -> Decision:
+    """What the last of a pod's events did."""
+    decision = Decision("ignored", UNHEARD)
+    for seq, event in enumerate(events, 1):
+        decision = fold(decision.state, fact(seq, event))
+    return decision
+
+
+GIVEN: dict[str, tuple[LedgerEvent, ...]] = {
+    "unheard": (),
+    "heard": (stamped(turned("p"), 1),),
+    "open": (delegated("p", A),),
+    "inferred": (delegated("p", A), reclaimed("p")),
+    "ended": (delegated("p", A), stopped("p")),
+}
+GIVEN_STAMPED: dict[str, tuple[LedgerEvent, ...]] = {
+    "unheard": (),
+    "heard": (stamped(turned("p"), 1),),
+    "open": (stamped(delegated("p", A), 1),),
+    "inferred": (stamped(delegated("p", A), 1), reclaimed("p")),
+    "ended": (stamped(delegated("p", A), 1), stamped(stopped("p"), 1)),
+}
+
+# What follows is the table of section 5. The statuses after an event that leaves them alone are filled in by `cells`.
+COLUMNS = ("unheard", "heard", "open", "inferred", "ended")
+Row = tuple[LedgerEvent, str, str, str, str, str]
+UNSTAMPED: list[Row] = [
+    (delegated("p", A), "applied>open", "applied>open", "duplicate", "applied>open", "applied>open"),
+    (delegated("p", OTHER), "applied>open", "applied>open", "conflict", "applied>open", "applied>open"),
+    (spawned("p", OTHER), "applied>open", "applied>open", "conflict", "applied>open", "applied>open"),
+    (stopped("p"), "unknown", "unknown", "applied>ended", "confirmed>ended", "duplicate"),
+    (exited("p"), "unknown", "unknown", "applied>ended", "confirmed>ended", "duplicate"),
+    (turned("p"), "unknown", "unknown", "noted", "revived>open", "late"),
+    (Errored(pod_name="p", message="no"), "unknown", "unknown", "noted", "revived>open", "late"),
+    (unreachable("p"), "ignored", "ignored", "noted", "ignored", "ignored"),
+    (reclaimed("p"), "ignored", "ignored", "applied>inferred", "ignored", "ignored"),
+]
+STAMPED: list[Row] = [
+    (delegated("p", A), "applied>open", "applied>open", "duplicate", "late", "late"),
+    (delegated("p", OTHER), "applied>open", "applied>open", "conflict", "late", "late"),
+    (spawned("p", OTHER), "applied>open", "applied>open", "conflict", "late", "late"),
+    (stopped("p"), "unknown>ended", "unknown>ended", "applied>ended", "confirmed>ended", "duplicate"),
+    (exited("p"), "unknown>ended", "unknown>ended", "applied>ended", "confirmed>ended", "duplicate"),
+    (turned("p"), "unknown>heard", "unknown", "noted", "revived>open", "late"),
+    (Errored(pod_name="p", message="no"), "unknown>heard", "unknown", "noted", "revived>open", "late"),
+    (unreachable("p"), "ignored>heard", "ignored", "noted", "ignored", "ignored"),
+    (reclaimed("p"), "ignored>heard", "ignored", "applied>inferred", "ignored", "ignored"),
+]
+
+Case = tuple[str, LedgerEvent, str, str]
+
+
+def cells(table: list[Row]) -> list[Case]:
+    found = []
+    for event, *row in table:
+        for status, cell in zip(COLUMNS, row, strict=True):
+            outcome, _, becomes = cell.partition(">")
+            found.append((status, event, outcome, becomes or status))
+    return found
+
+
+@pytest.mark.parametrize(("status", "event", "outcome", "becomes"), cells(UNSTAMPED))
+@pytest.mark.parametrize("known", [GIVEN, GIVEN_STAMPED], ids=["nameless", "named"])
+def test_step_two_unstamped(
+    known: dict[str, tuple[LedgerEvent, ...]], status: str, event: LedgerEvent, outcome: str, becomes: str
+) -> None:
+    assert after(*known[status]).state.status == status
+    decision = after(*known[status], event)
+    assert (decision.outcome, decision.state.status) == (outcome, becomes)
+
+
+@pytest.mark.parametrize(("status", "event", "outcome", "becomes"), cells(STAMPED))
+def test_step_two_stamped(status: str, event: LedgerEvent, outcome: str, becomes: str) -> None:
+    decision = after(*GIVEN_STAMPED[status], stamped(event, 1))
+    assert (decision.outcome, decision.state.status) == (outcome, becomes)
+
+
+def test_the_parent_of_a_spawned_pod_is_the_owner() -> None:
+    told_by_the_owner = delegated("p", A, parent=OWNER)
+    assert after(spawned("p", A), told_by_the_owner).outcome == "duplicate"
+    assert after(spawned("p", A), delegated("p", A, parent="mid")).outcome == "conflict"
+
+
+@pytest.mark.parametrize(
+    "other", [delegated("p", OTHER), delegated("p", A, writes("/srv")), delegated("p", A, parent="another")]
+)
+def test_content_is_socket_scope_and_parent(other: LedgerEvent) -> None:
+    """The first stands: a conflict leaves the tenure as it was."""
+    decision = after(delegated("p", A), other)
+    assert (decision.outcome, decision.changed) == ("conflict", ())
+    assert decision.state == after(delegated("p", A)).state
+
+
+def test_an_ending_closes_and_names_what_closed() -> None:
+    (tenure,) = after(delegated("p", A), turned("p"), exited("p")).changed
+    assert (tenure.from_seq, tenure.until_seq, tenure.closed_by, tenure.closed_evidence) == (
+        *(1, 3, "pod_exited"),
+        "observed",
+    )
+
+
+def test_revived_opens_a_new_tenure_of_the_same_life_and_content() -> None:
+    decision = after(stamped(delegated("p", A, writes("/srv")), 3, 2), reclaimed("p"), turned("p"))
+    (tenure,) = decision.changed
+    assert (tenure.from_seq, tenure.until_seq, tenure.incarnation, tenure.source) == (3, None, life(3), life(2))
+    assert (tenure.socket_path, tenure.parent_pod, tenure.opened_evidence) == (A, "mid", "reported")
+
+
+def test_confirmed_leaves_the_end_and_betters_its_evidence() -> None:
+    (tenure,) = after(delegated("p", A), reclaimed("p"), unreachable("p"), stopped("p")).changed
+    assert (tenure.until_seq, tenure.closed_by, tenure.closed_evidence) == (2, "pod_reclaimed", "inferred")
+    assert (tenure.confirmed_seq, tenure.confirmed_evidence) == (4, "reported")
+
+
+@pytest.mark.parametrize("event", [turned("p"), stopped("p"), delegated("p", A), reclaimed("p"), unreachable("p")])
+def test_older_is_late_and_nothing_else_happens(event: LedgerEvent) -> None:
+    known = [stamped(delegated("p", A), 5)]
+    decision = after(*known, stamped(event, 4))
+    assert (decision.outcome, decision.state, decision.changed) == ("late", after(*known).state, ())
+
+
+@pytest.mark.parametrize("event", [turned("p"), stopped("p"), delegated("p", OTHER)])
+def test_equal_is_late_once_an_unstamped_delegation_has_opened_a_tenure(event: LedgerEvent) -> None:
+    known = [stamped(delegated("p", A), 5), stamped(stopped("p"), 5), delegated("p", OTHER)]
+    decision = after(*known, stamped(event, 5))
+    assert (decision.outcome, decision.state, decision.changed) == ("late", after(*known).state, ())
+
+
+def test_equal_stays_late_after_that_tenure_has_ended() -> None:
+    known = [stamped(delegated("p", A), 5), stamped(stopped("p"), 5), delegated("p", OTHER), stopped("p")]
+    assert after(*known, stamped(stopped("p"), 5)).outcome == "late"
+
+
+def test_an_unstamped_duplicate_opens_nothing_so_equal_goes_on() -> None:
+    assert after(stamped(delegated("p", A), 5), delegated("p", A), stamped(stopped("p"), 5)).outcome == "applied"
+
+
+@pytest.mark.parametrize("event", [turned("p"), stopped("p"), exited("p"), unreachable("p"), reclaimed("p")])
+@pytest.mark.parametrize("status", ["open", "inferred"])
+def test_a_nameless_tenure_learns_its_incarnation_from_a_report(status: str, event: LedgerEvent) -> None:
+    """The status stays: what step two makes of the event is what it makes of the unstamped one."""
+    decision = after(*GIVEN[status], stamped(event, 7))
+    unnamed = after(*GIVEN[status], event)
+    assert (decision.outcome, decision.state.status) == (unnamed.outcome, unnamed.state.status)
+    assert decision.state.newest == life(7)
+    assert decision.state.tenure is not None
+    assert decision.state.tenure.incarnation == life(7)
+
+
+def test_a_nameless_ended_tenure_learns_nothing() -> None:
+    decision = after(*GIVEN["ended"], stamped(turned("p"), 7))
+    assert (decision.outcome, decision.state.status, decision.changed) == ("unknown", "heard", ())
+
+
+def test_a_delegation_of_the_same_content_names_an_open_tenure() -> None:
+    decision = after(delegated("p", A), stamped(delegated("p", A), 7))
+    (tenure,) = decision.changed
+    assert (decision.outcome, tenure.from_seq, tenure.until_seq, tenure.incarnation) == ("duplicate", 1, None, life(7))
+
+
+def test_a_delegation_of_other_content_supersedes_an_open_nameless_tenure() -> None:
+    decision = after(delegated("p", A), stamped(delegated("p", OTHER), 7))
+    old, new = decision.changed
+    assert (decision.outcome, old.until_seq, old.closed_by, old.incarnation) == ("applied", 2, "superseded", None)
+    assert (new.from_seq, new.until_seq, new.incarnation, new.socket_path) == (2, None, life(7), OTHER)
+
+
+def test_a_delegation_does_not_name_an_inferred_tenure() -> None:
+    decision = after(delegated("p", A), reclaimed("p"), stamped(delegated("p", A), 7))
+    (new,) = decision.changed
+    assert (decision.outcome, new.from_seq, new.incarnation) == ("applied", 3, life(7))
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome", "status"),
+    [
+        (turned("p"), "unknown", "heard"),
+        (stopped("p"), "unknown", "ended"),
+        (delegated("p", A), "applied", "open"),
+        (reclaimed("p"), "ignored", "heard"),
+        (unreachable("p"), "ignored", "heard"),
+    ],
+)
+def test_newer_supersedes_an_open_tenure_of_an_older_life(event: LedgerEvent, outcome: str, status: str) -> None:
+    decision = after(stamped(delegated("p", A), 5), stamped(event, 6))
+    assert (decision.outcome, decision.state.status, decision.state.newest) == (outcome, status, life(6))
+    assert (decision.changed[0].until_seq, decision.changed[0].closed_by) == (2, "superseded")
+
+
+def test_a_stamp_without_a_subject_counts_as_none() -> None:
+    known = [stamped(delegated("p", A), 5), stamped(stopped("p"), 5)]
+    assert after(*known, stamped(delegated("p", A), None, 9)).outcome == "applied"
+
+
+@given(strategies.histories)
+def test_any_history_decides_as_the_model(history: list[LedgerEvent]) -> None:
+    states: dict[str, State] = {}
+    model = Model()
+    for seq, event in enumerate(history, 1):
+        decision = fold(states.get(event.about, UNHEARD), fact(seq, event))
+        states[event.about] = decision.state
+        assert decision.outcome == model.take(event)
+        assert decision.state.status == model.names[event.about].status
+        assert decision.state.newest == model.names[event.about].newest
+
+
+@given(strategies.histories)
+def test_the_fold_is_pure(history: list[LedgerEvent]) -> None:
+    """The same state and event give the same decision, and a state once handed out never changes."""
+    state, seen = UNHEARD, []
+    for seq, event in enumerate(history, 1):
+        if event.about != "ada":
+            continue
+        decision = fold(state, fact(seq, event))
+        seen.append((state, hash(state), seq, event, decision))
+        state = decision.state
+    assert all(hash(before) == known for before, known, *_ in seen)
+    assert all(fold(before, fact(seq, event)) == decision for before, _, seq, event, decision in seen)
+
+
+def test_the_rules_know_no_clock_no_chance_and_no_file() -> None:
+    tree = ast.parse(Path(rules.__file__).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported == {"__future__", "typing", "podledger.events"}

@@ -1,0 +1,353 @@
+"""Sending: to parents that are well, slow, hung, gone or talk nonsense; with and without waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podledger import couriers, delivery
+from podledger.errors import InvalidEventError, InvalidNameError
+from podledger.protocol import Errored, Event, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, parse_line
+from podledger.sender import deliver, fire_and_forget, line_of, send_pod_event
+from podledger.stamps import Stamper, new_incarnation
+from tests.sockets import SNAPSHOT, dead_at, parent_at, short_folder, silent_at, until
+
+GREETING = json.dumps({"event": "snapshot", "data": SNAPSHOT}).encode() + b"\n"
+LINE = line_of({"kind": "turn_ended", "pod_name": "child"})
+Script = Callable[[socket.socket], object]
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder / "s"
+
+
+@contextmanager
+def scripted(path: Path, script: Script) -> Iterator[list[bytes]]:
+    """A parent of another make: it follows `script` with one client, then keeps what that one sends."""
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        link, _ = listener.accept()
+        with link:
+            try:
+                script(link)
+                while data := link.recv(1 << 16):
+                    heard.append(data)
+            except OSError:
+                return
+
+    with silent_at(path) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield heard
+        thread.join(20)
+
+
+def greets(*frames: bytes) -> Script:
+    return lambda link: link.sendall(b"".join(frames))
+
+
+def heard_events(lines: list[bytes]) -> list[dict[str, Any]]:
+    return [json.loads(line)["params"] for line in b"".join(lines).splitlines()]
+
+
+class TestDeliver:
+    def test_the_line_goes_out_after_the_snapshot_and_nothing_else_does(self, path: Path) -> None:
+        with scripted(path, greets(b'{"event":"alert","data":{}}\n', b"\n", GREETING)) as heard:
+            deliver(path, LINE)
+        assert b"".join(heard) == LINE
+
+    @pytest.mark.parametrize(
+        "snapshot",
+        [
+            b'{"data":{"entries":[{"event":"alert"}]},"event":"snapshot"}\n',
+            b' { "event" : "snapshot" , "data" : {} } \r\n',
+            b'{"event":"\\u0073napshot"}\n',
+        ],
+    )
+    def test_a_snapshot_is_known_in_any_spelling(self, path: Path, snapshot: bytes) -> None:
+        with scripted(path, greets(snapshot)) as heard:
+            deliver(path, LINE, timeout_s=2)
+        assert b"".join(heard) == LINE
+
+    def test_an_alert_that_quotes_a_snapshot_is_none(self, path: Path) -> None:
+        alert = json.dumps({"data": {"event": "snapshot", "text": '{"event":"snapshot","data":{}}'}, "event": "alert"})
+
+        def script(link: socket.socket) -> None:
+            link.sendall(alert.encode() + b"\n")
+            link.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                link.recv(1, socket.MSG_PEEK)
+            link.settimeout(None)
+            link.sendall(GREETING)
+
+        with scripted(path, script) as heard:
+            deliver(path, LINE)
+        assert b"".join(heard) == LINE
+
+    @pytest.mark.parametrize("megabytes", [2, 40])
+    def test_a_snapshot_may_be_of_many_megabytes(self, path: Path, megabytes: int) -> None:
+        history = json.dumps({"event": "snapshot", "data": {"entries": ["x" * (megabytes << 20)]}}).encode() + b"\n"
+        with scripted(path, greets(history)) as heard:
+            deliver(path, LINE)
+        assert b"".join(heard) == LINE
+
+    def test_a_greeting_without_end_is_given_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(delivery, "MAX_GREETING_BYTES", 1 << 20)
+        with (
+            scripted(path, greets(*[b"x" * (1 << 16)] * 32)),
+            pytest.raises(OSError, match="1,048,576 bytes") as failure,
+        ):
+            deliver(path, LINE)
+        assert failure.value.filename == str(path)
+
+    def test_a_parent_that_closes_before_its_snapshot_is_told_of(self, path: Path) -> None:
+        with scripted(path, lambda link: link.shutdown(socket.SHUT_WR)), pytest.raises(ConnectionError) as failure:
+            deliver(path, LINE)
+        assert str(failure.value) == f"{path}: the server closed before its snapshot"
+
+    @pytest.mark.parametrize(
+        "nonsense", [b"HTTP/1.1 400 Bad Request\r\n", b"[1]\n", b"{}\n", b"\xff\n", b"[" * 9999 + b"\n"]
+    )
+    def test_nonsense_for_a_greeting_is_told_of(self, path: Path, nonsense: bytes) -> None:
+        with scripted(path, greets(nonsense)), pytest.raises(ConnectionError, match="what is no frame"):
+            deliver(path, LINE)
+
+    def test_a_hung_parent_holds_nobody_longer_than_the_limit(self, path: Path) -> None:
+        with silent_at(path):
+            started = time.monotonic()
+            with pytest.raises(TimeoutError, match=f"{path}: nothing moved for 0.1 s"):
+                deliver(path, LINE, timeout_s=0.1)
+        assert time.monotonic() - started < 2
+
+    def test_a_parent_that_drips_holds_nobody_for_ever(self, path: Path) -> None:
+        def drip(link: socket.socket) -> None:
+            while True:
+                link.sendall(b" ")
+                time.sleep(0.02)
+
+        with scripted(path, drip):
+            started = time.monotonic()
+            with pytest.raises(TimeoutError, match="as a whole took too long"):
+                deliver(path, LINE, timeout_s=0.1)
+        assert 1.2 <= time.monotonic() - started < 5
+
+    def test_a_parent_that_never_reads_holds_nobody(self, path: Path) -> None:
+        def greet_only(link: socket.socket) -> None:
+            link.sendall(GREETING)
+            done.wait(20)
+
+        done = threading.Event()
+        long_line = line_of({"kind": "errored", "pod_name": "child", "message": "x" * (4 << 20)})
+        with scripted(path, greet_only):
+            with pytest.raises(TimeoutError):
+                deliver(path, long_line, timeout_s=0.1)
+            done.set()
+
+    def test_nobody_there_is_an_error_that_names_the_socket(self, path: Path) -> None:
+        with pytest.raises(FileNotFoundError) as failure:
+            deliver(path, LINE)
+        assert failure.value.filename == str(path)
+        with pytest.raises(ConnectionRefusedError):
+            deliver(dead_at(path), LINE)
+
+    def test_a_full_queue_is_waited_for(self, path: Path) -> None:
+        with silent_at(path, backlog=0) as listener:
+            senders = [threading.Thread(target=deliver, args=(path, LINE)) for _ in range(5)]
+            for sender in senders:
+                sender.start()
+            heard = [self._take_one(listener) for _ in senders]
+            for sender in senders:
+                sender.join(20)
+        assert heard == [LINE] * 5
+
+    @staticmethod
+    def _take_one(listener: socket.socket) -> bytes:
+        link, _ = listener.accept()
+        with link:
+            link.sendall(GREETING)
+            return link.makefile("rb").read()
+
+    def test_a_path_too_long_for_an_address_is_reached_by_its_folder(self, path: Path) -> None:
+        folder = path.parent / ("d" * 120)
+        folder.mkdir()
+        with scripted(path, greets(GREETING)) as heard:
+            path.rename(folder / "s")
+            deliver(folder / "s", LINE)
+            (folder / "s").rename(path)
+        assert b"".join(heard) == LINE
+
+    @pytest.mark.parametrize("name", ["n" * 120, "nul\0"])
+    def test_a_path_that_no_socket_can_have_is_an_oserror(self, path: Path, name: str) -> None:
+        with pytest.raises(OSError, match=r"too long|null"):
+            deliver(path.parent / name, LINE)
+
+
+class TestLine:
+    def test_every_wire_event_is_taken_by_the_parser_as_it_was(self) -> None:
+        scope = (ScopeRule(target="/w", permission="write"), ScopeRule(target="/r", permission="read", recursive=False))
+        events: list[Event] = [
+            TurnEnded(pod_name="child"),
+            Errored(pod_name="child", message="\0\x1b[31m\n😀"),
+            ShutDown(pod_name="child"),
+            ScopeSubDelegated(parent_pod="child", sub_pod="gc", sub_socket="/run/gc", scope=scope),
+        ]
+        for event in events:
+            message = parse_line(line_of(event.model_dump(mode="json", exclude_none=True)))
+            assert getattr(message, "event", None) == event
+
+    @pytest.mark.parametrize("key", ["pod_name", "parent_pod", "sub_pod"])
+    def test_a_name_that_no_pod_may_bear_is_refused(self, key: str) -> None:
+        with pytest.raises(InvalidNameError):
+            line_of({"kind": "turn_ended", key: "a/b"})
+
+    def test_text_that_is_no_unicode_is_refused(self) -> None:
+        with pytest.raises(InvalidEventError):
+            line_of({"kind": "errored", "pod_name": "child", "message": os.fsdecode(b"\xff")})
+
+
+class TestSendPodEvent:
+    async def test_an_event_arrives_with_a_stamp(self, path: Path) -> None:
+        stamper = Stamper(new_incarnation())
+        async with parent_at(path, history_bytes=2 << 20) as parent:
+            await send_pod_event(path, TurnEnded(pod_name="child"), stamper=stamper)
+            await until(lambda: parent.events)
+        [event] = parent.events
+        assert event["stamp"]["source"] == event["stamp"]["subject"] == stamper.source
+        assert event["stamp"]["sequence"] == 1
+
+    async def test_an_event_that_bears_a_stamp_keeps_it(self, path: Path) -> None:
+        stamp = Stamp(**Stamper(new_incarnation()).stamp(None))
+        async with parent_at(path) as parent:
+            for _ in range(2):
+                await send_pod_event(str(path), ShutDown(pod_name="child", stamp=stamp))
+            await until(lambda: len(parent.events) == 2)
+        assert [Stamp(**event["stamp"]) for event in parent.events] == [stamp, stamp]
+
+    async def test_the_sequence_follows_the_calls_and_not_the_awaiting(self, path: Path) -> None:
+        stamper = Stamper()
+        async with parent_at(path) as parent:
+            sends = [send_pod_event(path, TurnEnded(pod_name=f"p{n}"), stamper=stamper) for n in range(3)]
+            for send in reversed(sends):
+                await send
+            await until(lambda: len(parent.events) == 3)
+        assert {event["pod_name"]: event["stamp"]["sequence"] for event in parent.events} == {"p0": 1, "p1": 2, "p2": 3}
+
+    async def test_the_loop_goes_on_while_a_parent_hangs(self, path: Path) -> None:
+        with silent_at(path):
+            sending = asyncio.create_task(send_pod_event(path, TurnEnded(pod_name="child"), timeout_s=0.3))
+            ticks = 0
+            while not sending.done():
+                await asyncio.sleep(0.01)
+                ticks += 1
+        assert ticks > 10
+        with pytest.raises(TimeoutError):
+            await sending
+
+    async def test_many_at_once_all_arrive(self, path: Path) -> None:
+        async with parent_at(path) as parent:
+            await asyncio.gather(*(send_pod_event(path, TurnEnded(pod_name=f"p{n}")) for n in range(200)))
+            await until(lambda: len(parent.events) == 200)
+        assert len({event["stamp"]["sequence"] for event in parent.events}) == 200
+
+
+class TestFireAndForget:
+    def test_without_a_socket_nothing_happens(self, caplog: pytest.LogCaptureFixture) -> None:
+        fire_and_forget(None, ShutDown(pod_name="child"))
+        assert not caplog.records
+
+    async def test_events_for_one_socket_arrive_in_their_order(self, path: Path) -> None:
+        async with parent_at(path) as parent:
+            for n in range(50):
+                fire_and_forget(path, TurnEnded(pod_name=f"p{n}"))
+            await until(lambda: len(parent.events) == 50)
+        assert [event["pod_name"] for event in parent.events] == [f"p{n}" for n in range(50)]
+
+    def test_a_failure_is_one_warning_and_no_wait(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with silent_at(path), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(couriers, "deliver", lambda path, line: deliver(path, line, timeout_s=0.2))
+            started = time.monotonic()
+            fire_and_forget(path, ShutDown(pod_name="child"))
+            assert time.monotonic() - started < 0.15
+            wait_for_couriers()
+        [record] = caplog.records
+        assert (record.name, record.levelno) == ("podledger.sender", logging.WARNING)
+        assert str(path) in record.getMessage()
+        assert "nothing moved for 0.2 s" in record.getMessage()
+
+    def test_beyond_the_bound_events_are_dropped_with_a_warning_each(
+        self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go_on = threading.Event()
+        monkeypatch.setattr(couriers, "deliver", lambda *_: go_on.wait(20))
+        monkeypatch.setattr(couriers, "MAX_WAITING", 3)
+        for _ in range(10):
+            fire_and_forget(path, TurnEnded(pod_name="child"))
+        go_on.set()
+        wait_for_couriers()
+        assert 6 <= len(caplog.records) <= 7
+        assert "3 reports wait" in caplog.records[0].getMessage()
+
+    @pytest.mark.parametrize(
+        "ending",
+        [
+            "fire()",
+            "import atexit; atexit.register(fire)",
+            "import threading; threading.Thread(target=fire).start()",
+            "import os\nif os.fork(): os.wait()\nelse: fire()",
+            "fire(); import os\nif os.fork(): os.wait()",
+            "import multiprocessing as m; p = m.get_context('fork').Process(target=fire); p.start(); p.join()",
+            "import asyncio\nasync def main(): fire()\nasyncio.run(main())",
+        ],
+        ids=["at-exit", "in-atexit", "thread", "forked-child", "forked-parent", "multiprocessing", "in-a-loop"],
+    )
+    async def test_what_was_fired_just_before_the_end_is_still_heard(self, path: Path, ending: str) -> None:
+        script = (
+            "import sys\nfrom podledger import ShutDown, fire_and_forget\n"
+            "def fire(): fire_and_forget(sys.argv[1], ShutDown(pod_name='child'))\n"
+        )
+        async with parent_at(path) as parent:
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", script + ending, path)
+            assert await asyncio.wait_for(process.wait(), 20) == 0
+            await until(lambda: parent.events)
+        assert [event["kind"] for event in parent.events] == ["shut_down"]
+
+    def test_a_hung_parent_delays_the_end_only_as_long_as_the_limits_say(self, path: Path) -> None:
+        script = (
+            "import sys\nfrom podledger import ShutDown, couriers, delivery, fire_and_forget\n"
+            "couriers.EXIT_GRACE_S = 0.3\n"
+            "couriers.deliver = lambda path, line: delivery.deliver(path, line, timeout_s=0.2)\n"
+            "for _ in range(100): fire_and_forget(sys.argv[1], ShutDown(pod_name='child'))\n"
+        )
+        with silent_at(path, backlog=200):
+            started = time.monotonic()
+            done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True, timeout=30)
+        assert time.monotonic() - started < 10
+        assert done.stderr.count(b"was not sent") == 100
+
+
+def wait_for_couriers() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "podledger-fire":
+            thread.join(20)
+
+
+def test_a_sender_starts_without_what_it_does_not_need() -> None:
+    script = "import sys, podledger.sender; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
+    assert not {"sqlalchemy", "pydantic", "asyncio", "logging", "concurrent.futures"} & set(loaded)

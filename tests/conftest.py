@@ -1,4 +1,4 @@
-"""What all tests share: asynchronous tests run on a loop of their own, and hypothesis tries as often here as anywhere."""
+"""What all tests share: asynchronous tests run on a loop of their own; hypothesis tries as often everywhere."""
 
 from __future__ import annotations
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, NotRequired
 
 from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import to_json
+from typing_extensions import TypedDict
 
 from podledger import strictjson
 from podledger.errors import ProtocolError
@@ -23,7 +25,6 @@ from podledger.protocol import (
     Stamp,
     Text,
     TurnEnded,
-    WireModel,
     moment,
     read_event,
     timestamp,
@@ -299,15 +300,21 @@ def scope_from(text: str) -> Scope:
         raise ProtocolError("a scope that was stored is damaged", hint="run `podledger verify`") from error
 
 
-class _Spawned(WireModel):
+class _Rule(TypedDict):
+    target: Text
+    permission: Literal["read", "write"]
+    recursive: NotRequired[Annotated[bool, Strict()]]
+
+
+class _Spawned(TypedDict):
     socket_path: str
-    scope: Scope = ()
-    callback_address: str = ""
+    scope: NotRequired[list[_Rule]]
+    callback_address: NotRequired[str]
 
 
-class _Delegated(WireModel):
+class _Delegated(TypedDict):
     sub_socket: str
-    scope: Scope
+    scope: list[_Rule]
     parent_pod: PodName
 
 
@@ -317,17 +324,27 @@ _SPAWNED, _DELEGATED = TypeAdapter(_Spawned), TypeAdapter(_Delegated)
 def content_from(kind: str, payload: str, owner: str) -> Content:
     """What the payload of a delegation states, read without the rest of it.
 
+    Dictionaries, and not the models that `content_of` reads, since a rebuild does this for each delegation of the log.
+
     Raises:
         ProtocolError: it is no delegation.
     """
     try:
         if kind == "pod_spawned":
             spawned = _SPAWNED.validate_json(payload)
-            return Content(spawned.socket_path, scope_text(spawned.scope), owner, spawned.callback_address)
+            scope, callback = spawned.get("scope", []), spawned.get("callback_address", "")
+            return Content(spawned["socket_path"], _canonical(scope), owner, callback)
         told = _DELEGATED.validate_json(payload)
-        return Content(told.sub_socket, scope_text(told.scope), told.parent_pod, None)
+        return Content(told["sub_socket"], _canonical(told["scope"]), told["parent_pod"], None)
     except ValidationError as error:
         raise ProtocolError(f"the payload of a {kind} states no delegation") from error
+
+
+def _canonical(scope: list[_Rule]) -> str:
+    """What `scope_text` makes of the same scope."""
+    for rule in scope:
+        rule.setdefault("recursive", True)
+    return to_json(scope).decode()
 
 
 SHOWN_MESSAGE: Final = 4096

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from podledger.driver import execute, execute_many, insert_rows
+from podledger.driver import execute, execute_many, held, insert_rows
 from podledger.events import scope_from
 from podledger.paths import normalise
 from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
@@ -108,8 +109,8 @@ def save(
     """Write the tenures, with their grants, and the states that a batch after seq `head` left."""
     opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
     kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
-    insert_rows(connection, tenures, [_tenure_row(ledger, tenure) for tenure in opened])
-    insert_rows(connection, grants, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
+    insert_rows(connection, tenures, sorted([_tenure_row(ledger, tenure) for tenure in opened], key=held))
+    execute_many(connection, _INSERT_GRANT, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
     execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
     execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
     execute_many(connection, _UPSERT_POD, [_pod_row(ledger, *item) for item in states.items()])
@@ -124,6 +125,7 @@ _CHANGING: Final = (
     "confirmed_seq",
     "confirmed_evidence",
 )
+_INSERT_GRANT: Final = f"INSERT INTO grants VALUES ({', '.join('?' for _ in grants.columns)})"
 _UPDATE_TENURE: Final = (
     f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
     "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
@@ -149,9 +151,15 @@ def _tenure_change(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
 def _grant_rows(ledger: str, tenure: Tenure) -> list[tuple[Any, ...]]:
     key = (ledger, tenure.pod_name, tenure.from_seq)
     span = (tenure.until_seq, span_node(tenure.from_seq, tenure.until_seq))
+    return [(*key, *lent, *span) for lent in _lent(tenure.scope)]
+
+
+@lru_cache(maxsize=1024)
+def _lent(scope: str) -> list[tuple[int, str, str, str, int]]:
+    """What a scope, which lives of a pod have in common, states of each grant: its position, and what it is of."""
     return [
-        (*key, position, rule.target, normalise(rule.target), rule.permission, int(rule.recursive), *span)
-        for position, rule in enumerate(scope_from(tenure.scope))
+        (position, rule.target, normalise(rule.target), rule.permission, int(rule.recursive))
+        for position, rule in enumerate(scope_from(scope))
     ]
 
 

@@ -6,16 +6,16 @@ are appended folds into these. What differs is then told (by `verify`) or put ri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Column, Connection, MetaData, Table
 from sqlalchemy.schema import CreateTable
 
 from podledger import rules
-from podledger.driver import insert_rows
+from podledger.driver import execute, insert_rows
 from podledger.errors import ProtocolError
-from podledger.events import EVIDENCE, Entry, Outcome
+from podledger.events import EVIDENCE, Entry, Outcome, content_from
 from podledger.log import PAGE, read_head, write_head
 from podledger.projections import Fold, StateCache, save
 from podledger.recorder import fact_of
@@ -73,71 +73,85 @@ class Refold:
     def take(self, entries: Iterable[Entry]) -> Iterator[Problem]:
         """Fold entries; what the rules would now decide otherwise is a problem."""
         facts = []
-        outcomes = {}
+        logged = []
         for entry in entries:
             try:
                 facts.append(known_fact(entry))
             except ProtocolError as error:
                 yield Problem("payload", entry.seq, error.message)
                 continue
-            if entry.rules == rules.VERSION:
-                outcomes[entry.seq] = entry.outcome
-        for fact, outcome in self.fold(facts):
-            logged = outcomes.get(fact.seq, outcome)
-            if logged != outcome:
-                yield Problem("outcome", fact.seq, f"logged as {logged!r}, where the rules say {outcome!r}")
+            logged.append(entry.outcome if entry.rules == rules.VERSION else None)
+        until = facts[-1].seq if facts else self.seq
+        outcomes = self.fold({fact.pod_name for fact in facts}, facts, until)
+        for fact, before, now in zip(facts, logged, outcomes, strict=True):
+            if before not in (None, now):
+                yield Problem("outcome", fact.seq, f"logged as {before!r}, where the rules say {now!r}")
 
-    def fold(self, facts: list[Fact]) -> list[tuple[Fact, Outcome]]:
-        """Fold facts, in the order of their seqs, into the temporary tables."""
-        fold = Fold(self._cache.load(self._connection, self.ledger, {fact.pod_name for fact in facts}))
-        decided = [(fact, fold.take(fact).outcome) for fact in facts]
+    def fold(self, names: Collection[str], facts: Iterable[Fact], until: int) -> list[Outcome]:
+        """Fold the facts up to a seq, which are about pods of those names, into the temporary tables."""
+        fold = Fold(self._cache.load(self._connection, self.ledger, names))
+        outcomes = [fold.take(fact).outcome for fact in facts]
         save(self._connection, self.ledger, fold.changed, fold.states, self.seq)
         self._cache.advance(fold.states, None)
-        if facts:
-            self.seq = facts[-1].seq
-        return decided
+        self.seq = until
+        return outcomes
 
     def differences(self) -> Iterator[Difference]:
-        """Where the projection is not what the log says."""
+        """Where the projection is not what the log says: in each table, what is too much, then what is missing."""
         for table in PROJECTIONS:
-            columns = ", ".join(column.name for column in table.columns)
-            live = f"SELECT {columns} FROM main.{table.name} WHERE ledger = ?"
-            anew = f"SELECT {columns} FROM temp.{table.name} WHERE ledger = ?"
-            for query, extra in ((f"{live} EXCEPT {anew}", True), (f"{anew} EXCEPT {live}", False)):
-                for row in self._connection.exec_driver_sql(query, (self.ledger, self.ledger)).yield_per(PAGE):
-                    yield Difference(table, tuple(row), extra)
+            missing = self._count(f"temp.{table.name} AS this WHERE {_not_in('main', table)}")
+            live = self._count(f"main.{table.name} WHERE ledger = ?", self.ledger)
+            if live + missing > self._count(f"temp.{table.name}"):
+                yield from self._differences(table, "main", "temp", extra=True)
+            if missing:
+                yield from self._differences(table, "temp", "main", extra=False)
+
+    def _count(self, source: str, *values: str) -> int:
+        return int(execute(self._connection, f"SELECT count(*) FROM {source}", values).fetchall()[0][0])
+
+    def _differences(self, table: Table, schema: str, other: str, *, extra: bool) -> Iterator[Difference]:
+        columns = ", ".join(table.columns.keys())
+        query = f"SELECT {columns} FROM {schema}.{table.name} AS this WHERE ledger = ? AND {_not_in(other, table)}"
+        cursor = execute(self._connection, query, (self.ledger,))
+        while rows := cursor.fetchmany(PAGE):
+            yield from (Difference(table, row, extra) for row in rows)
 
 
-def relevant_facts(connection: Connection, ledger: str, after: int) -> Iterator[list[Fact]]:
-    """The events after one seq that can change a projection, a page at a time.
-
-    A turn or an error changes nothing but in two cases: its stamp names an incarnation, or its pod was reclaimed.
-    """
-    head = read_head(connection, ledger).head_seq
-    while after < head:
-        until = min(after + 10 * PAGE, head)
-        values = (ledger, after, until, ledger)
-        yield [known_fact(Entry(*row)) for row in connection.exec_driver_sql(_RELEVANT, values)]
-        after = until
+def _not_in(schema: str, table: Table) -> str:
+    """The condition that the row `this` is not, all columns alike, in a schema's table."""
+    same = " AND ".join(f"other.{name} IS this.{name}" for name in table.columns.keys())  # noqa: SIM118 - no dict
+    return f"NOT EXISTS (SELECT 1 FROM {schema}.{table.name} AS other WHERE {same})"
 
 
-_RELEVANT = """
-SELECT {columns} FROM events
-WHERE ledger = ? AND seq > ? AND seq <= ? AND (
+_RELEVANT: Final = """
+SELECT seq, kind, evidence, pod_name, subject, source,
+    CASE WHEN kind IN ('pod_spawned', 'scope_sub_delegated') THEN payload END
+FROM events
+WHERE ledger = ? AND seq > ? AND (
     kind NOT IN ('turn_ended', 'errored') OR subject IS NOT NULL OR pod_name IN (
         SELECT pod_name FROM events WHERE ledger = ? AND kind = 'pod_reclaimed'))
 ORDER BY seq
-""".format(columns=", ".join(Entry._fields))
+"""
 
 
 def catch_up(connection: Connection, refold: Refold, progress: Progress | None = None) -> None:
     """Fold what the log holds beyond what was folded."""
     head = read_head(connection, refold.ledger).head_seq
-    for facts in relevant_facts(connection, refold.ledger, refold.seq):
-        refold.fold(facts)
+    relevant = execute(connection, _RELEVANT, (refold.ledger, refold.seq, refold.ledger))
+    while rows := relevant.fetchmany(2 * PAGE):
+        names = {pod_name for _, _, _, pod_name, *_ in rows}
+        refold.fold(names, _facts(refold.ledger, rows), until=rows[-1][0])
         if progress:
             progress(refold.seq, head)
     refold.seq = head
+
+
+def _facts(ledger: str, rows: Iterable[Sequence[Any]]) -> Iterator[Fact]:
+    for seq, kind, evidence, pod_name, subject, source, delegation in rows:
+        if kind not in EVIDENCE:
+            raise ProtocolError(f"{kind!r} is no kind of event")
+        content = None if delegation is None else content_from(kind, delegation, ledger)
+        yield Fact(seq, kind, evidence, pod_name, subject, source, content)
 
 
 def put_right(connection: Connection, refold: Refold) -> int:

@@ -55,6 +55,18 @@ def deliver(socket_path: str | os.PathLike[str], line: bytes, *, timeout_s: floa
         _send(link, line, until)
 
 
+def reach(socket_path: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> None:
+    """Connect, and let go.
+
+    Raises:
+        OSError: nobody took the connection in time.
+    """
+    path = os.fspath(socket_path)
+    with _explained(path, timeout_s), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        _limit(link, timeout_s)
+        _connect(link, path)
+
+
 @contextmanager
 def _explained(path: str, timeout_s: float) -> Iterator[None]:
     """Every failure an OSError that names the socket."""

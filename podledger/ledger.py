@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import deque
@@ -45,6 +46,7 @@ MAX_WAITING: Final = 10_000
 
 PAGE: Final = 1_000
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class _Request(NamedTuple):
@@ -463,25 +465,29 @@ class Ledger:
         try:
             recorded = await self.database.write(work)
         except PodledgerError as error:
-            _settle(batch, error)
+            _refuse(batch, error)
             return
-        except BaseException as error:
-            _settle(batch, StorageError(f"the batch was not committed: {error!r}"))
+        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must know, and the next go on
+            refusal = StorageError(f"the batch was not committed: {error!r}")
+            refusal.__cause__ = error
+            _refuse(batch, refusal)
+            return
+        except BaseException:
+            _refuse([*batch, *self._waiting], StorageError("the batch was not committed: the program is stopping"))
+            self._waiting.clear()
             raise
+        _answer(batch, recorded.entries)
         self._committed(recorded)
-        start = 0
-        for request in batch:
-            end = start + len(request.drafts)
-            if not request.done.done():
-                request.done.set_result(recorded.entries[start:end])
-            start = end
 
     def _committed(self, recorded: Recorded) -> None:
         self._cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
         if recorded.registry_changed and recorded.head.mirror:
             self._mirror.changed()
         for listener in self._listeners:
-            listener(recorded)
+            try:
+                listener(recorded)
+            except Exception:
+                logger.exception("a listener failed; what it was told of is committed all the same")
 
 
 def _finish_rebuild(connection: Connection, aside: Connection, anew: Refold) -> int:
@@ -490,7 +496,16 @@ def _finish_rebuild(connection: Connection, aside: Connection, anew: Refold) -> 
     return put_right(connection, anew)
 
 
-def _settle(batch: list[_Request], error: PodledgerError) -> None:
+def _answer(batch: list[_Request], entries: list[Entry]) -> None:
+    start = 0
+    for request in batch:
+        end = start + len(request.drafts)
+        if not request.done.done():
+            request.done.set_result(entries[start:end])
+        start = end
+
+
+def _refuse(batch: list[_Request], error: PodledgerError) -> None:
     for request in batch:
         if not request.done.done():
             request.done.set_exception(error)

@@ -30,7 +30,8 @@ class Retry(NamedTuple):
 
     def wait_s(self, attempts: int) -> float:
         """How long to wait after so many attempts."""
-        return min(self.longest_wait_s, self.first_wait_s * 2.0 ** max(0, attempts - 1))
+        doublings = min(max(0, attempts - 1), 60)  # beyond that, whatever the first wait is, it is the longest
+        return min(self.longest_wait_s, self.first_wait_s * 2.0**doublings)
 
 
 class Outbox:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, select
 
+from podledger import delivery
 from podledger.events import PodReclaimed, PodUnreachable, parse_event
 from podledger.ledger import Ledger
 from podledger.registry import Pod
@@ -134,10 +134,10 @@ async def _probe_all(paths: Iterable[str]) -> list[str | None]:
 
 async def probe(path: str, timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     """Connect to a socket and let go; why that failed, or None."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probing:
-        probing.setblocking(False)
-        try:
-            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(probing, path), timeout_s)
-        except (OSError, ValueError) as error:
-            return (error.strerror if isinstance(error, OSError) else None) or str(error) or "no answer in time"
+    try:
+        await asyncio.to_thread(delivery.reach, path, timeout_s=timeout_s)
+    except TimeoutError:  # its queue is full: somebody listens, and is too busy to accept
+        return None
+    except OSError as error:
+        return error.strerror or str(error)
     return None

@@ -311,10 +311,32 @@ def span(connection: Connection, ledger: str, since: Moment, until: Moment) -> t
     return max(1, log.check_seq(connection, ledger, max(0, since - 1)) + 1), last
 
 
+MAX_DRAWN: Final = 100
+"""How deep a tree is drawn; what is deeper stands beside its ancestor of that depth."""
+
+
 def tree_json(owner: str, seq: int, children: dict[int | None, list[Pod]]) -> dict[str, Any]:
-    """The tree as `pods --tree --json` prints it: the owner, and under each pod its children."""
+    """The tree as `pods --tree --json` prints it: the owner, and under each pod its children.
 
-    def node(pod: Pod) -> dict[str, Any]:
-        return pod.as_json() | {"children": [node(child) for child in children.get(pod.from_seq, [])]}
+    Of pods that are each other's ancestors the first that came stands under the owner, so that every pod is there once.
+    """
+    root: dict[str, Any] = {"pod_name": owner, "seq": seq, "children": []}
+    placed: set[int] = set()
+    _grow(root, children.get(None, []), children, placed)
+    for pod in sorted((pod for pods in children.values() for pod in pods), key=lambda pod: pod.from_seq):
+        _grow(root, [pod], children, placed)
+    return root
 
-    return {"pod_name": owner, "seq": seq, "children": [node(pod) for pod in children.get(None, [])]}
+
+def _grow(root: dict[str, Any], pods: Sequence[Pod], children: dict[int | None, list[Pod]], placed: set[int]) -> None:
+    """Put pods, each with all below it, under a node, but for those that have their place."""
+    waiting = [(root, pods, 1)]
+    while waiting:
+        above, pods, depth = waiting.pop()
+        for pod in pods:
+            if pod.from_seq in placed:
+                continue
+            placed.add(pod.from_seq)
+            node = pod.as_json() | {"children": []}
+            above["children"].append(node)
+            waiting.append((node if depth < MAX_DRAWN else above, children.get(pod.from_seq, []), depth + 1))

@@ -109,7 +109,7 @@ def replay(
                 told(Reversal(fact.seq, fact.kind, fact.pod_name, logged, decision.outcome))
         if progress and done % EVERY == 0:
             progress(done, until)
-    return Replayed(until, count, tuple(_differences(connection, ledger, until, states)))
+    return Replayed(until, count, tuple(_differences(connection, ledger, until, states, plan)))
 
 
 def _facts(connection: Connection, ledger: str, until: int, plan: Plan) -> Iterator[tuple[Fact, Outcome]]:
@@ -151,7 +151,11 @@ before it, so those bounds go before the clock's word. What is not stamped has i
 _ORDERS: Final[dict[Order, str]] = {"logged": _LOGGED, "sent": _SENT}
 
 
-def _differences(connection: Connection, ledger: str, until: int, states: dict[str, State]) -> Iterator[Otherwise]:
+def _differences(
+    connection: Connection, ledger: str, until: int, states: dict[str, State], plan: Plan
+) -> Iterator[Otherwise]:
+    """The pods whose content differs and, where lives are known at all, those that are another life."""
+    compared = slice(1, None if plan.stamps else -1)
     held = {
         pod.pod_name: Standing(
             pod.from_seq, pod.socket_path, scope_text(pod.scope_delegated), pod.parent_pod, pod.incarnation
@@ -160,7 +164,7 @@ def _differences(connection: Connection, ledger: str, until: int, states: dict[s
     }
     for name in sorted(held.keys() | states.keys()):
         logged, now = held.get(name), _standing(states.get(name, UNHEARD))
-        if (logged and logged[1:]) != (now and now[1:]):
+        if (logged and logged[compared]) != (now and now[compared]):
             yield Otherwise(name, logged, now)
 
 

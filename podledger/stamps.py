@@ -36,7 +36,7 @@ class Stamper:
     """
 
     def __init__(self, source: str | None = None) -> None:
-        self.source = source or os.environ.get(INCARNATION_VARIABLE) or new_incarnation()
+        self.source = source or _handed_over() or new_incarnation()
         self._sequence = 0
         self._lives: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
@@ -77,6 +77,21 @@ class Stamper:
             self._lives.popitem(last=False)
         return life
 
+
+def _handed_over() -> str | None:
+    """The incarnation that a parent handed this very process; what a fork left in its environment is its parent's."""
+    value = os.environ.get(INCARNATION_VARIABLE)
+    return None if value == _left_by_fork.get(os.getpid()) else value
+
+
+def _forked() -> None:
+    value = os.environ.get(INCARNATION_VARIABLE)
+    if value is not None:
+        _left_by_fork[os.getpid()] = value
+
+
+_left_by_fork: dict[int, str] = {}
+os.register_at_fork(after_in_child=_forked)
 
 _stampers: dict[int, Stamper] = {}
 _guard = threading.Lock()

@@ -49,6 +49,8 @@ def members(text: str) -> dict[str, Member]:
     more = text[at : at + 1] != "}"
     while more:
         key, at = _value(text, at)
+        if not isinstance(key, str):
+            raise ProtocolError("a member's name is no string")
         start = _expect(text, at, ":")
         value, end = _value(text, start)
         found.append(Member(key, value, text[start:end]))

@@ -262,6 +262,7 @@ SELECT
     g.from_seq,
     {_time_of("g.ledger", "g.from_seq")} AS since,
     g.path,
+    rtrim(g.path, '/') || '/' AS prefix,
     whole.tenures
 FROM whole
     JOIN grants AS g ON g.ledger = whole.ledger AND g.pod_name = whole.pod_name AND g.from_seq = whole.from_seq

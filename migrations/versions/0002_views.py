@@ -212,6 +212,7 @@ UP = (
         g.from_seq,
         (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = g.ledger AND e.seq = g.from_seq) AS since,
         g.path,
+        rtrim(g.path, '/') || '/' AS prefix,
         whole.tenures
     FROM whole
         JOIN grants AS g ON g.ledger = whole.ledger AND g.pod_name = whole.pod_name AND g.from_seq = whole.from_seq

@@ -54,7 +54,7 @@ def _print_csv(answer: Answer) -> None:
     import csv
     import sys
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(sys.stdout)
     writer.writerow([_csv_cell(column) for column in answer.columns])
     writer.writerows([_csv_cell(value) for value in row] for row in answer.rows)
 

@@ -111,13 +111,18 @@ def _print_entry(entry: Entry, *, as_json: bool) -> None:
 
 def run_pods(args: Namespace) -> None:
     """Print the registry."""
-    from podledger.cli.output import print_json, print_table
+    from podledger.cli.output import print_json, print_table, tell_missing
     from podledger.cli.session import with_ledger
 
     if args.tree:
         _print_tree(args)
         return
-    pods = with_ledger(args, lambda ledger: ledger.pods(moment_of(args.at), closed=args.all))
+    at = moment_of(args.at)
+
+    async def work(ledger: Ledger) -> Any:
+        return await ledger.pods(at, closed=args.all), None if args.json else await ledger.missing(at)
+
+    pods, missing = with_ledger(args, work)
     if args.json:
         print_json([pod.as_json() for pod in pods])
         return
@@ -133,6 +138,7 @@ def run_pods(args: Namespace) -> None:
         ),
         empty="no pods",
     )
+    tell_missing(missing)
 
 
 def _scope(pod: Any) -> str:
@@ -144,20 +150,23 @@ def _print_tree(args: Namespace) -> None:
     from functools import partial
 
     from podledger import registry
-    from podledger.cli.output import print_json, print_tree
+    from podledger.cli.output import print_json, print_tree, tell_missing
     from podledger.cli.session import with_ledger
 
-    async def work(ledger: Ledger) -> Any:
-        find = partial(registry.children_by_parent, ledger=ledger.name, at=moment_of(args.at))
-        return ledger.name, await ledger.read(find)
+    at = moment_of(args.at)
 
-    name, (seq, children) = with_ledger(args, work)
+    async def work(ledger: Ledger) -> Any:
+        seq, children = await ledger.read(partial(registry.children_by_parent, ledger=ledger.name, at=at))
+        return ledger.name, seq, children, None if args.json else await ledger.missing(seq)
+
+    name, seq, children, missing = with_ledger(args, work)
 
     tree = registry.tree_json(name, seq, children)
     if args.json:
         print_json(tree)
     else:
         print_tree(tree)
+        tell_missing(missing)
 
 
 def run_notifications(args: Namespace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from podledger import Ledger, TurnEnded
+from podledger.backup import backup
 from podledger.events import Entry
 from podledger.log import Rejection
 from podledger.mirror import write_mirror
@@ -124,11 +125,24 @@ async def _check_mirror(folder: Path) -> None:
     assert not mirror.exists() or json.loads(mirror.read_text())
 
 
+async def _backup(folder: Path, _ack: Ack) -> None:
+    await asyncio.to_thread(backup, folder / NAME, folder / "backup.db")
+
+
+async def _check_backup(folder: Path) -> None:
+    """There is a whole backup, or none."""
+    if (folder / "backup.db").exists():
+        async with Ledger.open(folder / "backup.db") as ledger:
+            await check_open(ledger, [])
+            assert (await ledger.head()).head_seq == 10
+
+
 OPERATIONS = {
     "append": Operation(_some, _append, _check_batch),
     "init": Operation(_nothing, _init, _nothing),
     "rebuild": Operation(_out_of_order, _rebuild, _check_rebuild),
     "import": Operation(_to_import, _import, _check_import),
+    "backup": Operation(_some, _backup, _check_backup),
     "mirror": Operation(_some, _mirror, _check_mirror),
 }
 

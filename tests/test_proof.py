@@ -175,3 +175,14 @@ def test_without_the_optional_package_the_mend_is_told(key: Path, monkeypatch: p
         read_private_key(key)
 
     assert "podledger[sign]" in caught.value.hint
+
+
+def test_a_signature_is_over_the_lines_that_the_documentation_states(key: Path) -> None:
+    private = read_private_key(key)
+
+    signed = sign("root", Note(8, "b" * 64), private, 1_767_225_600_000_000)
+
+    public = private.public_key().public_bytes_raw().hex()
+    lines = f"podledger note 1\nroot\n8\n{'b' * 64}\n2026-01-01T00:00:00.000000Z\n{public}\n"
+    private.public_key().verify(bytes.fromhex(signed.signature), lines.encode())
+    assert signed.public_key == public

@@ -1,0 +1,565 @@
+"""After an incident: explain, diff, gaps, holders and replay, in the library and as a person types them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podledger import difference, gaps, replay
+from podledger.audit import Story, explain
+from podledger.errors import InvalidMomentError, UsageError
+from podledger.events import Entry, LedgerEvent
+from podledger.ledger import Ledger
+from podledger.log import read_all
+from podledger.protocol import Stamp
+from podledger.refold import known_fact
+from podledger.replay import Plan, Replayed, Reversal
+from tests import strategies
+from tests.cli import Result, podledger
+from tests.model import Model
+from tests.support import (
+    OWNER,
+    Bench,
+    connected,
+    delegated,
+    exited,
+    life,
+    new_database,
+    reclaimed,
+    rows_of,
+    spawned,
+    stamped,
+    stopped,
+    turned,
+    unreachable,
+    writes,
+)
+
+TABLES = ("events", "tenures", "grants", "pods", "outbox", "consumers", "ledgers")
+
+
+def a_ledger(folder: Path, *events: LedgerEvent) -> Path:
+    """A ledger in `folder` with a history."""
+    path = new_database(folder / "podledger.db")
+
+    async def fill() -> None:
+        async with Ledger.open(path, OWNER) as ledger:
+            await ledger.append_many(events)
+
+    asyncio.run(fill())
+    return folder
+
+
+def ask(folder: Path, *words: object) -> Any:
+    """The JSON that a command answers with."""
+    done = podledger(*words, "--json", folder=folder)
+    assert done.status == 0, done.err
+    return done.json()
+
+
+def told(folder: Path, *words: object) -> Result:
+    """What a command tells a person."""
+    done = podledger(*words, folder=folder)
+    assert done.status == 0, done.err
+    return done
+
+
+# explain
+
+
+def reasons(*events: LedgerEvent) -> list[str]:
+    """Why each event of the pod `ada` had its outcome."""
+    bench = Bench(events)
+    story = Story("ada")
+    entries = [entry for entry in read_all(bench.connection, OWNER) if entry.pod_name == "ada"]
+    return [explain(story, entry, known_fact(entry)).because for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("events", "last"),
+    [
+        ([turned("ada")], "unknown: nothing was known of this pod"),
+        ([stopped("ada")], "unknown: nothing was known of this pod"),
+        ([spawned("ada")], "opened a tenure"),
+        ([spawned("ada"), turned("ada")], "noted: the pod was in the registry, and stays"),
+        ([spawned("ada"), spawned("ada")], "duplicate: the delegation of seq 1 said the same"),
+        (
+            [spawned("ada"), spawned("ada", "/run/other")],
+            "conflict: same name, other socket; the first, of seq 1, stands",
+        ),
+        (
+            [spawned("ada"), delegated("ada", "/run/other", writes("/srv"))],
+            "conflict: same name, other socket and other scope and other parent; the first, of seq 1, stands",
+        ),
+        ([turned("bob"), spawned("ada"), stopped("ada")], "ended the tenure from seq 2"),
+        ([spawned("ada"), stopped("ada"), turned("ada")], "late: reported after the pod had stopped at seq 2"),
+        ([spawned("ada"), stopped("ada"), exited("ada")], "duplicate: the pod had stopped at seq 2 already"),
+        ([spawned("ada"), stopped("ada"), spawned("ada")], "opened a tenure: the one before had stopped at seq 2"),
+        ([spawned("ada"), unreachable("ada")], "noted: a suspicion, which takes nothing back"),
+        ([unreachable("ada")], "ignored: the pod was not in the registry"),
+        ([reclaimed("ada")], "ignored: the pod was not in the registry"),
+        (
+            [spawned("ada"), reclaimed("ada")],
+            "ended the tenure from seq 1; a report of the pod would bring it back",
+        ),
+        (
+            [spawned("ada"), reclaimed("ada"), turned("ada")],
+            "revived: it reported after it had been reclaimed at seq 2; what it says beats what was inferred",
+        ),
+        (
+            [spawned("ada"), reclaimed("ada"), stopped("ada")],
+            "confirmed: it had been reclaimed at seq 2, and now its end is known for certain",
+        ),
+        (
+            [stamped(spawned("ada"), 1), stamped(spawned("ada", "/run/2"), 2)],
+            "superseded the tenure from seq 1: it speaks of a newer life; opened a tenure",
+        ),
+        (
+            [stamped(spawned("ada"), 2), stamped(turned("ada"), 1)],
+            "late: it speaks of an earlier life; a newer one was heard of at seq 1",
+        ),
+        (
+            [stamped(spawned("ada"), 1), stamped(stopped("ada"), 1), spawned("ada"), stamped(turned("ada"), 1)],
+            "late: it speaks of the life before the unstamped delegation of seq 3",
+        ),
+        (
+            [spawned("ada"), stamped(turned("ada"), 1)],
+            "told which life the tenure from seq 1 is; noted: the pod was in the registry, and stays",
+        ),
+        (
+            [stamped(turned("ada"), 1), stamped(turned("ada"), 1)],
+            "unknown: this life was never delegated here",
+        ),
+        (
+            [stamped(stopped("ada"), 1), stamped(spawned("ada"), 1)],
+            "late: delegated after the pod had stopped at seq 1",
+        ),
+        (
+            [stamped(stopped("ada"), 1), stamped(stopped("ada"), 2), stamped(spawned("ada"), 2)],
+            "late: delegated after the pod had stopped at seq 2",
+        ),
+        (
+            [stamped(spawned("ada"), 1), stamped(reclaimed("ada"), 1), stamped(spawned("ada"), 1)],
+            "late: delegated after the pod had been reclaimed at seq 2",
+        ),
+    ],
+)
+def test_each_outcome_is_explained_in_words(events: list[LedgerEvent], last: str) -> None:
+    assert reasons(*events)[-1] == last
+
+
+WORDS = {
+    "duplicate": "duplicate: ",
+    "conflict": "conflict: ",
+    "late": "late: ",
+    "unknown": "unknown: ",
+    "revived": "revived: ",
+    "confirmed": "confirmed: ",
+    "noted": "noted: ",
+    "ignored": "ignored: ",
+    "applied": " a",
+}
+
+
+@given(strategies.histories)
+def test_every_reason_names_the_outcome_that_was_logged_and_no_later_seq(history: list[LedgerEvent]) -> None:
+    bench = Bench(history)
+    stories = {name: Story(name) for name in (*strategies.NAMES, "nobody")}
+    for entry in read_all(bench.connection, OWNER):
+        because = explain(stories[entry.pod_name], entry, known_fact(entry)).because
+        assert WORDS[entry.outcome] in because or entry.outcome == "applied"
+        assert "logged as" not in because
+        seqs = [int(word.strip(";:,")) for word in because.split() if word.strip(";:,").isdigit()]
+        assert all(1 <= seq <= entry.seq for seq in seqs)
+
+
+@given(strategies.histories)
+def test_a_story_ends_as_the_registry_stands(history: list[LedgerEvent]) -> None:
+    bench = Bench(history)
+    standing = {pod["pod_name"]: pod["from_seq"] for pod in bench.pods()}
+    for name in strategies.NAMES:
+        story = Story(name)
+        for entry in read_all(bench.connection, OWNER):
+            if entry.pod_name == name:
+                explain(story, entry, known_fact(entry))
+        expected = f"in its tenure from seq {standing[name]}" if name in standing else "is not in the registry"
+        assert expected in story.standing()
+
+
+def test_an_entry_that_the_rules_now_see_otherwise_says_so() -> None:
+    [entry] = list(read_all(Bench([turned("ada")]).connection, OWNER))
+    older: Entry = entry._replace(outcome="noted", rules=0)
+    because = explain(Story("ada"), older, known_fact(older)).because
+    assert because == "unknown: nothing was known of this pod (logged as 'noted', by version 0 of the rules)"
+
+
+def test_explain_prints_the_events_about_the_pod_with_their_reasons(tmp_path: Path) -> None:
+    folder = a_ledger(tmp_path, spawned("ada"), delegated("bob", parent="ada"), stopped("ada"), turned("ada"))
+    found = ask(folder, "explain", "ada")
+    assert found.keys() == {"pod_name", "events"}
+    assert [(event["seq"], event["outcome"], event["because"]) for event in found["events"]] == [
+        (1, "applied", "opened a tenure"),
+        (3, "applied", "ended the tenure from seq 1"),
+        (4, "late", "late: reported after the pod had stopped at seq 3"),
+    ]
+    listed = podledger("events", "--pod", "ada", "--json", folder=folder).jsons()
+    assert [{key: value for key, value in event.items() if key != "because"} for event in found["events"]] == listed
+    assert len(ask(folder, "explain", "ada", "--at", 3)["events"]) == 2
+    assert ask(folder, "explain", "nobody") == {"pod_name": "nobody", "events": []}
+
+
+def test_explain_tells_a_person_how_the_pod_stands(tmp_path: Path) -> None:
+    folder = a_ledger(tmp_path, spawned("ada"), stopped("ada"))
+    out = told(folder, "explain", "ada").out
+    assert "pod_spawned, observed by the owner" in out
+    assert out.endswith("ada is not in the registry: it stopped at seq 2\n")
+    assert "nobody ever delegated it" in told(folder, "explain", "eve\x1b[2J").out
+
+
+# diff
+
+
+def snapshot(bench: Bench, at: int) -> dict[str, dict[str, Any]]:
+    return {pod["pod_name"]: pod for pod in bench.pods(at)}
+
+
+@given(strategies.histories, st.data())
+def test_a_difference_is_that_of_two_snapshots(history: list[LedgerEvent], data: st.DataObject) -> None:
+    bench = Bench(history)
+    first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
+    found = difference.difference(bench.connection, OWNER, first, last).as_json()
+    then, now = snapshot(bench, first), snapshot(bench, last)
+    by_change = {change: {pod["pod_name"] for pod in found["pods"] if pod["change"] == change} for change in CHANGES}
+    assert by_change["appeared"] == now.keys() - then.keys()
+    assert by_change["ended"] == then.keys() - now.keys()
+    assert by_change["changed"] == {name for name in then.keys() & now.keys() if then[name] != now[name]}
+    between = Model.of(history[:last]).spans
+    passed = {span.name for span in between if span.opened > first and span.closed is not None}
+    assert by_change["passed"] == passed - then.keys() - now.keys()
+    for pod in found["pods"]:
+        if pod["change"] != "passed":
+            assert (pod["before"], pod["after"]) == (then.get(pod["pod_name"]), now.get(pod["pod_name"]))
+        for edge in (pod["ended"], pod["began"]):
+            assert edge is None or first < edge["seq"] <= last
+            assert edge is None or edge["kind"] == history[edge["seq"] - 1].kind
+
+
+CHANGES = ("appeared", "ended", "changed", "passed")
+
+
+@given(strategies.histories, st.data())
+def test_the_event_of_a_change_is_the_one_after_which_it_held(history: list[LedgerEvent], data: st.DataObject) -> None:
+    bench = Bench(history)
+    first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
+    for pod in difference.difference(bench.connection, OWNER, first, last).pods:
+        if pod.change in ("appeared", "changed"):
+            assert pod.began is not None
+            before, after = snapshot(bench, pod.began.seq - 1), snapshot(bench, pod.began.seq)
+            assert before.get(pod.pod_name) != after.get(pod.pod_name)
+        if pod.change == "ended":
+            assert pod.ended is not None
+            assert snapshot(bench, pod.ended.seq - 1).get(pod.pod_name) is not None
+
+
+@given(strategies.histories, st.data())
+def test_the_grants_of_a_difference_lead_from_one_snapshot_to_the_other(
+    history: list[LedgerEvent], data: st.DataObject
+) -> None:
+    bench = Bench(history)
+    first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
+    held = granted(bench, first)
+    for grant in difference.difference(bench.connection, OWNER, first, last).grants:
+        held[grant[0], *grant[2:5]] += 1 if grant.change == "appeared" else -1
+    assert +held == granted(bench, last)
+
+
+def granted(bench: Bench, at: int) -> Counter[Any]:
+    pods = bench.pods(at)
+    return Counter((pod["pod_name"], *rule.values()) for pod in pods for rule in pod["scope_delegated"])
+
+
+def test_diff_is_printed_for_people_and_machines(tmp_path: Path) -> None:
+    folder = a_ledger(
+        tmp_path, spawned("ada", scope=writes("/srv")), delegated("bob", scope=writes("/tmp")), stopped("ada")
+    )
+    found = ask(folder, "diff", 1, 3)
+    assert [(pod["pod_name"], pod["change"]) for pod in found["pods"]] == [("ada", "ended"), ("bob", "appeared")]
+    assert found["grants"][0]["edge"] == {"seq": 3, "kind": "shut_down"}
+    out = told(folder, "diff", 1, 3).out
+    assert "scope_sub_delegated at seq 2" in out
+    assert "write:/tmp" in out
+    assert "no pod changed" in told(folder, "diff", 3, 3).out
+    assert podledger("diff", 3, 1, folder=folder).status == 2
+    assert podledger("diff", 1, 9, folder=folder).status == 2
+
+
+def test_a_difference_needs_its_moments_in_order() -> None:
+    with pytest.raises(InvalidMomentError):
+        difference.difference(Bench([turned("ada"), turned("ada")]).connection, OWNER, 2, 1)
+
+
+# gaps
+
+
+@st.composite
+def lossy(draw: st.DrawFn) -> tuple[list[LedgerEvent], dict[int, set[int]]]:
+    """What three senders sent, some of it lost and the rest shuffled; and what of it no later report gives away."""
+    sent = [(source, sequence) for source in range(1, 4) for sequence in range(1, draw(st.integers(1, 8)))]
+    kept = [report for report in sent if draw(st.booleans())]
+    arrived = draw(st.permutations([*kept, *draw(st.lists(st.sampled_from(kept), max_size=3))])) if kept else []
+    lost = {source: {s for of, s in sent if of == source} - {s for of, s in kept if of == source} for source, _ in kept}
+    last = {source: max(s for of, s in kept if of == source) for source, _ in kept}
+    return (
+        [stamped(turned("ada"), source, sequence=sequence) for source, sequence in arrived],
+        {source: {s for s in missing if s < last[source]} for source, missing in lost.items()},
+    )
+
+
+@given(lossy())
+def test_the_gaps_are_the_reports_that_were_withheld(case: tuple[list[LedgerEvent], dict[int, set[int]]]) -> None:
+    history, withheld = case
+    bench = Bench(history)
+    found: dict[str, set[int]] = {life(source): set() for source in withheld}
+    for gap in gaps.gaps_until(bench.connection, OWNER, len(history)):
+        assert not found[gap.source] & set(range(gap.first, gap.last + 1))
+        found[gap.source] |= set(range(gap.first, gap.last + 1))
+        assert gap.pod_name == "ada"
+        after = history[gap.after_seq - 1].stamp if gap.after_seq else None
+        before: Stamp | None = history[gap.before_seq - 1].stamp
+        assert before is not None
+        assert before.sequence == gap.last + 1
+        assert (after.sequence if after else 0) == gap.first - 1
+    assert found == {life(source): missing for source, missing in withheld.items()}
+    count = gaps.missing_until(bench.connection, OWNER, len(history))
+    assert count == (sum(map(len, withheld.values())), sum(1 for missing in withheld.values() if missing))
+
+
+def test_a_sequence_beyond_all_bounds_is_counted_and_breaks_nothing() -> None:
+    greatest = (1 << 63) - 1
+    bench = Bench([counted(stamped(turned("ada"), source), greatest) for source in (1, 2)])
+    [gap, _] = gaps.gaps_until(bench.connection, OWNER, 2)
+    assert (gap.first, gap.last) == (1, greatest - 1)
+    assert gaps.missing_until(bench.connection, OWNER, 2).senders == 2
+    assert bench.sql("SELECT count(*) FROM gaps") == [(2,)]
+
+
+def lost_a_report(folder: Path) -> Path:
+    return a_ledger(
+        folder,
+        stamped(spawned("ada", scope=writes("/srv")), 1, source=9, sequence=1),
+        stamped(turned("ada"), 1, sequence=2),
+        stamped(turned("ada"), 1, sequence=5),
+    )
+
+
+def test_gaps_prints_what_is_missing(tmp_path: Path) -> None:
+    folder = lost_a_report(tmp_path)
+    first, second = ask(folder, "gaps")
+    assert (first["first"], first["last"], first["after_seq"], first["before_seq"]) == (1, 1, None, 2)
+    assert (second["first"], second["last"], second["after_seq"], second["before_seq"]) == (3, 4, 2, 3)
+    assert "3 to 4" in told(folder, "gaps").out
+    assert "nothing is missing" in told(folder, "gaps", "--at", 1).out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("holders", "/srv"), ("explain", "ada"), ("diff", 0, 3), ("pods",), ("pods", "--tree"), ("replay",)],
+)
+def test_an_answer_over_a_span_with_gaps_says_so(tmp_path: Path, words: tuple[object, ...]) -> None:
+    folder = lost_a_report(tmp_path)
+    note = "note: 3 reports of 1 sender are missing up to here (podledger gaps)\n"
+    assert told(folder, *words).err == note
+    if words[0] != "diff":
+        assert told(folder, *words, "--at", 1).err == ""
+
+
+# holders
+
+
+def test_holders_names_who_could_write_and_by_whose_leave(tmp_path: Path) -> None:
+    folder = a_ledger(
+        tmp_path,
+        spawned("planner", scope=writes("/srv")),
+        delegated("coder", scope=writes("/srv/app"), parent="planner"),
+        stopped("coder"),
+    )
+    coder = {"pod_name": "coder", "target": "/srv/app", "recursive": True, "chain": ["root", "planner", "coder"]}
+    planner = {"pod_name": "planner", "target": "/srv", "recursive": True, "chain": ["root", "planner"]}
+    none = {"reports": 0, "senders": 0}
+    assert ask(folder, "holders", "/srv/app/x", "--at", 2) == {"path": "/srv/app/x", "holders": [coder], "gaps": none}
+    assert ask(folder, "holders", "/srv/app/x")["holders"] == [planner]
+    assert [holder["pod_name"] for holder in ask(folder, "holders", "/etc")["holders"]] == ["root"]
+    assert "root > planner > coder" in told(folder, "holders", "/srv/app/x", "--at", 2).out
+
+
+# The tree
+
+
+def test_pods_that_are_each_other_s_parents_are_drawn_once_each(tmp_path: Path) -> None:
+    folder = a_ledger(
+        tmp_path,
+        stamped(delegated("ada", parent="bob"), 1, source=2),
+        stamped(delegated("bob", parent="ada"), 2, source=1),
+        stamped(delegated("cy", parent="bob"), 3, source=2),
+        stamped(delegated("dot", parent="dot"), 4, source=4),
+    )
+    assert sorted(names(ask(folder, "pods", "--tree"))) == ["ada", "bob", "cy", "dot"]
+    assert told(folder, "pods", "--tree").out.count("ada") == 1
+
+
+def names(node: dict[str, Any]) -> list[str]:
+    return [name for child in node["children"] for name in (child["pod_name"], *names(child))]
+
+
+def test_a_tree_as_deep_as_no_terminal_is_drawn_whole(tmp_path: Path) -> None:
+    chain = [spawned("p0"), *(delegated(f"p{n}", parent=f"p{n - 1}") for n in range(1, 300))]
+    folder = a_ledger(tmp_path, *chain)
+    assert len(names(ask(folder, "pods", "--tree"))) == 300
+    assert "p299" in told(folder, "pods", "--tree").out
+
+
+# replay
+
+
+def replayed(bench: Bench, plan: Plan) -> tuple[Replayed, list[Reversal]]:
+    reversals: list[Reversal] = []
+    done = replay.replay(bench.connection, OWNER, plan, reversals.append)
+    assert done.reversals == len(reversals)
+    return done, reversals
+
+
+@given(strategies.histories)
+def test_a_replay_of_the_log_as_it_is_decides_nothing_otherwise(history: list[LedgerEvent]) -> None:
+    done, reversals = replayed(Bench(history), Plan())
+    assert (done.until_seq, done.pods, reversals) == (len(history), (), [])
+
+
+@given(strategies.histories)
+def test_without_stamps_the_registry_is_that_of_the_bare_events(history: list[LedgerEvent]) -> None:
+    bench = Bench(history)
+    bare = Bench([event.model_copy(update={"stamp": None}) for event in history])
+    done, reversals = replayed(bench, Plan(stamps=False))
+    check_against(bench, bare, done, life_too=False)
+    logged, otherwise = bench.outcomes(), bare.outcomes()
+    expected = [
+        (seq, otherwise[seq - 1]) for seq in range(1, len(history) + 1) if logged[seq - 1] != otherwise[seq - 1]
+    ]
+    assert [(reversal.seq, reversal.now) for reversal in reversals] == expected
+
+
+def check_against(bench: Bench, other: Bench, done: Replayed, *, life_too: bool) -> None:
+    """The pods that differ are those of which two registries hold different things."""
+    held, anew = contents(bench, life_too=life_too), contents(other, life_too=life_too)
+    expected = {name for name in held.keys() | anew.keys() if held.get(name) != anew.get(name)}
+    assert {pod.pod_name for pod in done.pods} == expected
+    for pod in done.pods:
+        assert (pod.logged is None) == (pod.pod_name not in held)
+        assert (pod.now is None) == (pod.pod_name not in anew)
+
+
+def contents(bench: Bench, *, life_too: bool) -> dict[str, Any]:
+    fields = ["socket_path", "scope_delegated", "parent_pod", *(["incarnation"] if life_too else [])]
+    return {pod["pod_name"]: [pod[field] for field in fields] for pod in bench.pods()}
+
+
+@given(strategies.stories(), st.data())
+def test_in_the_senders_order_it_is_a_fold_of_the_events_as_they_were_sent(
+    story: list[LedgerEvent], data: st.DataObject
+) -> None:
+    sent = [timed(event, place) for place, event in enumerate(numbered(story), 1)]
+    arrived = data.draw(st.permutations(sent))
+    bench = Bench()
+    bench.now_us = 2_000_000_000_000_000
+    bench.append(*arrived)
+    in_order = Bench(sent)
+    done, _ = replayed(bench, Plan(order="sent"))
+    check_against(bench, in_order, done, life_too=True)
+
+
+def numbered(story: list[LedgerEvent]) -> list[LedgerEvent]:
+    """The events with the sequences that their senders would give them."""
+    counts: Counter[str] = Counter()
+    found: list[LedgerEvent] = []
+    for event in story:
+        assert event.stamp is not None
+        counts[event.stamp.source] += 1
+        found.append(counted(event, counts[event.stamp.source]))
+    return found
+
+
+def counted(event: LedgerEvent, sequence: int) -> LedgerEvent:
+    assert event.stamp is not None
+    return event.model_copy(update={"stamp": event.stamp.model_copy(update={"sequence": sequence})})
+
+
+def timed(event: LedgerEvent, second: int) -> LedgerEvent:
+    assert event.stamp is not None
+    time = f"2026-01-31T14:{second // 60:02}:{second % 60:02}Z"
+    return event.model_copy(update={"stamp": event.stamp.model_copy(update={"time": time})})
+
+
+def test_a_sender_s_own_count_goes_before_its_clock() -> None:
+    first, second = stamped(stopped("ada"), 1, sequence=1), stamped(turned("ada"), 1, sequence=2)
+    bench = Bench()
+    bench.now_us = 2_000_000_000_000_000
+    bench.append(timed(stamped(spawned("ada"), 1, source=9), 0), timed(second, 1), timed(first, 59))
+    _, reversals = replayed(bench, Plan(order="sent"))
+    assert [(reversal.seq, reversal.logged, reversal.now) for reversal in reversals] == [(2, "noted", "late")]
+
+
+def test_replay_is_printed_and_writes_nothing(tmp_path: Path) -> None:
+    folder = a_ledger(tmp_path, stamped(turned("ada"), 1, sequence=2), stamped(spawned("ada"), 1, source=1, sequence=1))
+    before = rows_of(folder / "podledger.db", *TABLES)
+    found = ask(folder, "replay", "--order", "sent")
+    assert found == {
+        "order": "sent",
+        "without_stamps": False,
+        "events": [{"seq": 1, "kind": "turn_ended", "pod_name": "ada", "logged": "unknown", "now": "noted"}],
+        "until_seq": 2,
+        "reversals": 1,
+        "pods": [],
+    }
+    assert "unknown in the log, noted in the replay" in told(folder, "replay", "--order", "sent").out
+    assert ask(folder, "replay", "--without-stamps", "--at", 1)["events"] == []
+    assert rows_of(folder / "podledger.db", *TABLES) == before
+
+
+def test_an_altered_entry_is_named_and_not_replayed(tmp_path: Path) -> None:
+    folder = a_ledger(tmp_path, spawned("ada"))
+    with connected(folder / "podledger.db") as stranger:
+        stranger.execute("DROP TRIGGER events_no_update")
+        stranger.execute("UPDATE events SET payload = 'x'")
+    for words in (("replay",), ("explain", "ada")):
+        done = podledger(*words, folder=folder)
+        assert (done.status, done.err.count("\n")) == (1, 1)
+
+
+# The library
+
+
+def test_the_ledger_answers_what_the_commands_do(tmp_path: Path) -> None:
+    folder = lost_a_report(tmp_path)
+
+    async def work() -> None:
+        async with Ledger.open(folder / "podledger.db") as ledger:
+            assert [gap.last for gap in await ledger.gaps()] == [1, 4]
+            assert await ledger.missing(at=2) == (1, 1)
+            assert [step.entry.seq async for step in ledger.explain("ada", at=2)] == [1, 2]
+            assert [pod.change for pod in (await ledger.diff(0)).pods] == ["appeared"]
+            assert (await ledger.replay(Plan(order="sent"))).until_seq == 3
+
+    asyncio.run(work())
+
+
+def test_a_bundle_is_not_replayed(tmp_path: Path) -> None:
+    folder = lost_a_report(tmp_path)
+    assert podledger("bundle", "b.db", folder=folder).status == 0
+    assert podledger("replay", "--db", "b.db", folder=folder).status == UsageError.exit_status
+    assert ask(folder, "explain", "ada", "--db", "b.db")["events"]
+    assert ask(folder, "sql", "SELECT count(*) AS n FROM live_pods", "--db", "b.db") == [{"n": 1}]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,22 +170,23 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a file that is neither empty nor SQLite's; SQLite itself would take one of a few bytes for empty."""
-    try:
-        with path.open("rb") as stream:
-            header = stream.read(len(_SQLITE_HEADER))
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
-    if header not in (b"", _SQLITE_HEADER):
+    """Refuse a file of a few bytes, which SQLite would take for an empty one; of a larger one it looks at the header.
+
+    Neither here nor elsewhere is a database opened but by SQLite: to close the file drops every lock that this process
+    has on it, and then another process may take the WAL away from under an open ledger.
+    """
+    if 0 < path.stat().st_size < _LEAST_BYTES:
         raise DamagedError(f"{path} is damaged, or is no podledger database", hint=_DAMAGED_HINT)
 
 
 def is_bundle(path: Path) -> bool:
     """Whether the file at `path` says of itself that it is a bundle."""
+    if not path.is_file():
+        return False
     try:
-        with path.open("rb") as stream:
-            return stream.read(72)[68:] == BUNDLE_ID.to_bytes(4)
-    except OSError:
+        with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
+            return bool(connection.execute("PRAGMA application_id").fetchone()[0] == BUNDLE_ID)
+    except (sqlite3.Error, UnicodeDecodeError):
         return False
 
 
@@ -307,7 +309,7 @@ def translated(path: Path) -> Iterator[None]:
         raise DamagedError(f"{path} is damaged: its text is no UTF-8", hint=_DAMAGED_HINT) from error
 
 
-_SQLITE_HEADER: Final = b"SQLite format 3\0"
+_LEAST_BYTES: Final = 512
 _MEANINGS: Final = {
     "SQLITE_BUSY": ("another process holds the lock", "try again, or find the process that holds it"),
     "SQLITE_LOCKED": ("another process holds the lock", "try again, or find the process that holds it"),
@@ -332,12 +334,18 @@ def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
 
 def _create_file(path: Path) -> None:
     """Make an empty file that its owner alone may read and write; SQLite gives its WAL the same mode."""
-    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    hint = "check that its folder exists and may be written, and that it is no symbolic link"
     try:
-        os.close(os.open(path, flags, 0o600))
+        descriptor = os.open(path, flags, 0o600)
+    except FileExistsError as error:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise StorageError(f"{path} is no file", hint=hint) from error
     except OSError as error:
-        hint = "check that its folder exists and may be written, and that it is no symbolic link"
         raise StorageError(f"{path} cannot be made: {error.strerror}", hint=hint) from error
+    else:
+        os.fchmod(descriptor, 0o600)  # an umask may have taken our own right to it
+        os.close(descriptor)
 
 
 def _upgrade(path: Path, busy_timeout_s: float) -> None:

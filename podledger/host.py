@@ -120,7 +120,7 @@ def process(pid: int) -> Process:
 def wal_of(shm: Path) -> Wal | None:
     """What the WAL's shared index tells; None where there is none."""
     with suppress(OSError, struct.error):
-        data = shm.read_bytes()[:136]
+        data = _index_of(shm)
         return Wal(_READ_MARK.unpack_from(data, 16)[0], _READ_MARK.unpack_from(data, 96)[0])
     return None
 
@@ -128,7 +128,7 @@ def wal_of(shm: Path) -> Wal | None:
 def readers(shm: Path) -> list[Reader]:
     """Who reads an old snapshot, the oldest first, by the locks on the WAL's shared index."""
     try:
-        data, inode = shm.read_bytes()[:136], shm.stat().st_ino
+        data, inode = _index_of(shm), shm.stat().st_ino
         locks = Path("/proc/locks").read_text()
     except OSError:
         return []
@@ -140,6 +140,15 @@ def readers(shm: Path) -> list[Reader]:
         if first <= 123 + mark <= last and pid != os.getpid() and len(data) >= 120
     ]
     return sorted(found, key=lambda reader: reader.frame)
+
+
+def _index_of(shm: Path) -> bytes:
+    """The start of the WAL's shared index; nothing of it where we have it open: to close it would drop our locks."""
+    wanted = str(shm.resolve())
+    if any(_target(link) == wanted for link in Path("/proc/self/fd").iterdir()):
+        return b""
+    with shm.open("rb") as stream:
+        return stream.read(136)
 
 
 def _locks_on(inode: int, locks: str) -> Iterator[tuple[int, int, int]]:

@@ -89,6 +89,8 @@ def _open_lock(path: Path) -> int:
         hint = "check that its folder exists and may be written"
         raise SocketError(f"{_lock_path(path)} cannot be made: {error.strerror}", hint=hint) from error
     try:
+        if stat.S_IMODE(os.fstat(lock).st_mode) != _MODE:
+            os.fchmod(lock, _MODE)  # an umask may have taken our own right to it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)

@@ -102,7 +102,7 @@ class Intake:
         """Give up the long lines that take too long, if others wait to begin theirs."""
         if not any(each.long_since is None and len(each.lines) > CHUNK_BYTES for each in self._turns):
             return
-        for connection in [each for each in self._long if each.listening]:
+        for connection in [each for each in self._long if each.listening and self._has_room(each)]:
             age_s = time.monotonic() - (connection.long_since or 0.0)
             if age_s > LONG_LINE_S or (age_s > STALLED_S and not self._has_news(connection)):
                 self.cut(connection, f"not finished within {age_s:.1f} s, while others waited to send")
@@ -124,7 +124,10 @@ class Intake:
         until = time.monotonic() + TURNS_S
         moved = False
         for _ in range(len(self._turns)):
-            if time.monotonic() > until or not (self._committer.has_room or self._unbounded):
+            if not (self._committer.has_room or self._unbounded):
+                break
+            if time.monotonic() > until:
+                moved = True  # or else might, next time
                 break
             connection = self._turns.popleft()
             connection.waiting = False

@@ -414,6 +414,32 @@ class TestCrowds:
             await asyncio.gather(*(here.say(turn(f"p{n}")) for n in range(500)))
             assert sorted(await here.names(500)) == sorted(f"p{n}" for n in range(500))
 
+    async def test_the_smallest_limits_still_let_everything_through(self) -> None:
+        smallest = {"max_queued": 1, "max_queued_bytes": 1, "max_batch": 1, "max_connections": 1, "max_long_lines": 1}
+        async with house(**smallest) as here:
+            long = line_of({"kind": "errored", "pod_name": "long", "message": "x" * 100_000})[:-1]
+            await asyncio.gather(*(here.say(long, turn(f"p{n}"), turn(f"q{n}")) for n in range(20)))
+            names = await here.names(60)
+        assert sorted(names) == sorted(["long"] * 20 + [f"{letter}{n}" for letter in "pq" for n in range(20)])
+
+    async def test_long_lines_wait_for_each_other_and_all_arrive(self) -> None:
+        lines = [line_of({"kind": "errored", "pod_name": f"p{n}", "message": "x" * 900_000})[:-1] for n in range(30)]
+        async with house(max_long_lines=8) as here:
+            await asyncio.gather(*(asyncio.to_thread(blurt, here.receiver.path, [line]) for line in lines))
+            assert sorted(await here.names(30)) == sorted(f"p{n}" for n in range(30))
+            assert await here.rejected(0) == []
+
+    async def test_a_long_line_that_stalls_gives_way_to_those_that_wait(self) -> None:
+        stalled = TURN.replace(b"child", b"x" * 50_000)
+        async with house(max_long_lines=1) as here, here.client() as staller:
+            staller.writer.write(stalled)
+            await here.say(line_of({"kind": "errored", "pod_name": "long", "message": "x" * 100_000})[:-1])
+            assert await here.names(1) == ["long"]
+            [kept] = await here.rejected(1)
+            assert (await staller.answer())["event"] == "error"
+        assert kept.raw == stalled
+        assert "while others waited" in kept.reason
+
     async def test_a_client_that_never_reads_a_long_answer_is_let_go_and_holds_up_nobody(self) -> None:
         async with house(answer_timeout_s=0.3) as here:
             spawned = [PodSpawned(pod_name=f"p{n}", socket_path="/" + "s" * 200) for n in range(2000)]

@@ -126,9 +126,10 @@ FROM (
             WHEN 'pod_reclaimed' THEN json_extract(payload, '$.reason')
             WHEN 'pod_exited' THEN coalesce(
                 'code ' || json_extract(payload, '$.exit_code'), 'signal ' || json_extract(payload, '$.signal'))
-            WHEN 'pod_spawned' THEN json_extract(payload, '$.socket_path') || ' ' || {_rules("payload", of="$.scope")}
+            WHEN 'pod_spawned' THEN
+                rtrim(json_extract(payload, '$.socket_path') || ' ' || {_rules("payload", of="$.scope")})
             WHEN 'scope_sub_delegated' THEN
-                json_extract(payload, '$.sub_socket') || ' ' || {_rules("payload", of="$.scope")}
+                rtrim(json_extract(payload, '$.sub_socket') || ' ' || {_rules("payload", of="$.scope")})
         END END AS text,
         CASE kind
             WHEN 'pod_spawned' THEN ledger

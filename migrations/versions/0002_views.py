@@ -44,19 +44,20 @@ UP = (
                 WHEN 'pod_reclaimed' THEN json_extract(payload, '$.reason')
                 WHEN 'pod_exited' THEN coalesce(
                     'code ' || json_extract(payload, '$.exit_code'), 'signal ' || json_extract(payload, '$.signal'))
-                WHEN 'pod_spawned' THEN json_extract(payload, '$.socket_path') || ' ' || coalesce((
+                WHEN 'pod_spawned' THEN
+                    rtrim(json_extract(payload, '$.socket_path') || ' ' || coalesce((
                 SELECT group_concat(
                     json_extract(rule.value, '$.permission')
                     || CASE json_extract(rule.value, '$.recursive') WHEN 0 THEN '-here:' ELSE ':' END
                     || json_extract(rule.value, '$.target'), ' ')
-                FROM json_each(payload, '$.scope') AS rule WHERE rule.type = 'object'), '')
+                FROM json_each(payload, '$.scope') AS rule WHERE rule.type = 'object'), ''))
                 WHEN 'scope_sub_delegated' THEN
-                    json_extract(payload, '$.sub_socket') || ' ' || coalesce((
+                    rtrim(json_extract(payload, '$.sub_socket') || ' ' || coalesce((
                 SELECT group_concat(
                     json_extract(rule.value, '$.permission')
                     || CASE json_extract(rule.value, '$.recursive') WHEN 0 THEN '-here:' ELSE ':' END
                     || json_extract(rule.value, '$.target'), ' ')
-                FROM json_each(payload, '$.scope') AS rule WHERE rule.type = 'object'), '')
+                FROM json_each(payload, '$.scope') AS rule WHERE rule.type = 'object'), ''))
             END END AS text,
             CASE kind
                 WHEN 'pod_spawned' THEN ledger

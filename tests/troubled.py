@@ -1,0 +1,97 @@
+"""A ledger in which much went wrong, the same each time: the one that `docs/sql.md` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from podledger.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, Sender, draft
+from podledger.ledger import Ledger
+from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, timestamp
+
+BEGAN = datetime(2026, 1, 31, 14, 0, tzinfo=UTC)
+LIVES = {name: f"019c14{number:02x}-0000-7000-8000-000000000000" for number, name in enumerate(
+    ("root", "planner", "auditor", "coder", "tester"), 1
+)}  # fmt: skip
+PROCESSES = {"planner": 4101, "auditor": 4102, "coder": 4103, "tester": 4104}
+
+
+def scope(*rules: str) -> tuple[ScopeRule, ...]:
+    """Rules as `write:/path`."""
+    words = (rule.split(":", 1) for rule in rules)
+    return tuple(ScopeRule.model_validate({"permission": permission, "target": target}) for permission, target in words)
+
+
+def stamp(by: str, sequence: int, after_s: int, about: str | None = None) -> Stamp:
+    """What the pod `by` adds to its event of that number."""
+    return Stamp(
+        id=f"00000000-0000-4000-8000-{list(LIVES).index(by):06x}{sequence:06x}",
+        source=LIVES[by],
+        sequence=sequence,
+        time=timestamp(int((BEGAN + timedelta(seconds=after_s)).timestamp() * 1_000_000)),
+        subject=LIVES[about or by],
+    )
+
+
+def story() -> Iterator[tuple[int, LedgerEvent, int | None]]:
+    """What was recorded: how many seconds after the beginning, what, and from which process."""
+    planner, coder = PROCESSES["planner"], PROCESSES["coder"]
+    yield 0, spawned("planner", 1, "write:/srv/app"), None
+    yield 5, spawned("auditor", 2, "read:/srv/app", "write:/srv/app/reports"), None
+    yield 20, lent("coder", 1, 20, "write:/srv/app/src"), planner
+    yield 41, TurnEnded(pod_name="planner", stamp=stamp("planner", 2, 41)), planner
+    failed = "3 tests failed\n\x1b[2J\x1b[32mall is well"
+    yield 70, Errored(pod_name="coder", message=failed, stamp=stamp("coder", 1, 70)), coder
+    wider = lent("tester", 3, 98, "read:/srv", "write:/srv/app/tmp")
+    yield 100, wider, planner
+    yield 101, wider, planner
+    yield 115, TurnEnded(pod_name="coder", stamp=stamp("coder", 4, 114)), coder
+    other = ScopeSubDelegated(parent_pod="planner", sub_pod="coder", sub_socket="/run/coder-2", scope=())
+    yield 130, other, planner
+    yield 160, PodUnreachable(pod_name="coder", reason="Connection refused", attempt=1), None
+    yield 190, PodUnreachable(pod_name="coder", reason="Connection refused", attempt=2), None
+    yield 190, PodReclaimed(pod_name="coder", reason="unreachable 2 times in 30 s: Connection refused"), None
+    yield 204, TurnEnded(pod_name="coder", stamp=stamp("coder", 5, 203)), coder
+    yield 240, ShutDown(pod_name="planner", stamp=stamp("planner", 5, 240)), planner
+    yield 243, TurnEnded(pod_name="planner", stamp=stamp("planner", 4, 238)), planner
+    yield 250, Errored(pod_name="scout", message="who am I?"), 4999
+    yield 262, TurnEnded(pod_name="auditor", stamp=stamp("auditor", 1, 262)), 4199
+    yield 300, PodExited(pod_name="auditor", signal=9), None
+
+
+def spawned(name: str, sequence: int, *rules: str) -> PodSpawned:
+    """The owner spawned `name`."""
+    return PodSpawned(
+        pod_name=name,
+        socket_path=f"/run/{name}",
+        scope=scope(*rules),
+        pid=PROCESSES[name],
+        stamp=stamp("root", sequence, 0, name),
+    )
+
+
+def lent(name: str, sequence: int, after_s: int, *rules: str) -> ScopeSubDelegated:
+    """The planner spawned `name`."""
+    return ScopeSubDelegated(
+        parent_pod="planner",
+        sub_pod=name,
+        sub_socket=f"/run/{name}",
+        scope=scope(*rules),
+        stamp=stamp("planner", sequence, after_s, name),
+    )
+
+
+async def record(path: Path) -> None:
+    """Record the story in the ledger of `root` at `path`; the agent has read its first two notifications."""
+    now_s = 0
+
+    def clock() -> int:
+        return int((BEGAN + timedelta(seconds=now_s)).timestamp()) * 1_000_000_000
+
+    async with Ledger.open(path, "root", clock=clock) as ledger:
+        for after_s, event, process in story():
+            now_s = after_s
+            sender = None if process is None else Sender(process, 1000, 1000)
+            await ledger.record([draft(event, "root", sender=sender)])
+        await ledger.acknowledge(5)

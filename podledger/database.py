@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -36,6 +36,12 @@ BUNDLE_ID: Final = 0x706F6462
 
 BUSY_TIMEOUT_S: Final = 5.0
 READERS: Final = 4
+LARGE_WAL_BYTES: Final = 16 << 20
+"""A WAL of this size is emptied as soon as its readers let it be."""
+
+TRIM_MS: Final = 200
+"""How long readers are waited for then."""
+
 _MIGRATING = threading.Lock()
 
 T = TypeVar("T")
@@ -73,6 +79,7 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = _engine(path, busy_timeout_s, writing=True)
         self._connection: Connection | None = None
+        self._trim_at = LARGE_WAL_BYTES
         self._readers = _reader_engine(path, busy_timeout_s)
 
     @classmethod
@@ -127,15 +134,42 @@ class Database:
                 if self._connection is None:
                     self._connection = self._writer.connect()
                 with self._connection.begin():
-                    return work(self._connection)
+                    done = work(self._connection)
             except (DBAPIError, sqlite3.Error):
                 self._disconnect()
                 raise
+        self._trim_wal(self._connection)
+        return done
+
+    def _trim_wal(self, connection: Connection) -> None:
+        """Empty a WAL that has grown large: where reading never pauses, SQLite's own checkpoints never get to its end.
+
+        What was committed stays so if this fails; it is then tried again when the WAL has grown as much once more.
+        """
+        size = _size(self.path.with_name(f"{self.path.name}-wal"))
+        if size < self._trim_at:
+            return
+        self._trim_at = size + LARGE_WAL_BYTES
+        with suppress(sqlite3.Error):
+            driver = connection.connection.cursor()
+            driver.execute(f"PRAGMA busy_timeout = {TRIM_MS}")
+            blocked, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            driver.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout_s * 1000)}")
+            driver.close()
+            if not blocked:
+                self._trim_at = LARGE_WAL_BYTES
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:

@@ -15,6 +15,7 @@ from podledger.events import Entry
 from podledger.log import Rejection
 from podledger.mirror import write_mirror
 from podledger.transfer import export_lines, import_lines, read_lines
+from tests.assets.make import asset
 from tests.faults.samples import OWNER, make_ledger, spawned
 
 Ack = Callable[[int, str], None]
@@ -137,9 +138,25 @@ async def _check_backup(folder: Path) -> None:
             assert (await ledger.head()).head_seq == 10
 
 
+async def _old(folder: Path) -> None:
+    """The ledger of a former release."""
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(asset("0001"), folder / NAME)
+
+
+async def _check_upgrade(folder: Path) -> None:
+    """The old one is whole or the new one is."""
+    with sqlite3.connect(folder / NAME) as connection:
+        ((revision,),) = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        (views,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'view'").fetchone()
+    connection.close()
+    assert (revision == "0001") == (views == 0), "half of an upgrade"
+
+
 OPERATIONS = {
     "append": Operation(_some, _append, _check_batch),
     "init": Operation(_nothing, _init, _nothing),
+    "upgrade": Operation(_old, _init, _check_upgrade),
     "rebuild": Operation(_out_of_order, _rebuild, _check_rebuild),
     "import": Operation(_to_import, _import, _check_import),
     "backup": Operation(_some, _backup, _check_backup),

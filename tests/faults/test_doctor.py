@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -97,6 +99,15 @@ def test_low_disk() -> None:
     assert surroundings.room_finding(host.Room(1 << 40, 10)).level == "warning"
 
 
+def from_elsewhere(path: Path) -> dict[str, Any]:
+    """What a doctor in a process of its own finds, by check: one that has the ledger open looks at no locks."""
+    command = [sys.executable, "-m", "podledger", "--db", str(path), "doctor", "--json"]
+    done = subprocess.run(
+        command, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    )
+    return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
 HOLD = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -118,13 +129,13 @@ async def test_the_oldest_reader_and_a_wal_that_has_grown(tmp_path: Path, monkey
             assert reader.stdout is not None
             reader.stdout.readline()
             await ledger.append_many([TurnEnded(pod_name="child")] * 100)
-            assert f"process {reader.pid} " in found(path, "oldest reader")["detail"]
-            assert str(reader.pid) in found(path, "open by")["detail"]
+            told = from_elsewhere(path)
+            assert f"process {reader.pid} " in told["oldest reader"]["detail"]
+            assert str(reader.pid) in told["open by"]["detail"]
             monkeypatch.setattr(surroundings, "LARGE_WAL_BYTES", 1000)
             assert found(path, "wal")["level"] == "warning"
-            assert found(path, "oldest reader")["level"] == "warning"
             reader.communicate()
-        assert found(path, "oldest reader")["level"] == "ok"
+        assert "nobody" in from_elsewhere(path)["oldest reader"]["detail"]
 
 
 @pytest.mark.parametrize("end", ["", "-wal", "-shm"])

@@ -1,0 +1,30 @@
+"""Make the ledger of a released schema revision that the tests upgrade: `python -m tests.assets.make 0001`.
+
+Once a revision is released its file is kept and never made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from podledger.database import alone, downgrade_to, settle
+from tests.faults.samples import make_ledger
+
+
+def asset(revision: str) -> Path:
+    """Where the ledger of a revision is kept."""
+    return Path(__file__).with_name(f"ledger-{revision}.db")
+
+
+def main(revision: str) -> None:
+    path = asset(revision)
+    asyncio.run(make_ledger(path, rounds=4))
+    with alone(path) as connection:
+        downgrade_to(connection, revision)
+    settle(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

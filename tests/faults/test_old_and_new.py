@@ -1,0 +1,65 @@
+"""Databases of other releases: an old one is upgraded, a newer one told apart, a killed upgrade harms none."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from podledger import Ledger, TurnEnded
+from podledger.database import SCHEMA_HEAD, migrations_folder
+from tests.assets.make import asset
+from tests.faults.samples import OWNER, run
+
+REVISIONS = sorted(path.name[:4] for path in (migrations_folder() / "versions").glob("[0-9]*.py"))
+EVENTS = 20
+
+
+@pytest.fixture(params=[revision for revision in REVISIONS if revision != SCHEMA_HEAD])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A ledger as a former release left it."""
+    path = tmp_path / "old.db"
+    shutil.copyfile(asset(request.param), path)
+    path.chmod(0o600)
+    return path
+
+
+def test_an_older_database_is_told_apart_with_what_to_do(old: Path) -> None:
+    before = old.read_bytes()
+    refused = run("--db", old, "events")
+    assert refused.status == 1
+    assert "older than this podledger's" in refused.err
+    assert "podledger init" in refused.err
+    assert old.read_bytes() == before
+
+
+async def test_an_old_ledger_is_upgraded_and_used(old: Path) -> None:
+    assert run("--db", old, "init", OWNER).status == 0
+    async with Ledger.open(old) as ledger:
+        assert (await ledger.verify()).ok
+        assert len([entry async for entry in ledger.entries()]) == EVENTS
+        assert (await ledger.append(TurnEnded(pod_name="pod-0"))).seq == EVENTS + 1
+        assert (await ledger.verify()).ok
+    for command in (("events",), ("pods", "--all"), ("notifications",), ("rejected",), ("doctor",)):
+        assert run("--db", old, *command).status == 0, command
+
+
+async def test_a_newer_database_is_told_apart_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    async with Ledger.open(path, OWNER) as ledger:
+        await ledger.append(TurnEnded(pod_name="child"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9000'")
+    connection.close()
+    before = path.read_bytes()
+    for command in (("events",), ("init", OWNER), ("verify",), ("doctor",)):
+        told = run("--db", path, *command)
+        assert told.status == 1
+        assert "newer than this podledger" in told.out + told.err
+    assert path.read_bytes() == before
+
+
+def test_every_released_revision_is_kept() -> None:
+    assert [revision for revision in REVISIONS if not asset(revision).exists()] == [SCHEMA_HEAD]

@@ -1,0 +1,116 @@
+"""What is made is its owner's alone whatever the umask, and reports of another user are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podledger import Ledger, Receiver
+from podledger.backup import backup
+from podledger.errors import StorageError
+from podledger.limits import Limits
+from tests.faults.samples import OWNER, run, spawned
+
+NOBODY = 65534
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o777])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+async def test_all_files_are_their_owner_s_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir(0o700)
+    folder.chmod(0o700)
+    async with Ledger.open(folder / "a.db", OWNER) as ledger, Receiver(ledger, folder / "root.sock"):
+        await ledger.configure(mirror=str(folder / "pods.json"))
+        await ledger.append(spawned("child"))
+        await asyncio.to_thread(backup, folder / "a.db", folder / "backup.db")
+        run("--db", folder / "a.db", "export", folder / "export.jsonl")
+        run("salvage", folder / "a.db", folder / "saved.db")
+        async with asyncio.timeout(10):
+            while not (folder / "pods.json").exists():
+                await asyncio.sleep(0.01)
+        modes = {file.name: stat.S_IMODE(file.lstat().st_mode) for file in folder.iterdir()}
+    assert {"a.db", "a.db-wal", "a.db-shm", "root.sock", "backup.db", "export.jsonl", "saved.db"} <= modes.keys()
+    assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
+async def test_symbolic_links_in_place_of_the_files_are_refused(tmp_path: Path, end: str) -> None:
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / f"a.db{end}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError):
+        async with Ledger.open(tmp_path / "a.db", OWNER) as ledger:
+            await ledger.append(spawned("child"))
+    assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+AS_NOBODY = """
+import json, os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as link:
+    link.settimeout(10)
+    link.connect(sys.argv[1])
+    try:
+        greeting = link.recv(65536)
+        link.sendall(b'{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"child"}}\\n')
+        link.shutdown(socket.SHUT_WR)
+        while link.recv(65536): pass
+    except OSError:
+        greeting = b""
+print(json.dumps(bool(greeting)))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_real_second_user_is_refused_unless_allowed(short: Path, allowed: bool) -> None:
+    short.chmod(0o755)
+    limits = Limits(allowed_uids=frozenset({NOBODY}) if allowed else frozenset())
+    async with Ledger.open(short / "a.db", OWNER) as ledger:
+        async with Receiver(ledger, short / "root.sock", limits=limits):
+            (short / "root.sock").chmod(0o666)
+            command = [sys.executable, "-S", "-c", AS_NOBODY, str(short / "root.sock")]
+            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
+        senders = [entry.sender async for entry in ledger.entries()]
+    assert json.loads(done.stdout) is allowed
+    assert [sender.uid for sender in senders if sender] == ([NOBODY] if allowed else [])
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder that another user can reach, whose path fits in a socket's address."""
+    import shutil
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_socket_is_never_open_to_others(short: Path) -> None:
+    """From the first moment that its file is there."""
+    from podledger.socketfile import SocketFile
+
+    before = os.umask(0)
+    try:
+        file = SocketFile.claim(short / "root.sock")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((short / "root.sock").lstat().st_mode) == 0o600
+    assert isinstance(file.listener, socket.socket)
+    file.remove()
+    file.close()

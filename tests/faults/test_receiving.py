@@ -1,0 +1,55 @@
+"""The receiver on a disk that is full: it stays up, says so, stops reading, and goes on when there is room again."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from podledger import Ledger, Receiver, send_pod_event
+from podledger.protocol import Errored
+from tests.faults.operations import NAME, check_open
+from tests.faults.samples import OWNER
+from tests.faults.test_failing_disk import small_disk
+
+__all__ = ["small_disk"]
+
+TOO_LONG_S = 20.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TOO_LONG_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def send(path: Path, number: int) -> None:
+    await send_pod_event(path, Errored(pod_name="child", message=f"{number} " + "x" * 50_000), timeout_s=TOO_LONG_S)
+
+
+async def test_a_receiver_outlives_a_full_disk_and_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
+    """Senders whose reports it has read are waited for by it; the others wait at the door."""
+    socket = tmp_path / "root.sock"
+    async with Ledger.open(small_disk / NAME, OWNER) as ledger, Receiver(ledger, socket) as receiver:
+        sending: list[asyncio.Task[None]] = []
+        while receiver.healthy:
+            sending.append(asyncio.create_task(send(socket, len(sending))))
+            await asyncio.wait(sending[-1:], timeout=1.0)
+        assert "the disk is full" in receiver.trouble
+        before = (await ledger.head()).head_seq
+        late = asyncio.create_task(send(socket, len(sending)))
+        await asyncio.wait([late], timeout=0.3)
+        assert not late.done(), "it stops reading, so that senders feel it"
+
+        subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+        await until(lambda: receiver.healthy)
+        await asyncio.gather(late, *sending)
+        expected = len(sending) + 1
+        async with asyncio.timeout(TOO_LONG_S):
+            while (await ledger.head()).head_seq < expected:
+                await asyncio.sleep(0.01)
+        told = {entry.event.message.split()[0] async for entry in ledger.entries()}  # type: ignore[union-attr]
+        assert told == {str(number) for number in range(expected)}
+        assert before < expected
+        await check_open(ledger, [])

@@ -1,0 +1,186 @@
+"""The wire under attack: any bytes are read or refused, and a line without end costs neither memory nor time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from podledger.delivery import deliver
+from podledger.errors import ProtocolError
+from podledger.events import draft
+from podledger.framing import Line, LineBuffer
+from podledger.protocol import Report, parse_line
+from podledger.sender import line_of
+from tests.faults.samples import OWNER, run, seeds
+from tests.faults.test_permissions import short
+
+__all__ = ["short"]
+
+CORPUS = (Path(__file__).parent.parent / "corpus" / "wire.txt").read_bytes().split(b"\n")[:-1]
+MOST_BYTES = 250 << 20
+
+
+def read(line: bytes) -> None:
+    """Read a line as the receiver does: it is an event, a method, or refused with a reason in one line."""
+    reason = "none"
+    found = None
+    try:
+        found = parse_line(line)
+    except ProtocolError as error:
+        reason = error.message
+    assert reason
+    assert reason.isprintable()
+    if isinstance(found, Report):
+        assert draft(found.event, OWNER, payload=found.payload).kind in (
+            *("turn_ended", "errored", "shut_down"),
+            "scope_sub_delegated",
+        )
+        json.loads(found.payload)
+
+
+@pytest.mark.parametrize("line", CORPUS)
+def test_the_corpus_is_read_or_refused(line: bytes) -> None:
+    read(line)
+
+
+@given(line=st.binary(max_size=300) | st.sampled_from(CORPUS))
+def test_any_bytes_are_read_or_refused(line: bytes) -> None:
+    read(line)
+
+
+def mutated(dice: random.Random) -> bytes:
+    """A line of the corpus, cut, joined, doubled and flipped here and there."""
+    line = bytearray(dice.choice(CORPUS))
+    for _ in range(dice.randrange(1, 5)):
+        at = dice.randrange(len(line) + 1)
+        match dice.randrange(5):
+            case 0:
+                line[at : at + 1] = dice.randbytes(1)
+            case 1:
+                del line[at : at + dice.randrange(1, 10)]
+            case 2:
+                line[at:at] = dice.choice((b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\x00", b"null", b"-0"))
+            case 3:
+                line[at:at] = line[: dice.randrange(30)]
+            case _:
+                other = dice.choice(CORPUS)
+                line[at:] = other[dice.randrange(len(other) + 1) :]
+    return bytes(line)
+
+
+def fuzz(seed: int, rounds: int) -> None:
+    dice = random.Random(seed)
+    for number in range(rounds):
+        line = mutated(dice)
+        try:
+            read(line)
+        except BaseException as error:
+            raise AssertionError(f"round {number} of seed {seed}: {line!r}") from error
+
+
+@pytest.mark.parametrize("seed", seeds(2))
+def test_mutated_lines(seed: int) -> None:
+    fuzz(seed, 3_000)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", seeds(20))
+def test_mutated_lines_for_long(seed: int) -> None:
+    fuzz(seed, 100_000)
+
+
+@given(data=st.binary(max_size=400), cuts=st.lists(st.integers(0, 400), max_size=8), most=st.integers(1, 60))
+@example(data=b"a" * 60 + b"\nb\n", cuts=[10, 20], most=10)
+def test_however_bytes_arrive_short_lines_come_out_the_same(data: bytes, cuts: list[int], most: int) -> None:
+    buffer = LineBuffer(most)
+    found: list[Line] = []
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    for start, end in pairwise(edges):
+        buffer.feed(data[start:end])
+        while line := buffer.next():
+            found.append(line)
+        assert len(buffer) <= most
+    *lines, rest = data.split(b"\n")
+    assert [line.raw for line in found if not line.fault] == [line for line in lines if len(line) <= most]
+    overlong = sum(len(line) > most for line in lines) + (len(rest) > most)
+    assert sum(bool(line.fault) for line in found) == overlong
+
+
+@pytest.fixture
+def served(short: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A receiver in a process of its own."""
+    run("--db", short / "a.db", "init", OWNER)
+    command = [sys.executable, "-m", "podledger", "--db", str(short / "a.db"), "serve", "--socket", str(short / "s")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        yield short, process
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def endless_line(path: Path, size: int) -> None:
+    block = b"x" * (1 << 20)
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(path))
+        for _ in range(size >> 20):
+            link.sendall(block)
+
+
+def beside(path: Path, attack: threading.Thread, honest: int) -> list[float]:
+    """How long each of some honest reports took while an attack goes on."""
+    attack.start()
+    took = []
+    for number in range(honest):
+        start = time.monotonic()
+        deliver(path, line_of({"kind": "errored", "pod_name": "honest", "message": str(number)}), timeout_s=20)
+        took.append(time.monotonic() - start)
+    attack.join()
+    return took
+
+
+def hold_out(served: tuple[Path, subprocess.Popen[str]], attack: threading.Thread) -> None:
+    folder, process = served
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+    for link in idle:
+        link.connect(str(folder / "s"))
+    took = beside(folder / "s", attack, 30)
+    assert peak_bytes(process.pid) < MOST_BYTES
+    assert max(took) < 10
+    for link in idle:
+        link.close()
+    process.send_signal(signal.SIGTERM)
+    process.wait(20)
+    kept = run("--db", folder / "a.db", "events", "--pod", "honest", "--json").out.splitlines()
+    assert len(kept) == 30
+    assert run("--db", folder / "a.db", "verify").status == 0
+
+
+def test_a_line_without_end_beside_idle_and_honest_senders(served: tuple[Path, subprocess.Popen[str]]) -> None:
+    hold_out(served, threading.Thread(target=endless_line, args=(served[0] / "s", 64 << 20)))
+
+
+@pytest.mark.soak
+def test_a_line_of_a_gigabyte(served: tuple[Path, subprocess.Popen[str]]) -> None:
+    hold_out(served, threading.Thread(target=endless_line, args=(served[0] / "s", 1 << 30)))

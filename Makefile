@@ -14,6 +14,9 @@ demo: $(VENV)/.installed ## A small tree of real processes, and what the ledger 
 test: $(VENV)/.dev ## The whole suite.
 	$(BIN)/pytest
 
+soak: $(VENV)/.dev ## Long rounds of faults; PODLEDGER_SEED plays one again.
+	$(BIN)/pytest -m soak
+
 check: $(VENV)/.dev ## Lint, format and types.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -6,22 +6,22 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from podledger import effects, log, notifications, recorder, registry
+from podledger import effects, log, notifications, registry
 from podledger.audit import Explained, Story, explain
 from podledger.bundle import Bundled, make_bundle
 from podledger.bundle_check import read_bundle
+from podledger.commits import Commits
 from podledger.database import BUSY_TIMEOUT_S, Database, check_whole, read_only
 from podledger.difference import Difference, difference
 from podledger.effects import Emission, Status
-from podledger.errors import LedgerNotFoundError, PodledgerError, StorageError, UsageError
+from podledger.errors import LedgerNotFoundError, StorageError, UsageError
 from podledger.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
 from podledger.gaps import Gap, Missing, gaps_at, missing_at
 from podledger.log import Head, Rejected, Rejection, Selection
@@ -29,7 +29,6 @@ from podledger.mirror import Mirror
 from podledger.names import check_name
 from podledger.notes import Note, note_at
 from podledger.notifications import DEFAULT_CONSUMER, Notification
-from podledger.projections import StateCache
 from podledger.recorder import Recorded
 from podledger.refold import Progress, Refold, catch_up, known_fact, put_right
 from podledger.registry import Holder, Moment, Pod
@@ -38,21 +37,9 @@ from podledger.slices import Slice, Wanted
 from podledger.stamps import Stamper, process_stamper
 from podledger.verify import Certificate, verify
 
-MAX_BATCH: Final = 1_000
-"""How many events of different callers are committed together."""
-
-MAX_WAITING: Final = 10_000
-"""How many callers may wait for a commit; the next ones wait to be let in."""
-
 PAGE: Final = 1_000
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-
-class _Request(NamedTuple):
-    drafts: Sequence[Draft]
-    rejections: Sequence[Rejection]
-    done: asyncio.Future[list[Entry]]
 
 
 class Ledger:
@@ -80,10 +67,7 @@ class Ledger:
         self._stamper = stamper
         self._database: Database | None = None
         self._name = ""
-        self._cache = StateCache()
-        self._waiting: deque[_Request] = deque()
-        self._room = asyncio.Event()
-        self._committing: asyncio.Task[None] | None = None
+        self._commits: Commits | None = None
         self._listeners: list[Callable[[Recorded], None]] = []
         self._mirror = Mirror(self)
 
@@ -141,8 +125,9 @@ class Ledger:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._committing is not None:
-            await asyncio.wait([self._committing])
+        if self._commits is not None:
+            await self._commits.close()
+            self._commits = None
         await self._mirror.close()
         await self.database.close()
         self._database = None
@@ -169,14 +154,7 @@ class Ledger:
         Raises:
             StorageError: nothing was committed.
         """
-        while len(self._waiting) >= MAX_WAITING:
-            self._room.clear()
-            await self._room.wait()
-        request = _Request(drafts, rejections, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
-        if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_waiting())
-        return await request.done
+        return await self._writing().record(drafts, rejections)
 
     async def restore(self, entries: Sequence[Entry]) -> list[tuple[int, str]]:
         """Append exported entries as they are, each if it continues the chain.
@@ -186,10 +164,7 @@ class Ledger:
         Raises:
             StorageError: nothing was committed.
         """
-        work = partial(recorder.restore, ledger=self._name, cache=self._cache, entries=entries)
-        recorded, refused = await self.database.write(work)
-        self._committed(recorded)
-        return refused
+        return await self._writing().restore(entries)
 
     async def entries(
         self,
@@ -436,51 +411,18 @@ class Ledger:
     def _make(self, connection: Connection) -> None:
         log.make_ledger(connection, self._name, self._clock() // 1000)
 
-    async def _commit_waiting(self) -> None:
-        try:
-            while self._waiting:
-                await self._commit_batch(self._take_batch())
-        finally:
-            self._committing = None
-
-    def _take_batch(self) -> list[_Request]:
-        batch = [self._waiting.popleft()]
-        size = len(batch[0].drafts)
-        while self._waiting and size + len(self._waiting[0].drafts) <= MAX_BATCH:
-            batch.append(self._waiting.popleft())
-            size += len(batch[-1].drafts)
-        self._room.set()
-        return batch
-
-    async def _commit_batch(self, batch: list[_Request]) -> None:
-        work = partial(
-            recorder.record,
-            ledger=self._name,
-            cache=self._cache,
-            drafts=[draft for request in batch for draft in request.drafts],
-            rejections=[rejection for request in batch for rejection in request.rejections],
-            now_us=self._clock() // 1000,
-            stamper=self._stamper or process_stamper(),
-        )
-        try:
-            recorded = await self.database.write(work)
-        except PodledgerError as error:
-            _refuse(batch, error)
-            return
-        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must know, and the next go on
-            refusal = StorageError(f"the batch was not committed: {error!r}")
-            refusal.__cause__ = error
-            _refuse(batch, refusal)
-            return
-        except BaseException:
-            _refuse([*batch, *self._waiting], StorageError("the batch was not committed: the program is stopping"))
-            self._waiting.clear()
-            raise
-        _answer(batch, recorded.entries)
-        self._committed(recorded)
+    def _writing(self) -> Commits:
+        if self._commits is None:
+            self._commits = Commits(
+                self.database,
+                self._name,
+                now_us=lambda: self._clock() // 1000,
+                stamper=lambda: self._stamper or process_stamper(),
+                committed=self._committed,
+            )
+        return self._commits
 
     def _committed(self, recorded: Recorded) -> None:
-        self._cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
         if recorded.registry_changed and recorded.head.mirror:
             self._mirror.changed()
         for listener in self._listeners:
@@ -494,18 +436,3 @@ def _finish_rebuild(connection: Connection, aside: Connection, anew: Refold) -> 
     """With the write lock held: fold what came since, and put the projections right."""
     catch_up(aside, anew)
     return put_right(connection, anew)
-
-
-def _answer(batch: list[_Request], entries: list[Entry]) -> None:
-    start = 0
-    for request in batch:
-        end = start + len(request.drafts)
-        if not request.done.done():
-            request.done.set_result(entries[start:end])
-        start = end
-
-
-def _refuse(batch: list[_Request], error: PodledgerError) -> None:
-    for request in batch:
-        if not request.done.done():
-            request.done.set_exception(error)

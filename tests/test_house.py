@@ -25,7 +25,7 @@ ORDER = (
     *("registry", "notifications", "gaps", "survey", "slices", "notes", "bundle", "bundle_check", "verify"),
     *("agreement", "collect", "backup", "signing", "audit", "difference", "replay", "query"),
     # The front door, and what stands before it
-    *("mirror", "ledger", "transfer", "salvage", "host", "finding", "condition", "surroundings", "doctor"),
+    *("mirror", "commits", "ledger", "transfer", "salvage", "host", "finding", "condition", "surroundings", "doctor"),
     # The socket side
     *("delivery", "couriers", "sender", "outbox", "reconcile", "limits", "settings", "socketfile"),
     *("connection", "committer", "door", "intake", "answers", "receiver"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from podledger import ledger as ledger_module
+from podledger import commits
 from podledger.errors import (
     DamagedError,
     InvalidMomentError,
@@ -181,8 +181,8 @@ async def test_what_arrives_together_is_committed_together() -> None:
 
 
 async def test_more_callers_than_may_wait_are_let_in_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_WAITING", 3)
-    monkeypatch.setattr(ledger_module, "MAX_BATCH", 2)
+    monkeypatch.setattr(commits, "MAX_WAITING", 3)
+    monkeypatch.setattr(commits, "MAX_BATCH", 2)
     async with fresh_ledger() as ledger:
         entries = await asyncio.gather(*(ledger.append(turned(f"p{number}")) for number in range(50)))
         assert sorted(entry.seq for entry in entries) == list(range(1, 51))
@@ -263,7 +263,7 @@ async def test_a_caller_that_gives_up_waiting_does_not_harm_the_others() -> None
 
 
 async def test_a_batch_that_fails_does_not_keep_the_next_ones_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_BATCH", 1)
+    monkeypatch.setattr(commits, "MAX_BATCH", 1)
     async with fresh_ledger() as ledger, asyncio.timeout(5):
         no_text = draft(turned("p"), OWNER, payload="\ud800")
         appending = [ledger.append(turned("p")), ledger.record([no_text]), ledger.append(turned("p"))]

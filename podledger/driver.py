@@ -5,7 +5,7 @@ SQLAlchemy adds 20 to 100 µs to a statement, which would be most of what a smal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -18,7 +18,7 @@ Row = Sequence[Any]
 Positions = tuple[int, ...]
 
 
-def execute(connection: Connection, statement: str, values: Row = ()) -> DBAPICursor:
+def execute(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> DBAPICursor:
     """Run one statement."""
     cursor = _cursor(connection)
     cursor.execute(statement, values)

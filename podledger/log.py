@@ -238,7 +238,15 @@ def check_seq(connection: Connection, ledger: str, seq: int) -> int:
     Raises:
         InvalidMomentError: the log does not reach that far.
     """
-    head = read_head(connection, ledger).head_seq
+    return check_within(seq, read_head(connection, ledger).head_seq)
+
+
+def check_within(seq: int, head: int) -> int:
+    """Return `seq` if it is 0 or one of a log's whose last one is `head`.
+
+    Raises:
+        InvalidMomentError: the log does not reach that far.
+    """
     if not 0 <= seq <= head:
         raise InvalidMomentError(f"seq {seq} is not in the log, which holds 1 to {head}", hint=f"give 0 to {head}")
     return seq

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, alias, and_, case, func, or_, select, text
+from sqlalchemy import Connection
 
 from podledger import log, paths
+from podledger.driver import execute
 from podledger.errors import InvalidMomentError
 from podledger.events import WITHHELD, Evidence, content_from, scope_from
 from podledger.protocol import Scope, microseconds
 from podledger.rules import Tenure
-from podledger.tables import DELEGATION, events, grants, nodes_at, tenures
+from podledger.tables import DELEGATION, nodes_at
 
 Moment = int | datetime | None
 """A seq of the log, an aware time, or None for now."""
@@ -78,19 +80,31 @@ class Ancestor(NamedTuple):
     is_open: bool
 
 
+class _Instant(NamedTuple):
+    """A moment found in the log: its seq, and the log's last one."""
+
+    seq: int
+    head: int
+
+
 def resolve(connection: Connection, ledger: str, at: Moment) -> int:
     """The seq that a moment names: the last one recorded up to a time.
 
     Raises:
         InvalidMomentError: a seq that the log does not hold, or a time without its zone.
     """
+    return _instant(connection, ledger, at).seq
+
+
+def _instant(connection: Connection, ledger: str, at: Moment) -> _Instant:
+    head = log.read_head(connection, ledger).head_seq
     if at is None:
-        return log.read_head(connection, ledger).head_seq
+        return _Instant(head, head)
     if isinstance(at, int):
-        return log.check_seq(connection, ledger, at)
+        return _Instant(log.check_within(at, head), head)
     if at.tzinfo is None:
         raise InvalidMomentError(f"the time {at.isoformat()} has no zone", hint="give an aware datetime")
-    return log.seq_at(connection, ledger, microseconds(at))
+    return _Instant(log.seq_at(connection, ledger, microseconds(at)), head)
 
 
 def parse_moment(text: str) -> int | datetime:
@@ -111,19 +125,44 @@ def parse_moment(text: str) -> int | datetime:
 
 def pods_at(connection: Connection, ledger: str, at: Moment, *, closed: bool = False) -> list[Pod]:
     """The registry at a moment, as the ledger knew it then, by name; with `closed` also the tenures over by then."""
-    seq = resolve(connection, ledger, at)
-    query = _tenures_with_callbacks(seq).where(tenures.c.ledger == ledger, tenures.c.from_seq <= seq)
-    if not closed:
-        query = query.where(_stands(connection, ledger, seq, tenures))
-    rows = connection.execute(query.order_by(tenures.c.pod_name, tenures.c.from_seq))
-    return [_pod(Tenure(*row[:-2]), seq, row[-2], row[-1]) for row in rows]
+    instant = _instant(connection, ledger, at)
+    stands, nodes = ("1", {}) if closed else _stands(instant)
+    values = {"ledger": ledger, "seq": instant.seq, **nodes}
+    rows = execute(connection, _PODS.format(stands=stands), values).fetchall()
+    return [_pod(Tenure(*row[:-2]), instant.seq, row[-2], row[-1]) for row in sorted(rows, key=itemgetter(0, 1))]
+
+
+_PODS: Final = f"""
+SELECT {", ".join(f"span.{field}" for field in Tenure._fields)},
+    coalesce(
+        (SELECT CASE WHEN parent.until_seq IS NULL OR parent.until_seq > span.from_seq THEN parent.socket_path END
+            FROM tenures AS parent
+            WHERE span.source IS NULL AND span.callback_address IS NULL
+                AND parent.ledger = span.ledger AND parent.pod_name = span.parent_pod
+                AND parent.from_seq < span.from_seq
+            ORDER BY parent.from_seq DESC LIMIT 1),
+        (SELECT parent.socket_path
+            FROM tenures AS parent
+            WHERE span.source IS NULL AND span.callback_address IS NULL
+                AND parent.ledger = span.ledger AND parent.pod_name = span.parent_pod
+                AND parent.from_seq > span.from_seq AND parent.from_seq <= :seq
+            ORDER BY parent.from_seq LIMIT 1)),
+    (SELECT kind || ':' || payload
+        FROM events
+        WHERE ledger = span.ledger AND subject = span.source AND {DELEGATION} AND seq <= :seq
+        ORDER BY seq LIMIT 1)
+FROM tenures AS span
+WHERE span.ledger = :ledger AND span.from_seq <= :seq AND {{stands}}
+"""
+"""The tenures up to a seq, each with the socket of the parent that it was opened under, and with the delegation of the
+life that sent it. Without an order, for which SQLite would rather walk all tenures by name than sort a few."""
 
 
 def holders_at(connection: Connection, ledger: str, path: str, at: Moment) -> list[Holder]:
     """Who could write `path`: whoever was lent it and has not lent it on; the owner, if that is nobody."""
-    seq = resolve(connection, ledger, at)
-    granted = _covering_grants(connection, ledger, paths.normalise(path), seq)
-    lines = lineage(connection, ledger, seq, [(name, from_seq) for name, from_seq, _, _ in granted])
+    instant = _instant(connection, ledger, at)
+    granted = _covering_grants(connection, ledger, paths.normalise(path), instant)
+    lines = lineage(connection, ledger, instant.seq, [(name, from_seq) for name, from_seq, _, _ in granted])
     lent_on = {ancestor.from_seq for line in lines.values() for ancestor in line}
     holders = [
         Holder(name, target, bool(recursive), _chain(ledger, name, lines[from_seq]))
@@ -144,11 +183,10 @@ def lineage(
     lines: dict[int, list[Ancestor]] = {from_seq: [] for _, from_seq in children}
     for start in range(0, len(children), log.PAGE):
         some = children[start : start + log.PAGE]
+        starts = ", ".join(f"(:name{number}, :from{number})" for number in range(len(some)))
         values = {"ledger": ledger, "seq": seq, "depth": MAX_DEPTH}
-        starts = ", ".join(f"(:n{i}, :f{i})" for i in range(len(some)))
-        for i, (name, from_seq) in enumerate(some):
-            values |= {f"n{i}": name, f"f{i}": from_seq}
-        for child, name, from_seq, is_open in connection.execute(text(_LINEAGE.format(starts=starts)), values):
+        values |= _named("name", [name for name, _ in some]) | _named("from", [from_seq for _, from_seq in some])
+        for child, name, from_seq, is_open in execute(connection, _LINEAGE.format(starts=starts), values).fetchall():
             lines[child].append(Ancestor(name, from_seq, bool(is_open)))
     return {child: _without_round(child, line) for child, line in lines.items()}
 
@@ -194,63 +232,42 @@ def _chain(ledger: str, name: str, line: Sequence[Ancestor]) -> tuple[str, ...]:
     return (ledger, *(ancestor.pod_name for ancestor in reversed(line)), name)
 
 
-def _covering_grants(connection: Connection, ledger: str, path: str, seq: int) -> list[tuple[str, int, str, int]]:
+def _covering_grants(
+    connection: Connection, ledger: str, path: str, instant: _Instant
+) -> list[tuple[str, int, str, int]]:
     """The open write grant that covers the path best, of each pod that has one, by name."""
     reach = paths.ancestors(path)
-    covers = or_(grants.c.recursive == 1, grants.c.path.in_(reach[:2]))
-    query = select(grants.c.pod_name, grants.c.from_seq, grants.c.target, grants.c.recursive, grants.c.path).where(
-        grants.c.ledger == ledger,
-        grants.c.path.in_(reach),
-        grants.c.permission == "write",
-        grants.c.from_seq <= seq,
-        covers,
-        _stands(connection, ledger, seq, grants),
-    )
+    stands, nodes = _stands(instant)
+    values = {"ledger": ledger, "seq": instant.seq, **nodes, **_named("path", reach)}
+    query = _GRANTS.format(stands=stands, reach=_marks("path", reach), near=_marks("path", reach[:2]))
     best: dict[int, tuple[str, int, str, int]] = {}
-    rows = sorted(connection.execute(query), key=lambda row: reach.index(row[4]), reverse=True)
-    for name, from_seq, target, recursive, _ in rows:
+    rows = execute(connection, query, values).fetchall()
+    for name, from_seq, target, recursive, _ in sorted(rows, key=lambda row: reach.index(row[4]), reverse=True):
         best[from_seq] = (name, from_seq, target, recursive)
     return sorted(best.values())
 
 
-def _stands(connection: Connection, ledger: str, seq: int, spans: Any) -> Any:
-    """The condition that a span holds `seq`; the first half finds the few candidates by index."""
-    nodes = nodes_at(seq, log.read_head(connection, ledger).head_seq)
-    return and_(spans.c.node.in_(nodes), or_(spans.c.until_seq.is_(None), spans.c.until_seq > seq))
+_GRANTS: Final = """
+SELECT span.pod_name, span.from_seq, span.target, span.recursive, span.path
+FROM grants AS span
+WHERE span.ledger = :ledger AND span.path IN ({reach}) AND span.permission = 'write' AND span.from_seq <= :seq
+    AND (span.recursive = 1 OR span.path IN ({near})) AND {stands}
+"""
 
 
-def _tenures_with_callbacks(seq: int) -> Select[Any]:
-    """Every tenure, the socket of the parent that it was opened under, and the delegation of the life that sent it."""
-    parents = alias(tenures, "parents")
-    of_parent = and_(
-        parents.c.ledger == tenures.c.ledger,
-        parents.c.pod_name == tenures.c.parent_pod,
-        tenures.c.source.is_(None),
-        tenures.c.callback_address.is_(None),
-    )
-    open_then = or_(parents.c.until_seq.is_(None), parents.c.until_seq > tenures.c.from_seq)
-    before = (
-        select(case((open_then, parents.c.socket_path)))
-        .where(of_parent, parents.c.from_seq < tenures.c.from_seq)
-        .order_by(parents.c.from_seq.desc())
-        .limit(1)
-    )
-    after = (
-        select(parents.c.socket_path)
-        .where(of_parent, parents.c.from_seq > tenures.c.from_seq, parents.c.from_seq <= seq)
-        .order_by(parents.c.from_seq)
-        .limit(1)
-    )
-    parent_socket = func.coalesce(before.scalar_subquery(), after.scalar_subquery())
-    delegation = (
-        select(events.c.kind + ":" + events.c.payload)
-        .where(events.c.ledger == tenures.c.ledger, events.c.subject == tenures.c.source, text(DELEGATION))
-        .where(events.c.seq <= seq)
-        .order_by(events.c.seq)
-        .limit(1)
-        .scalar_subquery()
-    )
-    return select(*(tenures.c[field] for field in Tenure._fields), parent_socket, delegation)
+def _stands(instant: _Instant) -> tuple[str, dict[str, int]]:
+    """The condition that `span` holds the seq, and its values; its first half finds the few candidates by index."""
+    nodes = nodes_at(instant.seq, instant.head)
+    condition = f"span.node IN ({_marks('node', nodes)}) AND (span.until_seq IS NULL OR span.until_seq > :seq)"
+    return condition, _named("node", nodes)
+
+
+def _marks(name: str, values: Sequence[Any]) -> str:
+    return ", ".join(f":{name}{number}" for number in range(len(values)))
+
+
+def _named(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    return {f"{name}{number}": value for number, value in enumerate(values)}
 
 
 def _pod(tenure: Tenure, seq: int, parent_socket: str | None, delegation: str | None) -> Pod:

@@ -16,7 +16,6 @@ from podledger.events import Draft, Entry
 from podledger.log import Rejection
 from podledger.projections import StateCache
 from podledger.recorder import Recorded
-from podledger.stamps import Stamper
 
 MAX_BATCH: Final = 1_000
 """How many events of different callers are committed together."""
@@ -36,8 +35,8 @@ class _Request(NamedTuple):
 class Commits:
     """All that one object appends to one ledger.
 
-    `now_us` gives the time in microseconds since 1970, `stamper` what stamps the re-emissions; `committed` is called
-    after each commit, on the event loop. The cache of states is used on the database's writer thread alone.
+    `now_us` gives the time in microseconds since 1970; `committed` is called after each commit, on the event loop. The
+    cache of states is used on the database's writer thread alone.
     """
 
     def __init__(
@@ -46,13 +45,11 @@ class Commits:
         ledger: str,
         *,
         now_us: Callable[[], int],
-        stamper: Callable[[], Stamper],
         committed: Callable[[Recorded], None],
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._now_us = now_us
-        self._stamper = stamper
         self._committed = committed
         self._cache = StateCache()
         self._waiting: deque[_Request] = deque()
@@ -114,7 +111,6 @@ class Commits:
             drafts=[draft for request in batch for draft in request.drafts],
             rejections=[rejection for request in batch for rejection in request.rejections],
             now_us=self._now_us(),
-            stamper=self._stamper(),
         )
         try:
             recorded = await self._database.write(work, after=self._remember)

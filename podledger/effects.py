@@ -14,14 +14,16 @@ from podledger import strictjson
 from podledger.driver import insert_rows
 from podledger.events import Draft, Outcome
 from podledger.log import Head, seal
-from podledger.stamps import Stamper
 from podledger.tables import outbox
 
 Status = Literal["pending", "sent", "dropped"]
 
 
 class Emission(NamedTuple):
-    """One report that the ledger owes its parent, for the event `seq`; `payload` is its JSON, stamp and all."""
+    """One report that the ledger owes its parent, for the event `seq`; `payload` is its JSON.
+
+    It is stamped when it is first sent, and keeps that stamp: a number is counted for what went out alone.
+    """
 
     ledger: str
     number: int
@@ -40,7 +42,7 @@ class Emission(NamedTuple):
         return self._replace(seal=seal(self[:-1]))
 
 
-def emission_payload(draft: Draft, outcome: Outcome, owner: str, stamper: Stamper) -> str | None:
+def emission_payload(draft: Draft, outcome: Outcome, owner: str) -> str | None:
     """What the owner tells its parent of an event: of a delegation that was applied, and of nothing else."""
     if outcome != "applied" or draft.content is None:
         return None
@@ -50,7 +52,6 @@ def emission_payload(draft: Draft, outcome: Outcome, owner: str, stamper: Stampe
         "sub_pod": draft.pod_name,
         "sub_socket": draft.content.socket_path,
         "scope": strictjson.loads(draft.content.scope),
-        "stamp": stamper.stamp(draft.stamp.subject if draft.stamp else None),
     }
     return strictjson.dumps(event)
 

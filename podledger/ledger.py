@@ -34,7 +34,6 @@ from podledger.refold import Progress, Refold, catch_up, known_fact, put_right
 from podledger.registry import Holder, Moment, Pod
 from podledger.replay import Plan, Replayed, Reversal, replay
 from podledger.slices import Slice, Wanted
-from podledger.stamps import Stamper, process_stamper
 from podledger.verify import Certificate, verify
 
 PAGE: Final = 1_000
@@ -57,14 +56,12 @@ class Ledger:
         create: bool,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         clock: Callable[[], int] = time.time_ns,
-        stamper: Stamper | None = None,
     ) -> None:
         self._target = target
         self._wanted = name
         self._create = create
         self._busy_timeout_s = busy_timeout_s
         self._clock = clock
-        self._stamper = stamper
         self._database: Database | None = None
         self._name = ""
         self._commits: Commits | None = None
@@ -80,13 +77,11 @@ class Ledger:
         create: bool | None = None,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         clock: Callable[[], int] = time.time_ns,
-        stamper: Stamper | None = None,
     ) -> Self:
         """The ledger of the pod `name` in the database `target`, a path or a SQLAlchemy URL.
 
         Without `name`, the only ledger there. The database and the ledger are made, and brought up to date, unless
-        `create` is false or there is no name. `clock` gives nanoseconds since 1970; `stamper` stamps what is
-        re-emitted to the owner's parent.
+        `create` is false or there is no name. `clock` gives nanoseconds since 1970.
 
         Entering the context raises:
             LedgerNotFoundError: there is no such database or ledger, or no name where the database holds several.
@@ -96,7 +91,7 @@ class Ledger:
         if name is not None:
             check_name(name, "ledger name")
         wanted = name is not None if create is None else create
-        return cls(target, name, create=wanted, busy_timeout_s=busy_timeout_s, clock=clock, stamper=stamper)
+        return cls(target, name, create=wanted, busy_timeout_s=busy_timeout_s, clock=clock)
 
     @property
     def name(self) -> str:
@@ -404,7 +399,7 @@ class Ledger:
         if self._wanted is None and len(names) == 1:
             return names[0]
         reason = f"no ledger {self._wanted!r} is in it" if self._wanted else f"it holds {len(names)} ledgers"
-        known = ", ".join(names)
+        known = ", ".join(map(str, names))
         hint = f"choose one of: {known}" if known else "make one with `podledger init NAME`"
         raise LedgerNotFoundError(f"{self.database.path}: {reason}", hint=hint)
 
@@ -417,7 +412,6 @@ class Ledger:
                 self.database,
                 self._name,
                 now_us=lambda: self._clock() // 1000,
-                stamper=lambda: self._stamper or process_stamper(),
                 committed=self._committed,
             )
         return self._commits

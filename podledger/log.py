@@ -110,7 +110,7 @@ def read_head(connection: Connection, ledger: str) -> Head:
     """
     head = find_head(connection, ledger)
     if head is None:
-        known = ", ".join(ledger_names(connection)) or "none"
+        known = ", ".join(map(str, ledger_names(connection))) or "none"
         raise LedgerNotFoundError(f"there is no ledger {ledger!r} here; known: {known}", hint="choose with --ledger")
     return head
 

@@ -13,6 +13,7 @@ from podledger.effects import Emission, Status
 from podledger.errors import PodledgerError
 from podledger.ledger import Ledger
 from podledger.recorder import Recorded
+from podledger.stamps import Stamper, process_stamper
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,21 @@ class Outbox:
 
     Emissions go out in their order. One that fails `retry.attempts` times is kept as dropped, with a warning; what is
     pending when the context is left is sent by the next. Every `poll_s` seconds it looks for what other processes owe.
+    Each is stamped at its first attempt, by `stamper` (or else this process's).
     """
 
-    def __init__(self, ledger: Ledger, *, retry: Retry = Retry(), poll_s: float = 1.0) -> None:  # noqa: B008
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        retry: Retry = Retry(),  # noqa: B008 - immutable
+        poll_s: float = 1.0,
+        stamper: Stamper | None = None,
+    ) -> None:
         self._ledger = ledger
         self._retry = retry
         self._poll_s = poll_s
+        self._stamper = stamper
         self._owing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -89,20 +99,32 @@ class Outbox:
 
     async def _send(self, emission: Emission) -> None:
         """Try until it is sent or given up; each attempt is kept, so that a restart goes on counting."""
+        emission = await self._stamped(emission)
         while emission.status == "pending":
             failure = await self._attempt(emission)
             attempts = emission.attempts + 1
             status: Status = "sent" if failure is None else "dropped" if attempts >= self._retry.attempts else "pending"
             settled_us = None if status == "pending" else time.time_ns() // 1000
             emission = emission._replace(status=status, attempts=attempts, last_error=failure, settled_us=settled_us)
-            await asyncio.shield(self._ledger.settle(emission))
             if status == "dropped":
                 logger.warning(
                     "outbox: the report of seq %d to %s is given up after %d attempts: %s",
                     *(emission.seq, emission.socket, attempts, failure),
                 )
+            await asyncio.shield(self._ledger.settle(emission))
             if status == "pending":
                 await asyncio.sleep(self._retry.wait_s(attempts))
+
+    async def _stamped(self, emission: Emission) -> Emission:
+        """The emission with its stamp, which is kept before it is sent, so that a redelivery has the same."""
+        event = strictjson.loads(emission.payload)
+        if "stamp" in event:
+            return emission
+        [entry] = [entry async for entry in self._ledger.entries(since=emission.seq, until=emission.seq)]
+        event["stamp"] = (self._stamper or process_stamper()).stamp(entry.subject)
+        stamped = emission._replace(payload=strictjson.dumps(event))
+        await self._ledger.settle(stamped)
+        return stamped
 
     async def _attempt(self, emission: Emission) -> str | None:
         """Send once; why it failed, or None."""

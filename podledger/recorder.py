@@ -14,7 +14,6 @@ from podledger.events import DELEGATIONS, Draft, Entry, chain_digest, content_fr
 from podledger.log import Head, Rejection, append_entries, append_rejections, read_head, write_head
 from podledger.projections import Fold, StateCache, save
 from podledger.rules import Fact
-from podledger.stamps import Stamper
 
 _UNSTAMPED = (None, None, None, None, None)
 _NO_SENDER = (None, None, None)
@@ -41,7 +40,6 @@ def record(
     rejections: Sequence[Rejection],
     *,
     now_us: int,
-    stamper: Stamper,
 ) -> Recorded:
     """Append events and rejected lines, with all that follows from them, in the connection's transaction.
 
@@ -50,7 +48,7 @@ def record(
     before = read_head(connection, ledger)
     fold = _fold_for(connection, before, cache, (draft.pod_name for draft in drafts))
     now_us = max(now_us, before.head_us)
-    entries, owed = _fold_drafts(before, fold, drafts, now_us, stamper)
+    entries, owed = _fold_drafts(before, fold, drafts, now_us)
     head = append_emissions(connection, before, owed, now_us)
     if rejections:
         head = append_rejections(connection, head, rejections, now_us)
@@ -97,7 +95,7 @@ def _fold_for(connection: Connection, head: Head, cache: StateCache, names: Iter
 
 
 def _fold_drafts(
-    head: Head, fold: Fold, drafts: Sequence[Draft], now_us: int, stamper: Stamper
+    head: Head, fold: Fold, drafts: Sequence[Draft], now_us: int
 ) -> tuple[list[Entry], list[tuple[int, str]]]:
     entries: list[Entry] = []
     owed: list[tuple[int, str]] = []
@@ -116,7 +114,7 @@ def _fold_drafts(
         )
         digest = chain_digest(digest, fields)
         entries.append(Entry._make((*fields, digest)))
-        if content is not None and head.parent_socket and (told := emission_payload(draft, outcome, ledger, stamper)):
+        if content is not None and head.parent_socket and (told := emission_payload(draft, outcome, ledger)):
             owed.append((seq, told))
     return entries, owed
 

@@ -21,7 +21,6 @@ from podledger.log import Rejection
 from podledger.projections import StateCache
 from podledger.protocol import ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
 from podledger.registry import Holder, Moment, Pod
-from podledger.stamps import Stamper
 from podledger.verify import Certificate, verify
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -99,7 +98,6 @@ class Bench:
         self.connection = memory()
         self.owner = owner
         self.cache = StateCache()
-        self.stamper = Stamper(life(0xFFFF))
         self.now_us = 1_000_000
         log.make_ledger(self.connection, owner, self.now_us)
         log.configure(self.connection, owner, parent, None)
@@ -116,7 +114,6 @@ class Bench:
             [draft(event, self.owner) for event in events],
             rejections,
             now_us=self.now_us,
-            stamper=self.stamper,
         )
         self.cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
         return recorded.entries

@@ -45,7 +45,7 @@ async def test_a_delegation_reaches_the_parent_once(folder: Path) -> None:
 
 async def test_what_arrives_is_a_report_with_a_stamp(folder: Path) -> None:
     stamper = Stamper(life(9))
-    async with parent_at(folder / "p") as parent, fresh_ledger(stamper=stamper) as ledger, Outbox(ledger) as outbox:
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, stamper=stamper) as outbox:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append(stamped(delegated("b", "/run/b", writes("/é")), 7, 5))
         await outbox.drain(within_s=10)

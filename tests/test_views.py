@@ -302,7 +302,6 @@ def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
         [draft(event, OWNER, sender=sender)],
         [],
         now_us=2_000_000,
-        stamper=bench.stamper,
     )
     bench.cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
 

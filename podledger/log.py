@@ -15,8 +15,8 @@ from podledger.events import NO_DIGEST, WITHHELD, Entry, Sender
 from podledger.protocol import timestamp
 from podledger.tables import events, ledgers, rejected
 
-PAGE: Final = 5_000
-"""How many entries are held in memory while a log is read."""
+PAGE: Final = 500
+"""How many entries are held in memory while a log is read: so few that the garbage collector rarely sees one twice."""
 
 
 class Head(NamedTuple):
@@ -178,20 +178,21 @@ class Selection(NamedTuple):
 
 def read_page(connection: Connection, ledger: str, selection: Selection, limit: int = PAGE) -> list[Entry]:
     """The first entries of the selection, at most `limit`, by seq."""
-    query = select(events).where(events.c.ledger == ledger, events.c.seq > selection.after)
-    if selection.until is not None:
-        query = query.where(events.c.seq <= selection.until)
-    for column, value in (
-        ("pod_name", selection.pod),
-        ("kind", selection.kind),
-        ("outcome", selection.outcome),
-    ):
-        if value is not None:
-            query = query.where(events.c[column] == value)
-    if selection.whole:
-        query = query.where(events.c.payload != WITHHELD)
-    rows = connection.execute(query.order_by(events.c.seq).limit(limit))
-    return [Entry(*row) for row in rows]
+    conditions = {
+        "ledger = ?": ledger,
+        "seq > ?": selection.after,
+        "seq <= ?": selection.until,
+        "pod_name = ?": selection.pod,
+        "kind = ?": selection.kind,
+        "outcome = ?": selection.outcome,
+        "payload <> ?": WITHHELD if selection.whole else None,
+    }
+    asked = {condition: value for condition, value in conditions.items() if value is not None}
+    query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(asked)} ORDER BY seq LIMIT ?"
+    return [Entry._make(row) for row in execute(connection, query, (*asked.values(), limit)).fetchall()]
+
+
+_COLUMNS: Final = ", ".join(Entry._fields)
 
 
 def read_all(connection: Connection, ledger: str, *, after: int = 0, until: int | None = None) -> Iterator[Entry]:

@@ -22,6 +22,9 @@ from podledger.recorder import fact_of
 from podledger.rules import Fact
 from podledger.tables import PROJECTIONS
 
+FOLDED: Final = 10_000
+"""How many events are folded before what they changed is written: most tenures that open among them close there too."""
+
 Progress = Callable[[int, int], None]
 """Told how many events of how many are done."""
 
@@ -138,7 +141,7 @@ def catch_up(connection: Connection, refold: Refold, progress: Progress | None =
     """Fold what the log holds beyond what was folded."""
     head = read_head(connection, refold.ledger).head_seq
     relevant = execute(connection, _RELEVANT, (refold.ledger, refold.seq, refold.ledger))
-    while rows := relevant.fetchmany(2 * PAGE):
+    while rows := relevant.fetchmany(FOLDED):
         names = {pod_name for _, _, _, pod_name, *_ in rows}
         refold.fold(names, _facts(refold.ledger, rows), until=rows[-1][0])
         if progress:

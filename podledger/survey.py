@@ -6,6 +6,7 @@ costs the entries that it held.
 
 from __future__ import annotations
 
+import sqlite3
 from array import array
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -26,7 +27,7 @@ MAX_FAILURES: Final = 100_000
 _FIELDS: Final = ", ".join(Entry._fields)
 _TYPES: Final = (str, int, int, str, str, str, str, *(int,) * 3, *(str,) * 2, *(int,) * 2, str, str, int, str)
 _NULLABLE: Final = range(7, 15)
-UNREADABLE: Final = (DBAPIError, ValueError, TypeError, LookupError, OverflowError)
+UNREADABLE: Final = (DBAPIError, sqlite3.Error, ValueError, TypeError, LookupError, OverflowError)
 """What reading a damaged row or page raises."""
 
 

@@ -32,7 +32,7 @@ async def survives(target: Path, seed: int, synchronous: str = "FULL") -> None:
         assert (await ledger.append_many([]), ledger.name) == ([], OWNER)
 
 
-@pytest.mark.parametrize("seed", seeds(30))
+@pytest.mark.parametrize("seed", seeds(24))
 async def test_what_was_acknowledged_survives_a_loss_of_power(tmp_path: Path, seed: int) -> None:
     await survives(tmp_path / "after", seed)
 

@@ -15,6 +15,8 @@ MAX_DEPTH: Final = 127
 """How deep arrays and objects may nest: the limit of the seed system's parser."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
+_PLAIN_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_AFTER_MEMBER = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -44,23 +46,33 @@ def members(text: str) -> dict[str, Member]:
     Raises:
         ProtocolError: it is no JSON object, or not one that every reader reads alike.
     """
-    found: list[Member] = []
+    found: dict[str, Member] = {}
     at = _expect(text, 0, "{")
     more = text[at : at + 1] != "}"
     while more:
-        key, at = _value(text, at)
-        if not isinstance(key, str):
-            raise ProtocolError("a member's name is no string")
-        start = _expect(text, at, ":")
+        name, start = _name(text, at)
         value, end = _value(text, start)
-        found.append(Member(key, value, text[start:end]))
-        at = _skip(text, end)
-        more = text[at : at + 1] == ","
-        at = _skip(text, at + 1) if more else at
+        if name in found:
+            raise ProtocolError("a key is there twice in one object")
+        found[name] = Member(name, value, text[start:end])
+        after = _AFTER_MEMBER.match(text, end)
+        more = after is not None and after[1] == ","
+        at = after.end() if after and more else end
     if _expect(text, at, "}") != len(text):
         raise ProtocolError("something follows the JSON object")
-    _sound(text, _object([(member.key, member.value) for member in found]))
-    return {member.key: member for member in found}
+    _sound(text, {name: member.value for name, member in found.items()})
+    return found
+
+
+def _name(text: str, at: int) -> tuple[str, int]:
+    """A member's name, and where its value begins."""
+    plain = _PLAIN_NAME.match(text, at)
+    if plain:
+        return plain[1], plain.end()
+    name, at = _value(text, at)
+    if not isinstance(name, str):
+        raise ProtocolError("a member's name is no string")
+    return name, _expect(text, at, ":")
 
 
 def dumps(value: Any) -> str:

@@ -89,19 +89,25 @@ def _too_long(line: bytes, limit: int) -> Rejection:
 
 
 def _read(line: bytes, owner: str) -> Draft | Entry | None:
+    if line.startswith(b'{"method":'):
+        return _read_wire(line, owner)
     text = protocol.decode(line)
     fields = strictjson.loads(text, max_depth=strictjson.MAX_DEPTH + 1)  # an exported entry is one level around
     if not isinstance(fields, dict):
         raise ProtocolError("no JSON object")
     if "method" in fields:
-        read = protocol.parse_line(line)
-        return draft(read.event, owner, payload=read.payload) if isinstance(read, Report) else None
+        return _read_wire(line, owner)
     if "digest" in fields and "seq" in fields:
         return entry_from(fields)
     if "kind" in fields:
         strictjson.check_depth(text, fields)
         return draft(event_from(fields), owner, payload=text.strip())
     raise ProtocolError("neither a method, nor an event, nor an exported entry")
+
+
+def _read_wire(line: bytes, owner: str) -> Draft | None:
+    read = protocol.parse_line(line)
+    return draft(read.event, owner, payload=read.payload) if isinstance(read, Report) else None
 
 
 def entry_from(fields: dict[str, Any]) -> Entry:

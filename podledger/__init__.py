@@ -20,25 +20,25 @@ if TYPE_CHECKING:
         render,
     )
     from podledger.ledger import Ledger
-    from podledger.notes import Note
     from podledger.outbox import Outbox
+    from podledger.proof.notes import Note
+    from podledger.proof.verify import Certificate
     from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
     from podledger.receiver import Receiver
     from podledger.reconcile import Reconciler
     from podledger.registry import Holder, Pod
     from podledger.sender import fire_and_forget, send_pod_event
     from podledger.stamps import Stamper, new_incarnation, process_stamper
-    from podledger.verify import Certificate
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Certificate": "verify",
+    "Certificate": "proof.verify",
     "Entry": "events",
     "Errored": "protocol",
     "Holder": "registry",
     "Ledger": "ledger",
-    "Note": "notes",
+    "Note": "proof.notes",
     "Outbox": "outbox",
     "Pod": "registry",
     "PodExited": "events",

@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from podledger import registry
+from podledger.audit.gaps import gaps_until
 from podledger.cli.output import STYLES, clock, print_json, print_line, print_table, print_tree
 from podledger.events import render
-from podledger.gaps import gaps_until
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger

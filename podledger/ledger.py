@@ -13,28 +13,29 @@ from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from podledger import effects, log, notifications, registry
-from podledger.audit import Explained, Story, explain
-from podledger.bundle import Bundled, make_bundle
-from podledger.bundle_check import read_bundle
-from podledger.commits import Commits
-from podledger.database import BUSY_TIMEOUT_S, Database, check_whole, read_only
-from podledger.difference import Difference, difference
-from podledger.effects import Emission, Status
+from podledger import notifications, registry
+from podledger.audit.difference import Difference, difference
+from podledger.audit.explain import Explained, Story, explain
+from podledger.audit.gaps import Gap, Missing, gaps_at, missing_at
+from podledger.audit.replay import Plan, Replayed, Reversal, replay
+from podledger.carrying.bundle import Bundled, make_bundle
+from podledger.carrying.bundle_check import read_bundle
+from podledger.carrying.slices import Slice, Wanted
 from podledger.errors import LedgerNotFoundError, StorageError, UsageError
 from podledger.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
-from podledger.gaps import Gap, Missing, gaps_at, missing_at
-from podledger.log import Head, Rejected, Rejection, Selection
 from podledger.mirror import Mirror
 from podledger.names import check_name
-from podledger.notes import Note, note_at
 from podledger.notifications import DEFAULT_CONSUMER, Notification
-from podledger.recorder import Recorded
-from podledger.refold import Progress, Refold, catch_up, known_fact, put_right
+from podledger.proof.notes import Note, note_at
+from podledger.proof.verify import Certificate, verify
 from podledger.registry import Holder, Moment, Pod
-from podledger.replay import Plan, Replayed, Reversal, replay
-from podledger.slices import Slice, Wanted
-from podledger.verify import Certificate, verify
+from podledger.store import effects, log
+from podledger.store.commits import Commits
+from podledger.store.database import BUSY_TIMEOUT_S, Database, check_whole, read_only
+from podledger.store.effects import Emission, Status
+from podledger.store.log import Head, Rejected, Rejection, Selection
+from podledger.store.recorder import Recorded
+from podledger.store.refold import Progress, Refold, catch_up, known_fact, put_right
 
 PAGE: Final = 1_000
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podledger.errors import PodledgerError
-from podledger.files import replacing
 from podledger.registry import Pod
+from podledger.store.files import replacing
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger

@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, func, insert, not_, select, update
 
-from podledger import log
 from podledger.events import WITHHELD, parse_event, render
 from podledger.protocol import moment, timestamp
-from podledger.tables import consumers, events
+from podledger.store import log
+from podledger.store.tables import consumers, events
 
 DEFAULT_CONSUMER: Final = "agent"
 VISIBLE: Final = ("turn_ended", "errored", "shut_down")

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from podledger import sender, strictjson
-from podledger.effects import Emission, Status
 from podledger.errors import PodledgerError
 from podledger.ledger import Ledger
-from podledger.recorder import Recorded
 from podledger.stamps import Stamper, process_stamper
+from podledger.store.effects import Emission, Status
+from podledger.store.recorder import Recorded
 
 logger = logging.getLogger(__name__)
 

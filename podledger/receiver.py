@@ -15,16 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from podledger.answers import Answers
-from podledger.committer import Committer
-from podledger.connection import Connection, Peer
-from podledger.door import Door, files_left
 from podledger.events import Sender
-from podledger.intake import Intake
 from podledger.ledger import Ledger
-from podledger.limits import Limits
 from podledger.protocol import snapshot_frame
-from podledger.socketfile import BACKLOG, SocketFile
+from podledger.receiving.answers import Answers
+from podledger.receiving.committer import Committer
+from podledger.receiving.connection import Connection, Peer
+from podledger.receiving.door import Door, files_left
+from podledger.receiving.intake import Intake
+from podledger.receiving.limits import Limits
+from podledger.receiving.socketfile import BACKLOG, SocketFile
 
 __all__ = ["Limits", "Receiver"]
 

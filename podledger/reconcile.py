@@ -10,11 +10,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from podledger import delivery
 from podledger.events import PodReclaimed, PodUnreachable, parse_event
 from podledger.ledger import Ledger
 from podledger.registry import Pod
-from podledger.tables import events
+from podledger.sending import delivery
+from podledger.store.tables import events
 
 PROBE_TIMEOUT_S: Final = 0.5
 PROBES_AT_ONCE: Final = 16

@@ -14,13 +14,14 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from podledger import log, paths
-from podledger.driver import execute
+from podledger import paths
 from podledger.errors import InvalidMomentError
 from podledger.events import WITHHELD, Evidence, content_from, scope_from
 from podledger.protocol import Scope, microseconds
 from podledger.rules import Tenure
-from podledger.tables import DELEGATION, nodes_at
+from podledger.store import log
+from podledger.store.driver import execute
+from podledger.store.tables import DELEGATION, nodes_at
 
 Moment = int | datetime | None
 """A seq of the log, an aware time, or None for now."""

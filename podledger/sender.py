@@ -11,10 +11,11 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from podledger import couriers, strictjson
-from podledger.delivery import TIMEOUT_S, deliver
+from podledger import strictjson
 from podledger.errors import InvalidEventError
 from podledger.names import check_name
+from podledger.sending import couriers
+from podledger.sending.delivery import TIMEOUT_S, deliver
 from podledger.stamps import Stamper, process_stamper
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 
 from podledger import Errored, Ledger, PodSpawned, ScopeRule, ScopeSubDelegated, Sender, ShutDown, Stamp, TurnEnded
 from podledger.events import LedgerEvent, draft
-from podledger.log import Rejection
+from podledger.store.log import Rejection
 
 START_NS = 1_767_225_600_000_000_000
 """The first moment of 2026."""

@@ -14,14 +14,15 @@ from typing import Any
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
-from podledger import database, log, recorder, registry
+from podledger import registry
 from podledger.events import Entry, LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, draft
 from podledger.ledger import Ledger
-from podledger.log import Rejection
-from podledger.projections import StateCache
+from podledger.proof.verify import Certificate, verify
 from podledger.protocol import ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
 from podledger.registry import Holder, Moment, Pod
-from podledger.verify import Certificate, verify
+from podledger.store import database, log, recorder
+from podledger.store.log import Rejection
+from podledger.store.projections import StateCache
 
 Rows = dict[str, list[tuple[Any, ...]]]
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger import difference, gaps, replay
-from podledger.audit import Story, explain
+from podledger.audit import difference, gaps, replay
+from podledger.audit.explain import Story, explain
+from podledger.audit.replay import Plan, Replayed, Reversal
 from podledger.errors import InvalidMomentError, UsageError
 from podledger.events import Entry, LedgerEvent
 from podledger.ledger import Ledger
-from podledger.log import read_all
 from podledger.protocol import Stamp
-from podledger.refold import known_fact
-from podledger.replay import Plan, Replayed, Reversal
+from podledger.store.log import read_all
+from podledger.store.refold import known_fact
 from tests import strategies
 from tests.cli import Result, podledger
 from tests.model import Model

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from podledger import Entry, Ledger
-from podledger.backup import backup
+from podledger.carrying.backup import backup
 from podledger.errors import LedgerNotFoundError, StorageError
 from tests.given import a_ledger, podledger, podledger_json
 

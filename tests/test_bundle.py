@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podledger import Entry, Errored, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
-from podledger.bundle import Bundled
-from podledger.collect import collect
+from podledger.carrying.bundle import Bundled
+from podledger.carrying.collect import collect
+from podledger.carrying.slices import Wanted
+from podledger.carrying.transfer import export_lines
 from podledger.errors import InvalidMomentError, ReadOnlyError, StorageError, UsageError
 from podledger.events import DELEGATIONS, LedgerEvent, payload_digest
-from podledger.slices import Wanted
-from podledger.transfer import export_lines
 from tests.given import a_ledger, incarnation, podledger, podledger_json, stamp, ticking, write
 
 

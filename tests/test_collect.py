@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podledger import Ledger, PodSpawned, TurnEnded
-from podledger.agreement import first_parting
-from podledger.backup import backup
-from podledger.collect import Collected, collect
+from podledger.carrying.agreement import first_parting
+from podledger.carrying.backup import backup
+from podledger.carrying.collect import Collected, collect
 from podledger.errors import ChainError, LedgerNotFoundError
-from podledger.log import Rejection
+from podledger.store.log import Rejection
 from tests.given import a_ledger, history, podledger, podledger_json
 
 TABLES = ("events", "rejected", "tenures", "grants", "pods")

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from podledger import database
-from podledger.database import APPLICATION_ID, Database, locate, prepare, read_only, translated
 from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.ledger import Ledger
+from podledger.store import database
+from podledger.store.database import APPLICATION_ID, Database, locate, prepare, read_only, translated
 from tests.support import OWNER, connected, new_database, turned
 
 

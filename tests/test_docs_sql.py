@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from podledger.views import VIEWS
+from podledger.store.views import VIEWS
 from tests import troubled
 from tests.cli import podledger
 from tests.support import memory

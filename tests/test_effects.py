@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from podledger import effects
 from podledger.events import LedgerEvent
 from podledger.ledger import Ledger
 from podledger.protocol import Report, ScopeSubDelegated, parse_line, pod_event_frame
+from podledger.store import effects
 from tests.support import (
     OWNER,
     Bench,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger.framing import KEPT_BYTES, Line, LineBuffer
+from podledger.receiving.framing import KEPT_BYTES, Line, LineBuffer
 
 
 def lines_of(*chunks: bytes, max_bytes: int = 1000) -> list[Line]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from podledger import commits
 from podledger.errors import (
     DamagedError,
     InvalidMomentError,
@@ -25,9 +24,10 @@ from podledger.errors import (
 )
 from podledger.events import LedgerEvent, PodSpawned, draft
 from podledger.ledger import Ledger
-from podledger.log import Rejection
 from podledger.protocol import Errored, ScopeRule
-from podledger.recorder import Recorded
+from podledger.store import commits
+from podledger.store.log import Rejection
+from podledger.store.recorder import Recorded
 from tests.model import Model
 from tests.support import (
     OWNER,

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Table
 
 from podledger import Ledger
-from podledger.slices import Wanted
-from podledger.tables import bundle_metadata, metadata
+from podledger.carrying.slices import Wanted
+from podledger.store.tables import bundle_metadata, metadata
 from tests.given import a_ledger
 
 PAGE = (Path(__file__).parent.parent / "docs" / "ledger-format.md").read_text()
@@ -43,7 +43,7 @@ def test_the_verifier_is_short_and_uses_nothing_of_ours() -> None:
 
 
 def test_a_bundle_carries_the_verifier_of_the_page() -> None:
-    assert (Path(__file__).parent.parent / "podledger" / "verifier.txt").read_text() == VERIFIER
+    assert (Path(__file__).parent.parent / "podledger" / "carrying" / "verifier.txt").read_text() == VERIFIER
 
 
 async def test_good_ledgers_pass_and_their_ends_are_what_digest_prints(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from podledger import ledger as ledger_module
 from podledger.errors import InvalidMomentError
 from podledger.events import Entry, LedgerEvent, Sender, chain_digest, draft
 from podledger.ledger import Ledger
-from podledger.log import Rejection
 from podledger.protocol import Errored
+from podledger.store.log import Rejection
 from tests import stranger, strategies
 from tests.support import (
     OWNER,

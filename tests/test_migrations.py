@@ -17,12 +17,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
-from podledger import database
-from podledger.database import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to
 from podledger.errors import PodledgerError
 from podledger.ledger import Ledger
-from podledger.tables import metadata
-from podledger.verify import expected_schema, schema_of
+from podledger.proof.verify import expected_schema, schema_of
+from podledger.store import database
+from podledger.store.database import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to
+from podledger.store.tables import metadata
 from tests.support import OWNER, connected, delegated, rows_of, spawned, turned
 
 VERSIONS = migrations_folder() / "versions"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from podledger.effects import Emission
 from podledger.ledger import Ledger
 from podledger.outbox import Outbox, Retry
 from podledger.protocol import Report, parse_line
 from podledger.stamps import Stamper
+from podledger.store.effects import Emission
 from tests.sockets import dead_at, parent_at, short_folder, silent_at, until
 from tests.support import OWNER, delegated, fresh_ledger, life, spawned, stamped, stopped, turned, writes
 

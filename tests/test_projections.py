@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from podledger import log, projections, refold, rules
+from podledger import rules
 from podledger.events import LedgerEvent
 from podledger.ledger import Ledger
-from podledger.log import Rejection
-from podledger.projections import StateCache, load_states
 from podledger.rules import UNHEARD
+from podledger.store import log, projections, refold
+from podledger.store.log import Rejection
+from podledger.store.projections import StateCache, load_states
 from tests import strategies
 from tests.model import EVIDENCE, Model, SeedRegistry
 from tests.support import (

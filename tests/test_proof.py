@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from podledger import Ledger, Note
 from podledger.errors import InvalidMomentError, MissingPackageError, UsageError
 from podledger.events import chain_digest
-from podledger.log import Head
-from podledger.notes import parse_note, parse_signed_note
-from podledger.signing import is_signed_by, read_private_key, sign
+from podledger.proof.notes import parse_note, parse_signed_note
+from podledger.proof.signing import is_signed_by, read_private_key, sign
+from podledger.store.log import Head
 from tests.given import a_ledger, podledger, podledger_json
 
 

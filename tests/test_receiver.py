@@ -19,10 +19,10 @@ import pytest
 
 from podledger import Ledger, PodSpawned, Receiver, Sender, ShutDown, TurnEnded, send_pod_event
 from podledger.errors import SocketError
-from podledger.framing import KEPT_BYTES
-from podledger.limits import Limits
-from podledger.log import Rejected
+from podledger.receiving.framing import KEPT_BYTES
+from podledger.receiving.limits import Limits
 from podledger.sender import line_of
+from podledger.store.log import Rejected
 from tests.sockets import short_folder, until
 
 TURN = b'{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"child"}}'

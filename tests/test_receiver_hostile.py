@@ -25,7 +25,7 @@ HONEST = line_of({"kind": "turn_ended", "pod_name": "honest"})
 SERVE = """
 import asyncio, logging, signal, sys
 from podledger import Ledger, Receiver
-from podledger.limits import Limits
+from podledger.receiving.limits import Limits
 
 async def main():
     stop = asyncio.Event()

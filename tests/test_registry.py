@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from podledger import registry
 from podledger.errors import InvalidMomentError
 from podledger.events import LedgerEvent
-from podledger.tables import nodes_at, span_node
+from podledger.store.tables import nodes_at, span_node
 from tests import strategies
 from tests.model import Model
 from tests.support import (

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from podledger import couriers, delivery
 from podledger.errors import InvalidEventError, InvalidNameError
 from podledger.protocol import Errored, Event, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, parse_line
 from podledger.sender import deliver, fire_and_forget, line_of, send_pod_event
+from podledger.sending import couriers, delivery
 from podledger.stamps import Stamper, new_incarnation
 from tests.sockets import SNAPSHOT, dead_at, parent_at, short_folder, silent_at, until
 

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from podledger import database, log, verify
 from podledger.errors import LedgerNotFoundError, PodledgerError
 from podledger.events import Sender
 from podledger.ledger import Ledger
-from podledger.log import Rejection
-from podledger.refold import Problem
-from podledger.tables import TRIGGERS
-from podledger.verify import expected_schema
+from podledger.proof import verify
+from podledger.proof.verify import expected_schema
+from podledger.store import database, log
+from podledger.store.log import Rejection
+from podledger.store.refold import Problem
+from podledger.store.tables import TRIGGERS
 from tests.support import (
     OWNER,
     Bench,

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger import gaps, log, notifications, recorder
+from podledger import notifications
+from podledger.audit import gaps
 from podledger.events import LedgerEvent, Sender, draft
 from podledger.protocol import Errored, ScopeRule, timestamp
-from podledger.views import VIEWS
+from podledger.store import log, recorder
+from podledger.store.views import VIEWS
 from tests import strategies
 from tests.model import Model, Span, is_delegation, reaches
 from tests.support import (

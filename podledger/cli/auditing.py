@@ -9,10 +9,10 @@ from podledger.cli.parser import Commands
 from podledger.cli.reading import add_at, moment_of
 
 if TYPE_CHECKING:
-    from podledger.audit import Explained, Story
-    from podledger.difference import Difference, Edge, PodChange
+    from podledger.audit.difference import Difference, Edge, PodChange
+    from podledger.audit.explain import Explained, Story
+    from podledger.audit.replay import Otherwise, Reversal, Standing
     from podledger.ledger import Ledger
-    from podledger.replay import Otherwise, Reversal, Standing
 
 
 def add_commands(commands: Commands) -> None:
@@ -66,7 +66,7 @@ def _lent(target: str | None, recursive: bool | None) -> str:
 
 def run_explain(args: Namespace) -> None:
     """Print the life of a pod."""
-    from podledger.audit import Story
+    from podledger.audit.explain import Story
     from podledger.cli.output import print_json_list, print_line, tell_missing
     from podledger.cli.session import with_ledger
     from podledger.names import shown
@@ -181,9 +181,9 @@ def run_gaps(args: Namespace) -> None:
 
 def run_replay(args: Namespace) -> None:
     """Print what a replay would decide otherwise."""
+    from podledger.audit.replay import Plan
     from podledger.cli.output import print_line, print_table, progress, tell_missing
     from podledger.cli.session import with_ledger
-    from podledger.replay import Plan
 
     plan = Plan(args.order, not args.without_stamps, moment_of(args.at))
 

@@ -11,8 +11,8 @@ from podledger.names import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from podledger.carrying.transfer import Imported
     from podledger.ledger import Ledger
-    from podledger.transfer import Imported
 
 
 def add_commands(commands: Commands) -> None:
@@ -59,8 +59,8 @@ def run_import(args: Namespace) -> int:
 
 
 async def _import(ledger: Ledger, file: str) -> Imported:
+    from podledger.carrying.transfer import Imported, import_lines, read_lines
     from podledger.cli.output import progress
-    from podledger.transfer import Imported, import_lines, read_lines
 
     done = Imported()
     with progress("import") as told:
@@ -75,8 +75,8 @@ def _lines(file: str) -> Iterator[bytes]:
     import sys
     from pathlib import Path
 
+    from podledger.carrying.transfer import MAX_LINE_BYTES
     from podledger.errors import StorageError
-    from podledger.transfer import MAX_LINE_BYTES
 
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
@@ -107,9 +107,9 @@ def run_export(args: Namespace) -> None:
 async def _export(ledger: Ledger, file: str) -> int:
     import sys
 
+    from podledger.carrying.transfer import export_lines
     from podledger.cli.output import progress
-    from podledger.files import replacing
-    from podledger.transfer import export_lines
+    from podledger.store.files import replacing
 
     count, total = 0, (await ledger.head()).head_seq
 
@@ -133,10 +133,10 @@ async def _export(ledger: Ledger, file: str) -> int:
 
 def run_backup(args: Namespace) -> None:
     """Back the database up."""
-    from podledger import backup
+    from podledger.carrying import backup
     from podledger.cli.output import print_json, progress
     from podledger.cli.session import settings
-    from podledger.database import locate
+    from podledger.store.database import locate
 
     with progress("backup") as told:
         size = backup.backup(locate(args.db or settings().db), args.file, overwrite=args.force, progress=told)
@@ -150,8 +150,8 @@ def run_collect(args: Namespace) -> None:
     """Collect ledgers."""
     import asyncio
 
+    from podledger.carrying.collect import collect
     from podledger.cli.output import print_json, print_table, progress
-    from podledger.collect import collect
 
     with progress("collect") as told:
         collected = asyncio.run(collect(args.sources, args.into, told))
@@ -163,10 +163,10 @@ def run_collect(args: Namespace) -> None:
 
 def run_bundle(args: Namespace) -> None:
     """Make a bundle."""
+    from podledger.carrying.slices import Wanted
     from podledger.cli.output import print_json, progress
     from podledger.cli.reading import moment_of
     from podledger.cli.session import with_ledger
-    from podledger.slices import Wanted
 
     wanted = Wanted(args.pod, moment_of(args.since), moment_of(args.until))
     with progress("bundle") as told:

@@ -16,7 +16,7 @@ from podledger.names import shown
 from podledger.protocol import timestamp
 
 if TYPE_CHECKING:
-    from podledger.gaps import Missing
+    from podledger.audit.gaps import Missing
 
 STYLES = {
     "applied": "green",

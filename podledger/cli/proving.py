@@ -10,9 +10,9 @@ from podledger.cli.reading import add_at, moment_of
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
-    from podledger.notes import Note, SignedNote
-    from podledger.refold import Problem
-    from podledger.verify import Certificate
+    from podledger.proof.notes import Note, SignedNote
+    from podledger.proof.verify import Certificate
+    from podledger.store.refold import Problem
 
 
 def add_commands(commands: Commands) -> None:
@@ -42,7 +42,7 @@ def run_digest(args: Namespace) -> None:
 
     key = None
     if args.key:
-        from podledger import signing
+        from podledger.proof import signing
 
         key = signing.read_private_key(args.key)
 
@@ -77,9 +77,9 @@ def _certificate(args: Namespace) -> Certificate:
     from podledger.cli.output import progress
     from podledger.cli.session import database_path, with_ledger
     from podledger.errors import LedgerNotFoundError, SchemaError, StorageError
-    from podledger.notes import parse_note
-    from podledger.refold import Problem
-    from podledger.verify import Certificate, damage
+    from podledger.proof.notes import parse_note
+    from podledger.proof.verify import Certificate, damage
+    from podledger.store.refold import Problem
 
     path = database_path(args)
     expected = [parse_note(text) for text in args.expect]
@@ -109,10 +109,10 @@ def _signed_note(args: Namespace) -> tuple[SignedNote | None, list[Problem]]:
     """The signed note that is to hold, if one is given, and what is wrong with it."""
     if args.expect_note is None and args.public_key is None:
         return None, []
-    from podledger import signing
     from podledger.errors import UsageError
-    from podledger.notes import parse_signed_note
-    from podledger.refold import Problem
+    from podledger.proof import signing
+    from podledger.proof.notes import parse_signed_note
+    from podledger.store.refold import Problem
 
     if args.expect_note is None or args.public_key is None:
         hint = "the key must come from where you trust it, and not with the note"

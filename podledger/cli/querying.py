@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.parser import Commands, at_least
 
 if TYPE_CHECKING:
-    from podledger.query import Answer
+    from podledger.audit.query import Answer
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the start of a formula."""
@@ -27,10 +27,10 @@ def run_sql(args: Namespace) -> None:
     """Run the query and print its answer; what is cut is told on standard error."""
     import sys
 
+    from podledger.audit.query import Query, json_columns, json_value
     from podledger.cli.output import print_json, print_table
     from podledger.cli.session import database_path
     from podledger.errors import UsageError
-    from podledger.query import Query, json_columns, json_value
 
     if args.csv and args.json:
         raise UsageError("--csv and --json are two ways to print", hint="give one of them")

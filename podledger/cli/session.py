@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from podledger.bundle_check import describe
-from podledger.database import locate
+from podledger.carrying.bundle_check import describe
 from podledger.ledger import Ledger
 from podledger.names import shown
 from podledger.settings import Settings
+from podledger.store.database import locate
 
 T = TypeVar("T")
 

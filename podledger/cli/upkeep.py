@@ -44,7 +44,7 @@ def run_doctor(args: Namespace) -> int:
 
     from podledger.cli.output import print_json, print_table
     from podledger.cli.session import database_path, settings
-    from podledger.doctor import examine, is_well
+    from podledger.health.doctor import examine, is_well
 
     ledger = args.ledger or settings().ledger
     findings = examine(database_path(args), ledger, sockets=[Path(socket) for socket in args.socket])
@@ -60,8 +60,8 @@ def run_salvage(args: Namespace) -> int:
     import asyncio
 
     from podledger.cli.output import print_json, print_line, print_table
-    from podledger.database import locate
-    from podledger.salvage import salvage
+    from podledger.health.salvage import salvage
+    from podledger.store.database import locate
 
     salvaged = asyncio.run(salvage(locate(args.source), locate(args.target), args.ledger))
     if args.json:

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from podledger.database import alone, downgrade_to, settle
+from podledger.store.database import alone, downgrade_to, settle
 from tests.faults.samples import make_ledger
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from podledger import Ledger, TurnEnded
-from podledger.backup import backup
+from podledger.carrying.backup import backup
+from podledger.carrying.transfer import export_lines, import_lines, read_lines
 from podledger.events import Entry
-from podledger.log import Rejection
 from podledger.mirror import write_mirror
-from podledger.transfer import export_lines, import_lines, read_lines
+from podledger.store.log import Rejection
 from tests.assets.make import asset
 from tests.faults.samples import OWNER, make_ledger, spawned
 

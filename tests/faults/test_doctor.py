@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from podledger import Ledger, TurnEnded, doctor, host, surroundings
-from podledger.log import Rejection
+from podledger import Ledger, TurnEnded
+from podledger.health import doctor, host, surroundings
+from podledger.store.log import Rejection
 from tests.faults.samples import OWNER, make_ledger, run, spawned, story
 from tests.faults.test_salvage import tamper
 

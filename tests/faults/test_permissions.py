@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from podledger import Ledger, Receiver
-from podledger.backup import backup
+from podledger.carrying.backup import backup
 from podledger.errors import StorageError
-from podledger.limits import Limits
+from podledger.receiving.limits import Limits
 from tests.faults.samples import OWNER, run, spawned
 
 NOBODY = 65534
@@ -103,7 +103,7 @@ def short() -> Iterator[Path]:
 
 def test_a_socket_is_never_open_to_others(short: Path) -> None:
     """From the first moment that its file is there."""
-    from podledger.socketfile import SocketFile
+    from podledger.receiving.socketfile import SocketFile
 
     before = os.umask(0)
     try:

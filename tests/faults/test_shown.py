@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from podledger import Errored, Ledger, PodReclaimed, PodSpawned, ScopeRule
-from podledger.log import Rejection
+from podledger.store.log import Rejection
 from tests.faults.samples import OWNER, run
 
 NASTY = (

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from podledger.delivery import deliver
 from podledger.errors import ProtocolError
 from podledger.events import draft
-from podledger.framing import Line, LineBuffer
 from podledger.protocol import Report, parse_line
+from podledger.receiving.framing import Line, LineBuffer
 from podledger.sender import line_of
+from podledger.sending.delivery import deliver
 from tests.faults.samples import OWNER, run, seeds
 from tests.faults.test_permissions import short
 

@@ -1,0 +1,1 @@
+"""What an incident asks: explain, difference, replay, gaps, and plain SQL."""

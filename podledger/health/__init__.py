@@ -1,0 +1,1 @@
+"""What endangers a database, and what a damaged one still holds."""

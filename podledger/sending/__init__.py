@@ -1,0 +1,1 @@
+"""The parts of the sender: one delivery, and those who carry it out in the background."""

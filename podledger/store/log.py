@@ -1,0 +1,272 @@
+"""The log: entries appended to a ledger's chain and read from it, rejected lines, and the head row that counts them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, select
+
+from podledger import strictjson
+from podledger.errors import InvalidMomentError, LedgerNotFoundError
+from podledger.events import NO_DIGEST, WITHHELD, Entry, Sender
+from podledger.protocol import timestamp
+from podledger.store.driver import Positions, execute, insert_rows
+from podledger.store.tables import events, ledgers, rejected
+
+PAGE: Final = 500
+"""How many entries are held in memory while a log is read: so few that the garbage collector rarely sees one twice."""
+
+
+class Head(NamedTuple):
+    """The ledger's row: its settings, where its chains end, and how many rows its other tables hold.
+
+    `rebuilds` counts the rebuilds of its projections, so that who has cached them knows. `seal` is a digest over the
+    rest, as on every row that may change, so that a change from outside is found.
+    """
+
+    name: str
+    created_us: int
+    parent_socket: str | None
+    mirror: str | None
+    head_seq: int
+    head_us: int
+    head_digest: str
+    rejected_count: int
+    rejected_digest: str
+    outbox_count: int
+    consumer_count: int
+    rebuilds: int
+    seal: str
+
+    def sealed(self) -> Head:
+        """The same row with the seal that its values have."""
+        return self._replace(seal=seal(self[:-1]))
+
+
+class Rejection(NamedTuple):
+    """A line that is no event: its bytes, why it was not taken, and who sent it."""
+
+    raw: bytes
+    reason: str
+    sender: Sender | None
+
+
+class Rejected(NamedTuple):
+    """A rejected line as it is stored; `digest` chains it to the one before."""
+
+    ledger: str
+    number: int
+    recorded_us: int
+    raw: bytes
+    reason: str
+    pid: int | None
+    uid: int | None
+    gid: int | None
+    digest: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The line as `rejected --json` prints it; bytes that are no UTF-8 are replaced in `raw` alone."""
+        sender = None if self.pid is None else {"pid": self.pid, "uid": self.uid, "gid": self.gid}
+        return {
+            "ledger": self.ledger,
+            "number": self.number,
+            "recorded_at": timestamp(self.recorded_us),
+            "reason": self.reason,
+            "raw": self.raw.decode(errors="replace"),
+            "raw_hex": self.raw.hex(),
+            "sender": sender,
+            "digest": self.digest,
+        }
+
+
+def seal(values: Sequence[Any]) -> str:
+    """A digest over the values of a row."""
+    return hashlib.sha256(strictjson.dumps(list(values)).encode()).hexdigest()
+
+
+def rejected_digest(previous: str, row: Rejected) -> str:
+    """The digest of a rejected line: like an entry's, with the digest of its bytes for the bytes."""
+    return seal((previous, *row[:3], hashlib.sha256(row.raw).hexdigest(), *row[4:8]))
+
+
+def new_head(name: str, now_us: int) -> Head:
+    """The row of an empty ledger."""
+    return Head(name, now_us, None, None, 0, 0, NO_DIGEST, 0, NO_DIGEST, 0, 0, 0, "").sealed()
+
+
+def find_head(connection: Connection, ledger: str) -> Head | None:
+    """The ledger's row, or None if there is no such ledger."""
+    row = execute(connection, _HEAD, (ledger,)).fetchone()
+    return None if row is None else Head(*row)
+
+
+def read_head(connection: Connection, ledger: str) -> Head:
+    """The ledger's row.
+
+    Raises:
+        LedgerNotFoundError: there is no such ledger.
+    """
+    head = find_head(connection, ledger)
+    if head is None:
+        known = ", ".join(map(str, ledger_names(connection))) or "none"
+        raise LedgerNotFoundError(f"there is no ledger {ledger!r} here; known: {known}", hint="choose with --ledger")
+    return head
+
+
+def ledger_names(connection: Connection) -> list[str]:
+    """The ledgers of this database, by name."""
+    return list(connection.execute(select(ledgers.c.name).order_by(ledgers.c.name)).scalars())
+
+
+def write_head(connection: Connection, head: Head) -> Head:
+    """Put the row back, sealed."""
+    sealed = head.sealed()
+    execute(connection, _UPDATE_HEAD, (*sealed[1:], head.name))
+    return sealed
+
+
+_HEAD: Final = f"SELECT {', '.join(Head._fields)} FROM ledgers WHERE name = ?"
+_UPDATE_HEAD: Final = f"UPDATE ledgers SET {', '.join(f'{field} = ?' for field in Head._fields[1:])} WHERE name = ?"
+
+
+def append_entries(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Insert entries that continue the log."""
+    insert_rows(connection, events, entries, _held)
+
+
+def _held(entry: Entry) -> Positions:
+    """Where an entry holds a value, told by its first field of the sender and of the stamp."""
+    return _HELD[entry.pid is not None, entry.stamp_id is not None]
+
+
+_SENDER, _STAMP = range(7, 10), range(10, 15)
+_HELD: Final = {
+    (sent, stamped): (*range(7), *(_SENDER if sent else ()), *(_STAMP if stamped else ()), *range(15, 18))
+    for sent in (False, True)
+    for stamped in (False, True)
+}
+
+
+def append_rejections(connection: Connection, head: Head, rejections: Sequence[Rejection], now_us: int) -> Head:
+    """Append rejected lines; the head that counts them is returned, not yet written."""
+    rows: list[Rejected] = []
+    digest = head.rejected_digest
+    for number, rejection in enumerate(rejections, head.rejected_count + 1):
+        pid, uid, gid = rejection.sender or (None, None, None)
+        row = Rejected(head.name, number, now_us, rejection.raw, rejection.reason, pid, uid, gid, "")
+        digest = rejected_digest(digest, row)
+        rows.append(row._replace(digest=digest))
+    insert_rows(connection, rejected, rows)
+    return head._replace(rejected_count=head.rejected_count + len(rows), rejected_digest=digest)
+
+
+class Selection(NamedTuple):
+    """Which entries of a log: after one seq and up to another, and of which pod, kind and outcome (None: any).
+
+    With `whole` those alone whose payload is there, for a bundle.
+    """
+
+    after: int = 0
+    until: int | None = None
+    pod: str | None = None
+    kind: str | None = None
+    outcome: str | None = None
+    whole: bool = False
+
+
+def read_page(connection: Connection, ledger: str, selection: Selection, limit: int = PAGE) -> list[Entry]:
+    """The first entries of the selection, at most `limit`, by seq."""
+    conditions = {
+        "ledger = ?": ledger,
+        "seq > ?": selection.after,
+        "seq <= ?": selection.until,
+        "pod_name = ?": selection.pod,
+        "kind = ?": selection.kind,
+        "outcome = ?": selection.outcome,
+        "payload <> ?": WITHHELD if selection.whole else None,
+    }
+    asked = {condition: value for condition, value in conditions.items() if value is not None}
+    query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(asked)} ORDER BY seq LIMIT ?"
+    return [Entry._make(row) for row in execute(connection, query, (*asked.values(), limit)).fetchall()]
+
+
+_COLUMNS: Final = ", ".join(Entry._fields)
+
+
+def read_all(connection: Connection, ledger: str, *, after: int = 0, until: int | None = None) -> Iterator[Entry]:
+    """Every entry after one seq and up to another, a page in memory at a time."""
+    while page := read_page(connection, ledger, Selection(after, until)):
+        yield from page
+        after = page[-1].seq
+
+
+def read_exactly(connection: Connection, ledger: str, seqs: Sequence[int]) -> dict[int, Entry]:
+    """The entries of some seqs, those that the log holds, by seq."""
+    rows = connection.execute(select(events).where(events.c.ledger == ledger, events.c.seq.in_(seqs)))
+    return {row.seq: Entry(*row) for row in rows}
+
+
+def read_rejected(connection: Connection, ledger: str, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
+    """The rejected lines after one number, at most `limit`."""
+    query = select(rejected).where(rejected.c.ledger == ledger, rejected.c.number > after)
+    rows = connection.execute(query.order_by(rejected.c.number).limit(limit))
+    return [Rejected(*row) for row in rows]
+
+
+def seq_at(connection: Connection, ledger: str, at_us: int) -> int:
+    """The last seq recorded up to a time, 0 if none: a search by halves, since `recorded_us` never decreases."""
+    low, high = 0, read_head(connection, ledger).head_seq
+    while low < high:
+        middle = (low + high + 1) // 2
+        if recorded_us(connection, ledger, middle) <= at_us:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def recorded_us(connection: Connection, ledger: str, seq: int) -> int:
+    """When the ledger recorded an entry."""
+    query = select(events.c.recorded_us).where(events.c.ledger == ledger, events.c.seq == seq)
+    return int(connection.execute(query).scalar_one())
+
+
+def check_seq(connection: Connection, ledger: str, seq: int) -> int:
+    """Return `seq` if it is 0 or one of the log's.
+
+    Raises:
+        InvalidMomentError: the log does not reach that far.
+    """
+    return check_within(seq, read_head(connection, ledger).head_seq)
+
+
+def check_within(seq: int, head: int) -> int:
+    """Return `seq` if it is 0 or one of a log's whose last one is `head`.
+
+    Raises:
+        InvalidMomentError: the log does not reach that far.
+    """
+    if not 0 <= seq <= head:
+        raise InvalidMomentError(f"seq {seq} is not in the log, which holds 1 to {head}", hint=f"give 0 to {head}")
+    return seq
+
+
+def make_ledger(connection: Connection, name: str, now_us: int) -> Head:
+    """The ledger's row, made if it is not there."""
+    head = find_head(connection, name)
+    if head is None:
+        head = new_head(name, now_us)
+        insert_rows(connection, ledgers, [head])
+    return head
+
+
+def configure(connection: Connection, ledger: str, parent_socket: str | None, mirror: str | None) -> Head:
+    """Set the owner's parent and the mirror; what is None stays, and what is empty is cleared."""
+    head = read_head(connection, ledger)
+    if parent_socket is not None:
+        head = head._replace(parent_socket=parent_socket or None)
+    if mirror is not None:
+        head = head._replace(mirror=mirror or None)
+    return write_head(connection, head)

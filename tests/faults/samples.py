@@ -74,8 +74,11 @@ async def make_ledger(path: Path, rounds: int = 8) -> int:
         return entries[-1].seq
 
 
-SEED = int(os.environ.get("PODLEDGER_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-"""Where the random rounds of these tests begin; printed, and set by PODLEDGER_SEED to play one again."""
+SEED = int(os.environ.setdefault("PODLEDGER_SEED", str(random.SystemRandom().randrange(1, 1 << 32))))
+"""Where the random rounds of these tests begin; printed, and set by PODLEDGER_SEED to play one again.
+
+Put into the environment, it is the same in every process of a run that is spread over several.
+"""
 
 
 def seeds(count: int) -> list[int]:

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from podledger.events import LedgerEvent
 from podledger.ledger import Ledger
 from podledger.protocol import Errored
-from tests.cli import Result, podledger
+from tests.cli import Result, clean_environment, podledger
 from tests.support import connected, new_database, spawned, turned, writes
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT "
@@ -38,6 +40,15 @@ async def fill(path: Path, events: list[LedgerEvent]) -> None:
 
 def ask(folder: Path, query: str, *options: object) -> Result:
     return podledger("sql", query, *options, folder=folder)
+
+
+def ask_apart(folder: Path, query: str, *options: object) -> Result:
+    """Ask in a process of its own, which alone may limit its memory."""
+    command = [sys.executable, "-m", "podledger", "sql", query, *map(str, options)]
+    done = subprocess.run(
+        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def found(folder: Path, query: str, *options: object) -> Any:
@@ -236,13 +247,21 @@ def test_as_many_rows_as_the_limit_are_not_cut(folder: Path) -> None:
     ],
 )
 def test_a_query_that_wants_much_memory_gets_none(folder: Path, query: str) -> None:
-    done = ask(folder, query, "--timeout", "2")
+    done = ask_apart(folder, query, "--timeout", "2")
     assert (done.status, done.out) == (1, "")
     assert "larger than" in done.err or "memory" in done.err or "stopped after" in done.err
 
 
+def test_a_query_within_one_function_is_left_behind(folder: Path) -> None:
+    slow = "SELECT instr(hex(zeroblob(8000000)), hex(zeroblob(2000000)) || '1')"
+    began = time.monotonic()
+    done = ask_apart(folder, slow, "--timeout", "0.5")
+    assert (done.status, "stopped after 0.5 seconds" in done.err) == (1, True)
+    assert time.monotonic() - began < 20
+
+
 def test_a_large_answer_is_cut_and_that_is_told(folder: Path) -> None:
-    done = ask(folder, ENDLESS + "hex(zeroblob(2000000)) AS h FROM n", "--json")
+    done = ask_apart(folder, ENDLESS + "hex(zeroblob(2000000)) AS h FROM n", "--json")
     assert done.status == 0
     assert 0 < len(json.loads(done.out)) <= 8
     assert "the answer is larger than 32 MiB" in done.err

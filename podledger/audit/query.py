@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -65,14 +65,18 @@ class Answer(NamedTuple):
 class Query:
     """One SQL statement on the database at `path`.
 
-    Its limits on memory and temporary files are the process's: it is meant for a process that does nothing else.
+    In a process that does nothing else, say `alone`: then what SQLite takes of memory and temporary files is limited
+    too, and these limits are the process's.
     """
 
-    def __init__(self, path: Path, sql: str, *, timeout_s: float = 10.0, limit: int = 1000) -> None:
+    def __init__(
+        self, path: Path, sql: str, *, timeout_s: float = 10.0, limit: int = 1000, alone: bool = False
+    ) -> None:
         self._path = path
         self._sql = sql
         self._timeout_s = timeout_s
         self._limit = limit
+        self._alone = alone
         self._late = TimeLimitError(
             f"the query was stopped after {timeout_s:g} seconds",
             hint="ask for less, or give it more with --timeout SECONDS",
@@ -93,7 +97,7 @@ class Query:
         prepare(self._path, create=False)
         thread = threading.Thread(target=self._work, daemon=True, name="podledger-query")
         self._ends_at = time.monotonic() + self._timeout_s
-        with _bounded_files():
+        with _bounded_files() if self._alone else nullcontext():
             thread.start()
             thread.join(self._timeout_s + GRACE_S)
         if thread.is_alive():
@@ -117,7 +121,8 @@ class Query:
             connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
             for pragma in ("query_only = ON", "cell_size_check = ON", "temp_store = FILE"):
                 connection.execute(f"PRAGMA {pragma}")
-            connection.execute(f"PRAGMA hard_heap_limit = {MAX_HEAP_BYTES}")
+            if self._alone:
+                connection.execute(f"PRAGMA hard_heap_limit = {MAX_HEAP_BYTES}")
             for category, limit in _LIMITS.items():
                 connection.setlimit(category, limit)
             connection.set_authorizer(self._authorise)

@@ -15,9 +15,13 @@ from podledger.names import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0 done, 1 found wrong or failed, 2 misused."""
+    """Run one command; the exit status: 0 done, 1 found wrong or failed, 2 misused.
+
+    Without `argv` the command is this process's, and may set the process's limits.
+    """
     try:
         args = build_parser().parse_args(argv)
+        args.alone = argv is None
         return int(args.run(args) or 0)
     except PodledgerError as error:
         hint = f" ({shown(error.hint)})" if error.hint else ""

@@ -34,7 +34,8 @@ def run_sql(args: Namespace) -> None:
 
     if args.csv and args.json:
         raise UsageError("--csv and --json are two ways to print", hint="give one of them")
-    answer = Query(database_path(args), args.query, timeout_s=args.timeout, limit=int(args.limit)).run()
+    query = Query(database_path(args), args.query, timeout_s=args.timeout, limit=int(args.limit), alone=args.alone)
+    answer = query.run()
     if args.json:
         names = json_columns(answer.columns)
         print_json([dict(zip(names, map(json_value, row), strict=True)) for row in answer.rows])

@@ -12,7 +12,7 @@ demo: $(VENV)/.installed ## A small tree of real processes, and what the ledger 
 	$(BIN)/podledger demo
 
 test: $(VENV)/.dev ## The whole suite.
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 soak: $(VENV)/.dev ## Long rounds of faults; PODLEDGER_SEED plays one again.
 	$(BIN)/pytest -m soak

@@ -329,7 +329,8 @@ class TestFireAndForget:
 
     def test_a_hung_parent_delays_the_end_only_as_long_as_the_limits_say(self, path: Path) -> None:
         script = (
-            "import sys\nfrom podledger import ShutDown, fire_and_forget\nfrom podledger.sending import couriers, delivery\n"
+            "import sys\nfrom podledger import ShutDown, fire_and_forget\n"
+            "from podledger.sending import couriers, delivery\n"
             "couriers.EXIT_GRACE_S = 0.3\n"
             "couriers.deliver = lambda path, line: delivery.deliver(path, line, timeout_s=0.2)\n"
             "for _ in range(100): fire_and_forget(sys.argv[1], ShutDown(pod_name='child'))\n"

@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without `argv` the command is this process's, and may set the process's limits.
     """
     try:
-        args = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        args = build_parser(words).parse_args(words)
         args.alone = argv is None
         return int(args.run(args) or 0)
     except PodledgerError as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from podledger.errors import UsageError
 
@@ -37,8 +37,12 @@ class Commands:
         return parser
 
 
-def build_parser() -> Parser:
-    """The whole command line."""
+QUICK: Final = {"send": ("sending",)}
+"""Commands that are started for each event: where one is the first word, the others are not even defined."""
+
+
+def build_parser(words: Sequence[str] = ()) -> Parser:
+    """The command line that `words` are to be parsed by: the whole of it, unless they begin with a quick command."""
     from podledger import __version__
 
     parser = Parser(prog="podledger", description="A flight recorder for trees of agent processes.")
@@ -48,7 +52,7 @@ def build_parser() -> Parser:
     _add_shared(shared, default=argparse.SUPPRESS)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     commands = Commands(subparsers, shared)
-    for module in COMMAND_MODULES:
+    for module in QUICK.get(words[0], COMMAND_MODULES) if words else COMMAND_MODULES:
         import_module(f"podledger.cli.{module}").add_commands(commands)
     return parser
 

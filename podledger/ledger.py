@@ -31,11 +31,13 @@ from podledger.proof.verify import Certificate, verify
 from podledger.registry import Holder, Moment, Pod
 from podledger.store import effects, log
 from podledger.store.commits import Commits
-from podledger.store.database import BUSY_TIMEOUT_S, Database, check_whole, read_only
+from podledger.store.connections import BUSY_TIMEOUT_S, read_only
+from podledger.store.database import Database
 from podledger.store.effects import Emission, Status
 from podledger.store.log import Head, Rejected, Rejection, Selection
 from podledger.store.recorder import Recorded
 from podledger.store.refold import Progress, Refold, catch_up, known_fact, put_right
+from podledger.store.schema import check_whole
 
 PAGE: Final = 1_000
 T = TypeVar("T")
@@ -67,7 +69,7 @@ class Ledger:
         self._name = ""
         self._commits: Commits | None = None
         self._listeners: list[Callable[[Recorded], None]] = []
-        self._mirror = Mirror(self)
+        self._mirror = Mirror(self._mirrored)
 
     @classmethod
     def open(
@@ -416,6 +418,10 @@ class Ledger:
                 committed=self._committed,
             )
         return self._commits
+
+    async def _mirrored(self) -> tuple[str | None, list[Pod]]:
+        path = (await self.head()).mirror
+        return path, await self.pods() if path else []
 
     def _committed(self, recorded: Recorded) -> None:
         if recorded.registry_changed and recorded.head.mirror:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from podledger.errors import PodledgerError
 from podledger.registry import Pod
 from podledger.store.files import replacing
-
-if TYPE_CHECKING:
-    from podledger.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +27,13 @@ def write_mirror(path: Path, pods: Sequence[Pod]) -> None:
 
 
 class Mirror:
-    """Keeps the mirror of an open ledger; changes that come while it writes are written together."""
+    """Keeps the mirror of an open ledger; changes that come while it writes are written together.
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    `read` gives where the mirror is, None if nowhere, and the pods that it is to hold.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[tuple[str | None, Sequence[Pod]]]]) -> None:
+        self._read = read
         self._changed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -47,9 +46,9 @@ class Mirror:
     async def write(self) -> None:
         """Write the mirror now, if one is set; a failure is logged."""
         try:
-            path = (await self._ledger.head()).mirror
+            path, pods = await self._read()
             if path:
-                await asyncio.to_thread(write_mirror, Path(path), await self._ledger.pods())
+                await asyncio.to_thread(write_mirror, Path(path), pods)
         except PodledgerError as error:
             logger.warning("%s", error.message)
 

@@ -20,9 +20,11 @@ from podledger.ledger import Ledger
 from podledger.proof.verify import Certificate, verify
 from podledger.protocol import ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
 from podledger.registry import Holder, Moment, Pod
-from podledger.store import database, log, recorder
+from podledger.store import log, recorder
+from podledger.store.connections import APPLICATION_ID
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache
+from podledger.store.schema import prepare, upgrade_to
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -161,8 +163,8 @@ class Bench:
 def _migrated() -> bytes:
     """An empty database as the migrations make it."""
     with create_engine("sqlite://", poolclass=StaticPool).connect() as connection:
-        connection.exec_driver_sql(f"PRAGMA application_id = {database.APPLICATION_ID}")
-        database.upgrade_to(connection)
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        upgrade_to(connection)
         connection.commit()
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
@@ -190,7 +192,7 @@ _held = contextlib.ExitStack()
 @functools.cache
 def _template() -> Path:
     path = _folder() / "template.db"
-    database.prepare(path, create=True)
+    prepare(path, create=True)
     return path
 
 

@@ -17,8 +17,9 @@ from sqlalchemy import Connection
 
 from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.ledger import Ledger
-from podledger.store import database
-from podledger.store.database import APPLICATION_ID, Database, locate, prepare, read_only, translated
+from podledger.store.connections import APPLICATION_ID, read_only, translated
+from podledger.store.database import Database, locate
+from podledger.store.schema import SCHEMA_HEAD, prepare, schema_revision
 from tests.support import OWNER, connected, new_database, turned
 
 
@@ -113,7 +114,7 @@ def test_another_program_s_alembic_database_is_refused(tmp_path: Path) -> None:
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "l.db").touch()
     prepare(tmp_path / "l.db", create=True)
-    assert database.schema_revision(tmp_path / "l.db") == database.SCHEMA_HEAD
+    assert schema_revision(tmp_path / "l.db") == SCHEMA_HEAD
 
 
 def test_a_newer_schema_is_refused_with_the_mend(tmp_path: Path) -> None:

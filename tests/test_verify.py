@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,8 @@ from podledger.events import Sender
 from podledger.ledger import Ledger
 from podledger.proof import verify
 from podledger.proof.verify import expected_schema
-from podledger.store import database, log
+from podledger.store import log
+from podledger.store.connections import translated
 from podledger.store.log import Rejection
 from podledger.store.refold import Problem
 from podledger.store.tables import TRIGGERS
@@ -71,19 +71,19 @@ async def _fill(path: Path) -> None:
         await ledger.settle(sent._replace(status="sent", attempts=1, settled_us=5))
 
 
-@pytest.fixture(autouse=True)
-def _schema_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate takes little then; hundreds are issued here."""
-    monkeypatch.setattr(verify, "expected_schema", functools.cache(expected_schema))
-
-
 def with_triggers_aside(connection: sqlite3.Connection, change: Change) -> None:
     """Make a change that the triggers would refuse; they are there again afterwards."""
-    for name in TRIGGERS:
+    triggers = as_made(connection)
+    for name in triggers:
         connection.execute(f"DROP TRIGGER {name}")
     change(connection)
-    for trigger in TRIGGERS.values():
+    for trigger in triggers.values():
         connection.execute(trigger)
+
+
+def as_made(connection: sqlite3.Connection) -> dict[str, str]:
+    """The triggers as they stand in the file, to the letter."""
+    return dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall())
 
 
 def tampered(whole: Path, to: Path, change: Change) -> Path:
@@ -116,7 +116,7 @@ class Copy:
     def problems(self, change: Change | None = None) -> list[str]:
         """What is wrong, after a change if one is given."""
         try:
-            with database.translated(Path("copy")):
+            with translated(Path("copy")):
                 self.raw.execute("BEGIN")
                 if change:
                     with_triggers_aside(self.raw, change)
@@ -335,12 +335,7 @@ def test_a_page_of_nothing_is_found(whole: Path, tmp_path: Path) -> None:
 
 async def altered(ledger: Ledger, *statements: str) -> list[Problem]:
     with connected(ledger.database.path) as connection:
-        for name in TRIGGERS:
-            connection.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            connection.execute(statement)
-        for trigger in TRIGGERS.values():
-            connection.execute(trigger)
+        with_triggers_aside(connection, _run(*statements))
     certificate = await ledger.verify()
     assert not certificate.ok
     assert certificate.as_json()["ok"] is False

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from podledger.errors import StorageError, TimeLimitError, UsageError
-from podledger.store.database import prepare, read_only_uri, translated
+from podledger.store.connections import read_only_uri, translated
+from podledger.store.schema import prepare
 
 MAX_VALUE_BYTES: Final = 16 << 20
 """The longest text or blob that a query may make."""

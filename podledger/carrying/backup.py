@@ -8,18 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from podledger.store.database import (
-    APPLICATION_ID,
-    BUNDLE_ID,
-    BUSY_TIMEOUT_S,
-    is_bundle,
-    prepare,
-    read_only_uri,
-    settle,
-    translated,
-)
+from podledger.store.connections import APPLICATION_ID, BUNDLE_ID, BUSY_TIMEOUT_S, read_only_uri, settle, translated
 from podledger.store.files import placing
 from podledger.store.refold import Progress
+from podledger.store.schema import is_bundle, prepare
 
 PAGES_AT_ONCE: Final = 1_000
 """How much is copied between two looks at the progress."""

@@ -12,13 +12,14 @@ from sqlalchemy import Connection
 from podledger.carrying.slices import BundleRow, Slice, Wanted, known_gaps, slice_of
 from podledger.events import NO_DIGEST, WITHHELD, Entry, payload_digest
 from podledger.store import log
-from podledger.store.database import BUNDLE_ID, alone, check_whole, prepare, read_only, settle
+from podledger.store.connections import BUNDLE_ID, alone, read_only, settle
 from podledger.store.driver import insert_rows
 from podledger.store.files import placing
 from podledger.store.log import Head
 from podledger.store.projections import Fold, StateCache, save
 from podledger.store.recorder import fact_of
 from podledger.store.refold import Progress
+from podledger.store.schema import check_whole, prepare
 from podledger.store.tables import bundle, bundle_gaps, bundle_metadata, bundle_texts, events, ledgers, withheld
 
 MODE: Final = 0o400

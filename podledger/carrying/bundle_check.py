@@ -12,7 +12,7 @@ from podledger.carrying.bundle import texts_digest
 from podledger.carrying.slices import BundleRow, Slice, known_gaps
 from podledger.errors import DamagedError
 from podledger.events import WITHHELD, Entry
-from podledger.store.database import BUNDLE_ID
+from podledger.store.connections import BUNDLE_ID
 from podledger.store.refold import Problem
 from podledger.store.tables import bundle, bundle_gaps, bundle_texts, withheld
 

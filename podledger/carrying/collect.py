@@ -21,12 +21,14 @@ from podledger.carrying.agreement import Copy, check_agree
 from podledger.errors import ChainError
 from podledger.events import Entry
 from podledger.store import log, recorder
-from podledger.store.database import Database, check_whole, locate, prepare, read_only
+from podledger.store.connections import read_only
+from podledger.store.database import Database, locate
 from podledger.store.driver import insert_rows
 from podledger.store.log import Rejected, Selection
 from podledger.store.projections import StateCache
 from podledger.store.recorder import Recorded
 from podledger.store.refold import Progress
+from podledger.store.schema import check_whole, prepare
 from podledger.store.tables import rejected
 
 

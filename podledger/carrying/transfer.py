@@ -17,8 +17,8 @@ from podledger.events import EVIDENCE, Draft, Entry, Evidence, Outcome, draft, e
 from podledger.ledger import Ledger
 from podledger.protocol import Report, microseconds
 from podledger.store import log
-from podledger.store.database import check_whole
 from podledger.store.log import Rejection
+from podledger.store.schema import check_whole
 
 MAX_EVENT_BYTES: Final = 16 << 20
 """The longest event that is taken from a file."""

@@ -17,7 +17,8 @@ from podledger.health.finding import SALVAGE, Finding, guarded, is_well
 from podledger.names import shown
 from podledger.proof.survey import surveyed_ledgers
 from podledger.proof.verify import schema_problems
-from podledger.store.database import SCHEMA_HEAD, is_bundle, read_only, schema_revision, writer_settings
+from podledger.store.connections import read_only, writer_settings
+from podledger.store.schema import SCHEMA_HEAD, is_bundle, schema_revision
 
 __all__ = ["Finding", "examine", "is_well"]
 

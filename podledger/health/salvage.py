@@ -21,8 +21,9 @@ from podledger.events import Draft, Entry, Sender, draft
 from podledger.ledger import Ledger
 from podledger.proof.survey import UNREADABLE, Loss, Standing, losses, survey, surveyed_ledgers
 from podledger.protocol import timestamp
-from podledger.store.database import check_whole, read_only
+from podledger.store.connections import read_only
 from podledger.store.log import Head, Rejected, Rejection, find_head, read_rejected
+from podledger.store.schema import check_whole
 
 BATCH: Final = 1_000
 REJECTED_BATCH: Final = 100

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import StaticPool
@@ -17,12 +18,12 @@ from podledger.names import shown
 from podledger.proof.notes import Note, note_problems
 from podledger.proof.survey import UNREADABLE, losses, survey, surveyed_ledgers
 from podledger.store import log
-from podledger.store.database import APPLICATION_ID, BUNDLE_ID, read_only
+from podledger.store.connections import APPLICATION_ID, BUNDLE_ID, read_only
 from podledger.store.effects import read_emissions
 from podledger.store.log import Head
 from podledger.store.refold import Problem, Progress, Refold
-from podledger.store.tables import TRIGGERS, bundle_metadata, consumers, metadata
-from podledger.store.views import VIEWS
+from podledger.store.schema import upgrade_to
+from podledger.store.tables import bundle_metadata, consumers, metadata
 
 MAX_PROBLEMS = 1000
 """How many problems a certificate lists; where there are more, its last one says so."""
@@ -142,37 +143,22 @@ def schema_problems(connection: Connection, *, bundle: bool = False) -> Iterator
 
 
 def schema_of(connection: Connection) -> dict[str, str]:
-    """The SQL of every table, index, trigger and view by kind and name, white space folded."""
+    """The SQL of every table, index, trigger and view, by kind and name."""
     query = "SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL"
-    return {name: _folded(sql) for name, sql in connection.execute(text(query))}
+    return {str(name): str(sql) for name, sql in connection.execute(text(query))}
 
 
-def _folded(sql: str) -> str:
-    return " ".join(sql.replace(")", " ) ").replace("(", " ( ").split())
-
-
+@cache
 def expected_schema(*, bundle: bool = False) -> dict[str, str]:
-    """The schema that the migrations make, made in memory from `tables` and `views` (a test holds them together).
-
-    With `bundle` also the tables that only a bundle has.
-    """
+    """The schema that the migrations make, made in memory; with `bundle` also the tables that only a bundle has."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.begin() as connection:
-        metadata.create_all(connection)
+        upgrade_to(connection)
         if bundle:
             bundle_metadata.create_all(connection)
-        for statement in (*TRIGGERS.values(), *VIEWS.values(), REVISIONS):
-            connection.exec_driver_sql(statement)
         found = schema_of(connection)
     engine.dispose()
     return found
-
-
-REVISIONS: Final = (
-    "CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, "
-    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )"
-)
-"""The table in which Alembic notes the schema's revision."""
 
 
 def _header_problems(connection: Connection, application_id: int) -> Iterator[Problem]:

@@ -9,7 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from podledger.store.database import alone, downgrade_to, settle
+from podledger.store.connections import alone, settle
+from podledger.store.schema import downgrade_to
 from tests.faults.samples import make_ledger
 
 

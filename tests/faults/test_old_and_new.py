@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from podledger import Ledger, TurnEnded
-from podledger.store.database import SCHEMA_HEAD, migrations_folder
+from podledger.store.schema import SCHEMA_HEAD, migrations_folder
 from tests.assets.make import asset
 from tests.faults.samples import OWNER, run
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format soak build clean
+.PHONY: help demo test check format soak bench bench-quick build clean
 
 help: ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,13 @@ format: $(VENV)/.dev ## Mend what the linter can mend.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+bench: $(VENV)/.bench ## Beside bare SQLite, a bare server and other libraries: some minutes; puts the figures into the README.
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.report
+
+bench-quick: $(VENV)/.bench ## The same in half a minute, to try it out; nothing is kept.
+	$(BIN)/python -m benchmarks --quick --to "$$(mktemp -d)"
+
 build: $(VENV)/.dev ## The source distribution, and the wheel that is built from it.
 	$(BIN)/python -m build --outdir dist .
 
@@ -42,4 +49,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.install
 	@touch $@

@@ -1,0 +1,56 @@
+"""Row 7: the peak memory of serving, rebuilding and verifying, each in a process of its own, on two lengths of log."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import workload
+from benchmarks.figures import Figures
+from benchmarks.places import Places
+from benchmarks.receiving import send_all
+
+SERVED = 10_000
+
+
+def peak_mb(process: subprocess.Popen[str]) -> float:
+    """Wait for a process; the most memory that it had, in megabytes."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / 1024
+
+
+def of_command(database: Path, command: str) -> float:
+    """The peak of one of podledger's commands."""
+    arguments = [sys.executable, "-m", "podledger", "--db", str(database), command]
+    return peak_mb(subprocess.Popen(arguments, stdout=subprocess.DEVNULL, text=True))
+
+
+def of_serving(database: Path, path: Path, lines: list[bytes]) -> float:
+    """The peak of a receiver that takes some thousand events more."""
+    arguments = [sys.executable, "-m", "benchmarks.servers", "podledger", str(path), str(len(lines)), str(database)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    client = multiprocessing.get_context("fork").Process(target=send_all, args=(str(path), lines))
+    client.start()
+    client.join()
+    with process.stdout:
+        return peak_mb(process)
+
+
+def measure(figures: Figures, places: Places, short_log: Path, long_log: Path, lengths: tuple[int, int]) -> None:
+    """Both logs, each way; what is asked is how much the peak grows with the log."""
+    lines = [workload.wire_line(event) for event in workload.events(SERVED)]
+    shorter, longer = (f"{length:,} events" for length in lengths)
+    for log, length in ((short_log, shorter), (long_log, longer)):
+        for command in ("rebuild", "verify"):
+            figures.add(f"peak of {command}, {length}", of_command(log, command), "MB")
+        figures.add(f"peak of serving, {length}", of_serving(log, places.fresh("sock"), lines), "MB")
+    for what, at_most in (("serving", 1.2), ("verify", 1.2), ("rebuild", None)):
+        long_peak, short_peak = f"peak of {what}, {longer}", f"peak of {what}, {shorter}"
+        figures.compare(7, f"{what}: memory at {longer} over {shorter}", long_peak, short_peak, at_most=at_most)

@@ -1,0 +1,75 @@
+"""A run told: as text after it, and as Markdown that `python -m benchmarks.report` puts into the README.
+
+The figures stand there between `<!-- bench -->` and `<!-- /bench -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.figures import Figures
+
+HERE: Final = Path(__file__).parent
+README: Final = HERE.parent / "README.md"
+MARKED: Final = re.compile(r"(?s)<!-- bench -->.*?<!-- /bench -->")
+
+
+def as_text(figures: Figures) -> str:
+    """The ratios of a run, each with its spread and what is asked of it."""
+    run = figures.as_json()
+    lines = [f"{'':4}{'':60} {'ratio':>9} {'low':>9} {'high':>9}  asked"]
+    for ratio in run["ratios"]:
+        spread = ratio["spread"]
+        held = {True: "holds", False: "MISSED", None: ""}[ratio["holds"]]
+        lines.append(
+            f"{ratio['row']:3} {ratio['title']:60} {_number(spread['median']):>9} {_number(spread['low']):>9} "
+            f"{_number(spread['high']):>9}  {_asked(ratio)} {held}"
+        )
+    lines += [f"{name}: {found}" for name, found in run["rivals"].items()]
+    return "\n".join(lines)
+
+
+def as_markdown(run: dict[str, Any]) -> str:
+    """The same as a table, with what it was measured on."""
+    on = run["machine"]
+    rivals = ", ".join(f"{name} {found}" for name, found in run["rivals"].items())
+    rows = "\n".join(
+        f"| {ratio['row']} | {ratio['title']} | {_number(ratio['spread']['median'])} | "
+        f"{_number(ratio['spread']['low'])} to {_number(ratio['spread']['high'])} | {_asked(ratio)} |"
+        for ratio in run["ratios"]
+    )
+    return (
+        f"Ratios within one run of {run['made'][:10]} on {on['cores']} cores ({on['system']}, Python {on['python']}, "
+        f"SQLite {on['sqlite']}); beside {rivals}.\n\n"
+        "| | what | ratio | spread | asked |\n|---|---|---|---|---|\n"
+        f"{rows}\n"
+    )
+
+
+def put_into(readme: Path, run: dict[str, Any]) -> bool:
+    """Put the figures between the README's markers; whether there were any."""
+    text = readme.read_text() if readme.is_file() else ""
+    marked = f"<!-- bench -->\n{as_markdown(run)}<!-- /bench -->"
+    if not MARKED.search(text):
+        return False
+    readme.write_text(MARKED.sub(lambda _: marked, text))
+    return True
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f} ×" if value >= 100 else f"{value:.1f} ×" if value >= 5 else f"{value:.2f}"
+
+
+def _asked(ratio: dict[str, Any]) -> str:
+    if ratio["at_least"] is not None:
+        return f"at least {_number(ratio['at_least'])}"
+    return "" if ratio["at_most"] is None else f"at most {_number(ratio['at_most'])}"
+
+
+if __name__ == "__main__":
+    if not put_into(README, json.loads((HERE / "results.json").read_text())):
+        sys.exit(f"{README} has no <!-- bench --> … <!-- /bench -->: nothing was put into it")

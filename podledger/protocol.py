@@ -257,7 +257,8 @@ def _read_stamp(fields: Any) -> Stamp | None:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return shown(f"{where}: {problem['msg']}" if where else problem["msg"], 300)
+    reason = problem["msg"].removeprefix("Value error, ")
+    return shown(f"{where}: {reason}" if where else reason, 300)
 
 
 def frame(message: dict[str, Any]) -> bytes:

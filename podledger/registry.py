@@ -103,6 +103,8 @@ def _instant(connection: Connection, ledger: str, at: Moment) -> _Instant:
         return _Instant(head, head)
     if isinstance(at, int):
         return _Instant(log.check_within(at, head), head)
+    if not isinstance(at, datetime):
+        raise InvalidMomentError(f"{at!r} is no moment", hint="give a seq, an aware datetime, or None for now")
     if at.tzinfo is None:
         raise InvalidMomentError(f"the time {at.isoformat()} has no zone", hint="give an aware datetime")
     return _Instant(log.seq_at(connection, ledger, microseconds(at)), head)
@@ -326,7 +328,8 @@ def span(connection: Connection, ledger: str, since: Moment, until: Moment) -> t
         return 1, last
     if isinstance(since, datetime):
         return log.seq_at(connection, ledger, microseconds(since) - 1) + 1, last
-    return max(1, log.check_seq(connection, ledger, max(0, since - 1)) + 1), last
+    head = log.read_head(connection, ledger).head_seq
+    return max(1, since if since == head + 1 else log.check_within(since, head)), last
 
 
 MAX_DRAWN: Final = 100

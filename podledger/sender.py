@@ -76,11 +76,10 @@ def fire_and_forget(socket: str | os.PathLike[str] | None, event: Event) -> None
     """
     if socket is None:
         return
-    path = os.fspath(socket)
     try:
-        couriers.post(path, event_line(event))
+        couriers.post(os.fspath(socket), event_line(event))
     except Exception as error:  # noqa: BLE001 - whatever it is, a report that fails must not hurt the pod
-        couriers.warn(path, error)
+        couriers.warn(str(socket), error)
 
 
 async def deliver_async(socket_path: str | os.PathLike[str], line: bytes, *, timeout_s: float = TIMEOUT_S) -> None:

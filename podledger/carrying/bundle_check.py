@@ -82,5 +82,5 @@ def describe(connection: Connection) -> str:
         return "no bundle"
     ledger, pod, first, last, pods, _ = found.what
     below = "" if pods is None or len(pods) == 1 else f" and {len(pods) - 1} below it"
-    of_whom = "all pods" if pods is None else f"the pod {pod!r}{below}; others are not shown"
+    of_whom = "all pods" if pods is None else f"the pod {pod!r}{below}; of others only what theirs rests on"
     return f"a bundle of the ledger {ledger!r}, seq {first} to {last}, of {of_whom}"

@@ -97,8 +97,10 @@ def _print_event(event: Explained) -> None:
     from podledger.names import shown
 
     entry = event.entry
-    by = f"process {entry.pid} of user {entry.uid}" if entry.pid is not None else "the owner"
-    print_line(f"seq {entry.seq}  {clock(entry.recorded_us)}  {entry.kind}, {entry.evidence} by {by}")
+    by = " by the owner" if entry.evidence != "reported" else ", by whom is not recorded"
+    if entry.pid is not None:
+        by = f" by process {entry.pid} of user {entry.uid}"
+    print_line(f"seq {entry.seq}  {clock(entry.recorded_us)}  {entry.kind}, {entry.evidence}{by}")
     print_line(f"    {shown(event.because, 500)}", STYLES.get(entry.outcome, ""))
 
 

@@ -65,6 +65,10 @@ def run_init(args: Namespace) -> None:
 
     from podledger.cli.output import print_json
     from podledger.cli.session import open_ledger
+    from podledger.errors import UsageError
+
+    if args.ledger not in (None, args.name):
+        raise UsageError(f"init makes {args.name!r}, and --ledger says {args.ledger!r}", hint="leave --ledger out")
 
     async def work() -> Any:
         async with open_ledger(args, name=args.name) as ledger:

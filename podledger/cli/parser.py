@@ -28,11 +28,11 @@ class Commands:
 
     def __init__(self, subparsers: argparse._SubParsersAction[Parser], shared: Parser) -> None:
         self._subparsers = subparsers
-        self._shared = shared
+        self.shared = shared
 
     def add(self, name: str, run: Run, help: str) -> Parser:  # noqa: A002 - argparse's own word
         """A new command; `run` takes the parsed arguments and gives the exit status, None for 0."""
-        parser = self._subparsers.add_parser(name, help=help, description=help, parents=[self._shared])
+        parser = self._subparsers.add_parser(name, help=help, description=help, parents=[self.shared])
         parser.set_defaults(run=run)
         return parser
 

@@ -78,7 +78,7 @@ def _certificate(args: Namespace) -> Certificate:
     from podledger.cli.session import database_path, with_ledger
     from podledger.errors import LedgerNotFoundError, SchemaError, StorageError
     from podledger.proof.notes import parse_note
-    from podledger.proof.verify import Certificate, damage
+    from podledger.proof.verify import Certificate, damage, is_misnamed
     from podledger.store.refold import Problem
 
     path = database_path(args)
@@ -99,7 +99,7 @@ def _certificate(args: Namespace) -> Certificate:
     except StorageError as error:
         problems = (Problem("file", None, error.message), *damage(path, args.ledger))
     except LedgerNotFoundError as error:
-        if not path.is_file():
+        if not path.is_file() or is_misnamed(path, args.ledger):
             raise
         problems = (Problem("ledger", None, error.message), *damage(path, args.ledger))
     return Certificate(args.ledger or "", 0, "", (*objections, *problems))

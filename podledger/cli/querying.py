@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.parser import Commands, at_least
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from podledger.audit.query import Answer
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -23,6 +25,24 @@ def add_commands(commands: Commands) -> None:
     sql.add_argument("--limit", metavar="N", type=at_least(int, 0), default=1000, help="at most so many rows (1000)")
 
 
+def _check_only(path: Path, ledger: str | None) -> None:
+    """Refuse a ledger's name where the database holds others too: a query sees them all."""
+    from podledger.errors import LedgerNotFoundError, UsageError
+    from podledger.store.connections import read_only
+    from podledger.store.log import ledger_names
+    from podledger.store.schema import prepare
+
+    if ledger is None:
+        return
+    prepare(path, create=False)
+    with read_only(path) as connection:
+        names = ledger_names(connection)
+    if ledger not in names:
+        raise LedgerNotFoundError(f"{path}: no ledger {ledger!r} is in it", hint=f"it holds {', '.join(names)}")
+    if len(names) > 1:
+        raise UsageError("sql asks the whole database", hint="leave --ledger out, and choose by the column ledger")
+
+
 def run_sql(args: Namespace) -> None:
     """Run the query and print its answer; what is cut is told on standard error."""
     import sys
@@ -32,9 +52,11 @@ def run_sql(args: Namespace) -> None:
     from podledger.cli.session import database_path
     from podledger.errors import UsageError
 
+    path = database_path(args)
+    _check_only(path, args.ledger)
     if args.csv and args.json:
         raise UsageError("--csv and --json are two ways to print", hint="give one of them")
-    query = Query(database_path(args), args.query, timeout_s=args.timeout, limit=int(args.limit), alone=args.alone)
+    query = Query(path, args.query, timeout_s=args.timeout, limit=int(args.limit), alone=args.alone)
     answer = query.run()
     if args.json:
         names = json_columns(answer.columns)

@@ -114,6 +114,10 @@ def run_pods(args: Namespace) -> None:
     from podledger.cli.output import print_json, print_table, tell_missing
     from podledger.cli.session import with_ledger
 
+    if args.tree and args.all:
+        from podledger.errors import UsageError
+
+        raise UsageError("--tree draws the pods that stand", hint="leave --all out, or ask for the list")
     if args.tree:
         _print_tree(args)
         return
@@ -175,7 +179,7 @@ def run_notifications(args: Namespace) -> None:
     from podledger.cli.session import with_ledger
     from podledger.notifications import DEFAULT_CONSUMER
 
-    consumer = args.consumer or DEFAULT_CONSUMER
+    consumer = DEFAULT_CONSUMER if args.consumer is None else args.consumer
 
     async def work(ledger: Ledger) -> None:
         after = 0

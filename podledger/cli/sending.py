@@ -15,7 +15,8 @@ def add_commands(commands: Commands) -> None:
     send.add_argument("socket", metavar="SOCKET", help="where the pod listens")
     kinds = send.add_subparsers(dest="kind", metavar="KIND", required=True, parser_class=Parser)
     for kind, fields in _POSITIONALS.items():
-        parser = kinds.add_parser(kind.replace("_", "-"), help=_HELP[kind], description=_HELP[kind])
+        told, name = _HELP[kind], kind.replace("_", "-")
+        parser = kinds.add_parser(name, help=told, description=told, parents=[commands.shared])
         parser.set_defaults(kind=kind)
         for field in fields:
             parser.add_argument(field, metavar=field.upper())
@@ -66,7 +67,7 @@ def run_send(args: Namespace) -> None:
     if args.json:
         import json
 
-        print(json.dumps({"sent": fields}))
+        print(json.dumps({"sent": fields}, separators=(",", ":")))
 
 
 def _fields(args: Namespace) -> dict[str, Any]:

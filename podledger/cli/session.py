@@ -35,15 +35,15 @@ def settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = "PODLEDGER_" + "_".join(str(part) for part in problem["loc"]).upper()
-        raise UsageError(f"{name}: {problem['msg']}", hint="correct the variable, or unset it") from error
+        raise UsageError(
+            f"{name}: {problem['msg'].removeprefix('Value error, ')}", hint="correct the variable, or unset it"
+        ) from error
 
 
 def open_ledger(args: Namespace, *, name: str | None = None) -> Ledger:
     """The ledger that the arguments name; with `name`, that one, made and brought up to date if need be."""
-    chosen = name or args.ledger or settings().ledger
-    return Ledger.open(
-        args.db or settings().db, chosen, create=name is not None, busy_timeout_s=settings().busy_timeout_s
-    )
+    chosen = next((given for given in (name, args.ledger) if given is not None), settings().ledger)
+    return Ledger.open(database_path(args), chosen, create=name is not None, busy_timeout_s=settings().busy_timeout_s)
 
 
 def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
@@ -61,4 +61,4 @@ def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
 
 def database_path(args: Namespace) -> Path:
     """The file that the arguments name."""
-    return locate(args.db or settings().db)
+    return locate(settings().db if args.db is None else args.db)

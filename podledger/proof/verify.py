@@ -86,6 +86,16 @@ def damage(path: Path, ledger: str | None = None) -> tuple[Problem, ...]:
     return tuple(found) if names else (Problem("log", 1, "nothing of it can be read"),)
 
 
+def is_misnamed(path: Path, ledger: str | None) -> bool:
+    """Whether the name asked for is wrong, and not the file: it never held such a ledger, or it holds several."""
+    try:
+        with read_only(path) as connection:
+            names, logs = log.ledger_names(connection), surveyed_ledgers(connection)
+    except PodledgerError:
+        return False
+    return bool(names) and (len(names) > 1 if ledger is None else ledger not in {*names, *logs})
+
+
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
     bundle = read_bundle(connection)
     refold = Refold(connection, head.name)

@@ -34,6 +34,8 @@ def locate(target: str | os.PathLike[str]) -> Path:
         UsageError: it names no SQLite file.
     """
     text = os.fspath(target)
+    if not text:
+        raise UsageError("the name of the database is empty", hint="give a path, or sqlite:///PATH")
     if "://" not in text:
         return Path(text)
     try:

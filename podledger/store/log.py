@@ -249,7 +249,8 @@ def check_within(seq: int, head: int) -> int:
         InvalidMomentError: the log does not reach that far.
     """
     if not 0 <= seq <= head:
-        raise InvalidMomentError(f"seq {seq} is not in the log, which holds 1 to {head}", hint=f"give 0 to {head}")
+        holds = f"holds 1 to {head}" if head else "is empty"
+        raise InvalidMomentError(f"seq {seq} is not in the log, which {holds}", hint=f"give 0 to {head}")
     return seq
 
 

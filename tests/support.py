@@ -94,6 +94,13 @@ def unreachable(name: str) -> LedgerEvent:
     return PodUnreachable(pod_name=name, reason="refused")
 
 
+TRIGGERS = (
+    *("events_no_update", "events_no_delete", "events_no_replace"),
+    *("rejected_no_update", "rejected_no_delete", "rejected_no_replace", "ledgers_no_delete"),
+)
+VIEWS = ("event_log", "live_pods", "pod_history", "write_holders", "notifications", "gaps", "anomalies")
+
+
 class Bench:
     """A ledger in memory, appended to and asked without an event loop; `tick` seconds pass between batches."""
 

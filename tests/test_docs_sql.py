@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from podledger.store.views import VIEWS
 from tests import troubled
 from tests.cli import podledger
-from tests.support import memory
+from tests.support import VIEWS, memory
 
 PAGE = (Path(__file__).parent.parent / "docs" / "sql.md").read_text()
 SHELL = shutil.which("sqlite3")

@@ -27,7 +27,6 @@ ORDER = (
         "store.files",
         "store.driver",
         "store.tables",
-        "store.views",
         "store.connections",
         "store.schema",
         "store.database",

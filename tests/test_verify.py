@@ -24,9 +24,9 @@ from podledger.store import log
 from podledger.store.connections import translated
 from podledger.store.log import Rejection
 from podledger.store.refold import Problem
-from podledger.store.tables import TRIGGERS
 from tests.support import (
     OWNER,
+    TRIGGERS,
     Bench,
     connected,
     delegated,
@@ -235,9 +235,10 @@ def test_two_rows_swapped_are_found(whole: Path, tmp_path: Path) -> None:
 def schema_changes(path: Path) -> Iterator[tuple[str, Change]]:
     with connected(path) as connection:
         made = connection.execute("SELECT type, name FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        triggers = as_made(connection)
     for sort, name in made:
         yield f"{sort} {name} dropped", _run(f"DROP {sort} {name}")
-    for name, trigger in TRIGGERS.items():
+    for name, trigger in triggers.items():
         idle = trigger.replace("BEGIN\n", "BEGIN\n    SELECT 1 WHERE 0; --\n")
         yield f"trigger {name} altered", _run(f"DROP TRIGGER {name}", idle)
     for table in TABLES:

@@ -17,16 +17,15 @@ from podledger.audit import gaps
 from podledger.events import LedgerEvent, Sender, draft
 from podledger.protocol import Errored, ScopeRule, timestamp
 from podledger.store import log, recorder
-from podledger.store.views import VIEWS
 from tests import strategies
 from tests.model import Model, Span, is_delegation, reaches
 from tests.support import (
     OWNER,
+    VIEWS,
     Bench,
     connected,
     delegated,
     life,
-    memory,
     new_database,
     reclaimed,
     spawned,
@@ -66,13 +65,6 @@ def anomalies(bench: Bench, what: str) -> list[tuple[int, str, str]]:
 
 
 # The schema
-
-
-def test_the_migrations_make_the_views_that_stand_in_the_module() -> None:
-    with memory() as connection:
-        made = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'view'").all()
-    folded = {name: " ".join(sql.split()) for name, sql in made}
-    assert folded == {name: " ".join(sql.split()) for name, sql in VIEWS.items()}
 
 
 @pytest.mark.parametrize("name", VIEWS)

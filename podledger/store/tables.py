@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy sees them, the triggers that keep the log append-only, and the spans' interval tree.
+"""The tables as SQLAlchemy sees them, and the spans' interval tree.
 
 Only the migrations create tables; a test compares what they create with what stands here. Times are whole microseconds
 since 1970 (UTC). Every key begins with the ledger.
@@ -244,32 +244,3 @@ def span_node(from_seq: int, until_seq: int | None) -> int:
 def nodes_at(seq: int, head: int) -> list[int]:
     """The nodes whose spans can hold `seq`: the way down the tree to it, and the node of the open spans."""
     return [OPEN_NODE, *{(seq >> level | 1) << level for level in range(max(head, 1).bit_length())}]
-
-
-_APPEND_ONLY = """\
-CREATE TRIGGER {table}_no_{verb} BEFORE {operation} ON {table}{when}
-BEGIN
-    SELECT RAISE(ABORT, '{table} is append-only');
-END"""
-
-
-def _append_only(table: str, key: str) -> dict[str, str]:
-    same = f"ledger = NEW.ledger AND {key} = NEW.{key}"
-    exists = f"\nWHEN EXISTS (SELECT 1 FROM {table} WHERE {same} OR rowid = NEW.rowid)"
-    operations = {"update": ("UPDATE", ""), "delete": ("DELETE", ""), "replace": ("INSERT", exists)}
-    return {
-        f"{table}_no_{verb}": _APPEND_ONLY.format(table=table, verb=verb, operation=operation, when=when)
-        for verb, (operation, when) in operations.items()
-    }
-
-
-TRIGGERS: Final = (
-    _append_only("events", "seq")
-    | _append_only("rejected", "number")
-    | {
-        "ledgers_no_delete": _APPEND_ONLY.format(table="ledgers", verb="delete", operation="DELETE", when="").replace(
-            "ledgers is append-only", "a ledger is never removed"
-        )
-    }
-)
-"""The triggers by name: no UPDATE, no DELETE, and no INSERT OR REPLACE over what is there."""

@@ -20,7 +20,7 @@ from podledger.events import WITHHELD, Evidence, content_from, scope_from
 from podledger.protocol import Scope, microseconds
 from podledger.rules import Tenure
 from podledger.store import log
-from podledger.store.driver import execute
+from podledger.store.driver import fetch
 from podledger.store.tables import DELEGATION, nodes_at
 
 Moment = int | datetime | None
@@ -131,7 +131,7 @@ def pods_at(connection: Connection, ledger: str, at: Moment, *, closed: bool = F
     instant = _instant(connection, ledger, at)
     stands, nodes = ("1", {}) if closed else _stands(instant)
     values = {"ledger": ledger, "seq": instant.seq, **nodes}
-    rows = execute(connection, _PODS.format(stands=stands), values).fetchall()
+    rows = fetch(connection, _PODS.format(stands=stands), values)
     return [_pod(Tenure(*row[:-2]), instant.seq, row[-2], row[-1]) for row in sorted(rows, key=itemgetter(0, 1))]
 
 
@@ -189,7 +189,7 @@ def lineage(
         starts = ", ".join(f"(:name{number}, :from{number})" for number in range(len(some)))
         values = {"ledger": ledger, "seq": seq, "depth": MAX_DEPTH}
         values |= _named("name", [name for name, _ in some]) | _named("from", [from_seq for _, from_seq in some])
-        for child, name, from_seq, is_open in execute(connection, _LINEAGE.format(starts=starts), values).fetchall():
+        for child, name, from_seq, is_open in fetch(connection, _LINEAGE.format(starts=starts), values):
             lines[child].append(Ancestor(name, from_seq, bool(is_open)))
     return {child: _without_round(child, line) for child, line in lines.items()}
 
@@ -244,7 +244,7 @@ def _covering_grants(
     values = {"ledger": ledger, "seq": instant.seq, **nodes, **_named("path", reach)}
     query = _GRANTS.format(stands=stands, reach=_marks("path", reach), near=_marks("path", reach[:2]))
     best: dict[int, tuple[str, int, str, int]] = {}
-    rows = execute(connection, query, values).fetchall()
+    rows = fetch(connection, query, values)
     for name, from_seq, target, recursive, _ in sorted(rows, key=lambda row: reach.index(row[4]), reverse=True):
         best[from_seq] = (name, from_seq, target, recursive)
     return sorted(best.values())

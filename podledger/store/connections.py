@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from podledger.errors import DamagedError, StorageError
+from podledger.store.driver import begin
 
 APPLICATION_ID: Final = 0x706F646C
 """What marks a SQLite file as podledger's: "podl" in its header."""
@@ -145,7 +146,7 @@ def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
             "foreign_keys = ON",
         ]
         pragmas += [f"journal_size_limit = {64 << 20}"]
-    begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+    statement = "BEGIN IMMEDIATE" if writing else "BEGIN"
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
@@ -157,4 +158,4 @@ def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
-        connection.connection.cursor().execute(begin)
+        begin(connection, statement)

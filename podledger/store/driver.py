@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.engine.interfaces import AdaptedConnection, DBAPICursor
 
 Row = Sequence[Any]
 Positions = tuple[int, ...]
@@ -23,6 +23,25 @@ def execute(connection: Connection, statement: str, values: Row | Mapping[str, A
     cursor = _cursor(connection)
     cursor.execute(statement, values)
     return cursor
+
+
+def fetch(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+    """Run one statement; all its rows. Over aiosqlite that is one change of thread and back instead of three."""
+    if not connection.in_transaction():
+        connection.begin()
+    driver: object = connection.connection.dbapi_connection
+    if isinstance(driver, AdaptedConnection):
+        return list(driver.run_async(lambda reader: reader.execute_fetchall(statement, values)))
+    return list(execute(connection, statement, values).fetchall())
+
+
+def begin(connection: Connection, statement: str) -> None:
+    """Begin the transaction by a statement of our own."""
+    driver: object = connection.connection.dbapi_connection
+    if isinstance(driver, AdaptedConnection):
+        driver.run_async(lambda reader: reader.execute_fetchall(statement))
+    else:
+        connection.connection.cursor().execute(statement)
 
 
 def execute_many(connection: Connection, statement: str, rows: Iterable[Row]) -> None:

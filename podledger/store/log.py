@@ -12,7 +12,7 @@ from podledger import strictjson
 from podledger.errors import InvalidMomentError, LedgerNotFoundError
 from podledger.events import NO_DIGEST, WITHHELD, Entry, Sender
 from podledger.protocol import timestamp
-from podledger.store.driver import Positions, execute, insert_rows
+from podledger.store.driver import Positions, execute, fetch, insert_rows
 from podledger.store.tables import events, ledgers, rejected
 
 PAGE: Final = 500
@@ -98,8 +98,8 @@ def new_head(name: str, now_us: int) -> Head:
 
 def find_head(connection: Connection, ledger: str) -> Head | None:
     """The ledger's row, or None if there is no such ledger."""
-    row = execute(connection, _HEAD, (ledger,)).fetchone()
-    return None if row is None else Head(*row)
+    rows = fetch(connection, _HEAD, (ledger,))
+    return Head(*rows[0]) if rows else None
 
 
 def read_head(connection: Connection, ledger: str) -> Head:
@@ -189,7 +189,7 @@ def read_page(connection: Connection, ledger: str, selection: Selection, limit: 
     }
     asked = {condition: value for condition, value in conditions.items() if value is not None}
     query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(asked)} ORDER BY seq LIMIT ?"
-    return [Entry._make(row) for row in execute(connection, query, (*asked.values(), limit)).fetchall()]
+    return [Entry._make(row) for row in fetch(connection, query, (*asked.values(), limit))]
 
 
 _COLUMNS: Final = ", ".join(Entry._fields)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from podledger.events import scope_from
 from podledger.paths import normalise
 from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
-from podledger.store.driver import execute, execute_many, held, insert_rows
+from podledger.store.driver import execute_many, fetch, held, insert_rows
 from podledger.store.tables import grants, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
@@ -87,7 +87,7 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
     for start in range(0, len(names), NAMES_A_QUERY):
         some = names[start : start + NAMES_A_QUERY]
         query = _STATES.format(marks=", ".join("?" * len(some)))
-        for name, newest, status, tenure_from, *tenure in execute(connection, query, (ledger, *some)).fetchall():
+        for name, newest, status, tenure_from, *tenure in fetch(connection, query, (ledger, *some)):
             states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
     return states
 

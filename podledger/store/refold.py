@@ -16,7 +16,7 @@ from podledger import rules
 from podledger.errors import ProtocolError
 from podledger.events import EVIDENCE, Entry, Outcome, content_from
 from podledger.rules import Fact
-from podledger.store.driver import execute, insert_rows
+from podledger.store.driver import execute, fetch, insert_rows
 from podledger.store.log import PAGE, read_head, write_head
 from podledger.store.projections import Fold, StateCache, save
 from podledger.store.recorder import fact_of
@@ -110,7 +110,7 @@ class Refold:
                 yield from self._differences(table, "temp", "main", extra=False)
 
     def _count(self, source: str, *values: str) -> int:
-        return int(execute(self._connection, f"SELECT count(*) FROM {source}", values).fetchall()[0][0])
+        return int(fetch(self._connection, f"SELECT count(*) FROM {source}", values)[0][0])
 
     def _differences(self, table: Table, schema: str, other: str, *, extra: bool) -> Iterator[Difference]:
         columns = ", ".join(table.columns.keys())

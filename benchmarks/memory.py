@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,33 +12,40 @@ from benchmarks.places import Places
 from benchmarks.receiving import send_all
 
 SERVED = 10_000
+LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, flush=True)
+sys.exit(status)
+"""
+"""Starts a process from a small one: Linux counts what its starter had into the peak of a process."""
+
+
+def launched(*arguments: str) -> subprocess.Popen[str]:
+    """Python with these arguments; at its end its peak, in kilobytes, follows what it printed."""
+    command = [sys.executable, "-c", LAUNCHER, sys.executable, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def peak_mb(process: subprocess.Popen[str]) -> float:
     """Wait for a process; the most memory that it had, in megabytes."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    printed, _ = process.communicate()
     assert process.returncode == 0
-    return usage.ru_maxrss / 1024
+    return int(printed.split()[-1]) / 1024
 
 
 def of_command(database: Path, command: str) -> float:
     """The peak of one of podledger's commands."""
-    arguments = [sys.executable, "-m", "podledger", "--db", str(database), command]
-    return peak_mb(subprocess.Popen(arguments, stdout=subprocess.DEVNULL, text=True))
+    return peak_mb(launched("-m", "podledger", "--db", str(database), command))
 
 
 def of_serving(database: Path, path: Path, lines: list[bytes]) -> float:
     """The peak of a receiver that takes some thousand events more."""
-    arguments = [sys.executable, "-m", "benchmarks.servers", "podledger", str(path), str(len(lines)), str(database)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    process = launched("-m", "benchmarks.servers", "podledger", str(path), str(len(lines)), str(database))
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    client = multiprocessing.get_context("fork").Process(target=send_all, args=(str(path), lines))
-    client.start()
-    client.join()
-    with process.stdout:
-        return peak_mb(process)
+    send_all(str(path), lines)
+    return peak_mb(process)
 
 
 def measure(figures: Figures, places: Places, short_log: Path, long_log: Path, lengths: tuple[int, int]) -> None:

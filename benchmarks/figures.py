@@ -96,7 +96,8 @@ class Figures:
             "machine": machine(),
             "rivals": self.rivals,
             "ratios": [
-                ratio._asdict() | {"spread": ratio.spread._asdict(), "holds": ratio.holds} for ratio in self.ratios
+                ratio._asdict() | {"spread": ratio.spread._asdict(), "holds": ratio.holds}
+                for ratio in sorted(self.ratios, key=lambda ratio: ratio.row)
             ],
             "figures": {
                 name: {"unit": self._units[name], **Spread.of(values)._asdict(), "values": values}

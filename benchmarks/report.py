@@ -24,10 +24,9 @@ def as_text(figures: Figures) -> str:
     lines = [f"{'':4}{'':60} {'ratio':>9} {'low':>9} {'high':>9}  asked"]
     for ratio in run["ratios"]:
         spread = ratio["spread"]
-        held = {True: "holds", False: "MISSED", None: ""}[ratio["holds"]]
         lines.append(
             f"{ratio['row']:3} {ratio['title']:60} {_number(spread['median']):>9} {_number(spread['low']):>9} "
-            f"{_number(spread['high']):>9}  {_asked(ratio)} {held}"
+            f"{_number(spread['high']):>9}  {_asked(ratio)}"
         )
     lines += [f"{name}: {found}" for name, found in run["rivals"].items()]
     return "\n".join(lines)
@@ -65,9 +64,11 @@ def _number(value: float) -> str:
 
 
 def _asked(ratio: dict[str, Any]) -> str:
-    if ratio["at_least"] is not None:
-        return f"at least {_number(ratio['at_least'])}"
-    return "" if ratio["at_most"] is None else f"at most {_number(ratio['at_most'])}"
+    if ratio["holds"] is None:
+        return ""
+    bound = "at least" if ratio["at_most"] is None else "at most"
+    limit = ratio["at_least"] if ratio["at_most"] is None else ratio["at_most"]
+    return f"{bound} {_number(limit)}: {'holds' if ratio['holds'] else '**missed**'}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""What a run of the benchmarks is made into: ratios, the README's table, the chart."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from benchmarks import chart, report, workload
+from benchmarks.figures import Figures
+
+
+@pytest.fixture
+def figures() -> Figures:
+    """A run in which podledger is a third, and then a half, of bare SQLite."""
+    run = Figures(quick=True)
+    for ours, bare in ((30.0, 90.0), (50.0, 100.0), (40.0, 100.0)):
+        run.add("podledger, append_many", ours)
+        run.add("bare sqlite3, 100 rows a commit", bare)
+    run.compare(3, "append_many", "podledger, append_many", "bare sqlite3, 100 rows a commit", at_least=0.5)
+    return run
+
+
+def test_a_ratio_is_taken_repeat_by_repeat(figures: Figures) -> None:
+    (ratio,) = figures.ratios
+
+    assert (ratio.spread.median, ratio.spread.high, ratio.holds) == (0.4, 0.5, False)
+
+
+def test_what_was_not_measured_is_not_compared(figures: Figures) -> None:
+    figures.compare(5, "rebuild", "podledger, rebuild", "podledger, append_many")
+
+    assert len(figures.ratios) == 1
+
+
+def test_the_figures_stand_between_the_readmes_markers(figures: Figures, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n")
+
+    assert report.put_into(readme, figures.as_json())
+    assert report.put_into(readme, figures.as_json())
+
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- bench -->\n")
+    assert text.endswith("<!-- /bench -->\nafter\n")
+    assert "| 3 | append_many | 0.40 | 0.33 to 0.50 | at least 0.50: **missed** |" in text
+    assert "old" not in text
+
+
+def test_a_readme_without_markers_is_left_alone(figures: Figures, tmp_path: Path) -> None:
+    assert not report.put_into(tmp_path / "README.md", figures.as_json())
+
+
+def test_the_chart_is_well_formed_and_shows_what_was_measured(figures: Figures, tmp_path: Path) -> None:
+    chart.write(figures, tmp_path / "chart.svg")
+
+    drawn = ET.parse(tmp_path / "chart.svg").getroot()
+    words = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert "podledger, append_many" in words
+    assert "podledger, rebuild" not in words
+
+
+def test_the_workload_is_the_same_each_time_and_mostly_turns() -> None:
+    events = workload.events(2_000)
+
+    assert events == workload.events(2_000)
+    assert 0.65 < sum(event.kind == "turn_ended" for event in events) / len(events) < 0.75

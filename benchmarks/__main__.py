@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,7 +37,6 @@ def run(size: Size, sections: list[str], *, quick: bool) -> Figures:
     figures = Figures(quick=quick)
     found = rivals.find()
     figures.rivals = found.known
-    gc.freeze()
     with Places() as places:
         if "appending" in sections:
             print("appending")

@@ -33,7 +33,7 @@ PANELS: Final = (
         (
             ("bare sqlite3, 100 rows a commit", "bare sqlite3, 100 rows a commit"),
             ("podledger, append_many", "podledger, append_many"),
-            ("podledger, 200 at once", "podledger, 200 tasks, each awaiting its commit"),
+            ("podledger, 200 at once", "podledger, 200 tasks"),
             ("podledger, 50 at once", "podledger, 50 tasks"),
             ("podledger, 1 at a time", "podledger, one at a time"),
             ("eventsourcing, 50 at once", "eventsourcing, 50 threads"),

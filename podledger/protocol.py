@@ -33,7 +33,6 @@ METHODS: Final = frozenset(
 
 Text = Annotated[str, Strict()]
 PodName = Annotated[str, Strict(), AfterValidator(check_name)]
-WireKind = Literal["turn_ended", "errored", "shut_down", "scope_sub_delegated"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -264,11 +263,6 @@ def _first_problem(error: ValidationError) -> str:
 def frame(message: dict[str, Any]) -> bytes:
     """`message` as one frame."""
     return strictjson.dumps(message).encode() + b"\n"
-
-
-def pod_event_frame(event: dict[str, Any]) -> bytes:
-    """The frame that reports an event, given as its JSON object."""
-    return frame({"method": "pod_event", "params": event})
 
 
 def snapshot_frame(pod_name: str) -> bytes:

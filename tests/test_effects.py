@@ -8,7 +8,8 @@ import pytest
 
 from podledger.events import LedgerEvent
 from podledger.ledger import Ledger
-from podledger.protocol import Report, ScopeSubDelegated, parse_line, pod_event_frame
+from podledger.protocol import Report, ScopeSubDelegated, parse_line
+from podledger.sender import line_of
 from podledger.store import effects
 from tests.support import (
     OWNER,
@@ -60,7 +61,7 @@ def test_no_stamp_is_counted_for_what_has_not_gone_out() -> None:
 
 def test_what_is_owed_is_what_a_receiver_takes() -> None:
     for payload in owed(Bench([spawned("p", scope=writes("/é")), stamped(delegated("q"), 7, 5)], parent=PARENT)):
-        report = parse_line(pod_event_frame(payload).rstrip(b"\n"))
+        report = parse_line(line_of(payload).rstrip(b"\n"))
         assert isinstance(report, Report)
         assert isinstance(report.event, ScopeSubDelegated)
 

@@ -208,7 +208,23 @@ def parse_line(line: bytes) -> Report | Request:
     Raises:
         ProtocolError: it is none of the protocol's methods, or a malformed one.
     """
-    found = strictjson.members(decode(line))
+    text = decode(line)
+    return _usual_report(text) or _message(text)
+
+
+def _usual_report(text: str) -> Report | None:
+    """The report that a line is, if its members stand as a compact encoder puts them: most do, and are read quicker."""
+    if not text.startswith(_USUAL):
+        return None
+    params = strictjson.last_member(text, len(_USUAL) - 1)
+    return params and Report(read_event(_WIRE_EVENT, params[0]), params[1])
+
+
+_USUAL: Final = '{"method":"pod_event","params":{'
+
+
+def _message(text: str) -> Report | Request:
+    found = strictjson.members(text)
     method = found["method"].value if "method" in found else None
     if not isinstance(method, str) or method not in METHODS:
         raise ProtocolError("no method of the protocol is named")

@@ -64,6 +64,18 @@ def members(text: str) -> dict[str, Member]:
     return found
 
 
+def last_member(text: str, at: int) -> tuple[Any, str] | None:
+    """The value at `at`, with its text, if all that follows is the brace that closes the object around it; else None.
+
+    Raises:
+        ProtocolError: it is not JSON, or not such as every reader reads alike.
+    """
+    value, end = _value(text, at)
+    if text[end:] != "}":
+        return None
+    return _sound(text, value, MAX_DEPTH - 1), text[at:end]
+
+
 def _name(text: str, at: int) -> tuple[str, int]:
     """A member's name, and where its value begins."""
     plain = _PLAIN_NAME.match(text, at)
@@ -102,7 +114,7 @@ def _expect(text: str, at: int, mark: str) -> int:
 
 
 def _sound(text: str, value: Any, max_depth: int = MAX_DEPTH) -> Any:
-    if _SURROGATE.search(text):
+    if "\\" in text and _SURROGATE.search(text):
         try:
             dumps(value).encode()
         except UnicodeEncodeError:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from podledger.errors import ProtocolError
 from podledger.protocol import Report, Request, parse_line
+from podledger.strictjson import MAX_DEPTH
 
 VECTORS: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parent / "wire_vectors.jsonl").read_text().splitlines()
@@ -40,6 +43,40 @@ def test_a_line_that_the_seed_refuses_is_refused(line: str) -> None:
 def test_the_vectors_are_all_there() -> None:
     assert len(VECTORS) == len(ACCEPTED) + len(REFUSED) > 40
     assert NAMELESS in [vector["line"] for vector in VECTORS if vector["accepted"]]
+
+
+@given(
+    params=st.sampled_from(
+        [json.dumps(json.loads(vector["line"])["params"]) for vector in ACCEPTED if "params" in vector["line"]]
+    )
+    | st.recursive(
+        st.just("1"), lambda inner: inner.map(lambda text: f'{{"kind":"turn_ended","pod_name":"a","x":{text}}}')
+    )
+    | st.text(alphabet='{}[]",:1a\\u', max_size=40),
+)
+@example(params='{"kind":"turn_ended","pod_name":"a","x":"\\ud800"}')
+@example(params='{"kind":"turn_ended","pod_name":"a","pod_name":"a"}')
+@example(params='{"kind":"turn_ended","pod_name":"a"} ')
+@example(params='{"kind":"turn_ended","pod_name":"a"},"more":1')
+def test_a_line_means_the_same_in_whatever_order_its_members_stand(params: str) -> None:
+    assert read(f'{{"method":"pod_event","params":{params}}}') == read(f'{{"params":{params},"method":"pod_event"}}')
+
+
+@pytest.mark.parametrize("more", [-1, 0])
+def test_depth_is_counted_alike_in_whatever_order_the_members_stand(more: int) -> None:
+    deep = "[" * (MAX_DEPTH - 1 + more) + "]" * (MAX_DEPTH - 1 + more)
+    params = f'{{"kind":"turn_ended","pod_name":"a","x":{deep}}}'
+    one, other = f'{{"method":"pod_event","params":{params}}}', f'{{"params":{params},"method":"pod_event"}}'
+    assert read(one) == read(other)
+    assert (read(one) is None) == (more == 0)
+
+
+def read(line: str) -> Report | Request | None:
+    """What a line is, None if it is refused."""
+    try:
+        return parse_line(line.encode())
+    except ProtocolError:
+        return None
 
 
 def test_the_payload_is_kept_as_it_came() -> None:

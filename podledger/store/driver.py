@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.engine.interfaces import AdaptedConnection, DBAPICursor
+
+ROWS_A_STATEMENT: Final = 50
+"""How many rows of a long run one statement inserts. Between two of its steps the driver lets go of the interpreter's
+lock, and beside a busy event loop it waited longer to get that back than the rows took. SQLite may bind 999 values."""
 
 Row = Sequence[Any]
 Positions = tuple[int, ...]
@@ -55,24 +59,33 @@ def held(row: Row) -> Positions:
 
 
 def insert_rows(
-    connection: Connection, table: Table, rows: Iterable[Row], held: Callable[[Any], Positions] = held
+    connection: Connection,
+    table: Table,
+    rows: Iterable[Row],
+    held: Callable[[Any], Positions] = held,
+    *,
+    otherwise: str = "",
 ) -> None:
-    """Insert rows whose values stand in the order of the table's columns.
+    """Insert rows whose values stand in the order of the table's columns; `otherwise` says what is done on a conflict.
 
     Only what `held` says is named: to bind a null takes Python's driver longer than to bind five other values, and a
     named tuple longer than an exact one.
     """
+    cursor = _cursor(connection)
     for positions, run in groupby(rows, held):
-        statement, pick = _insertion(table, positions)
-        execute_many(connection, statement, map(pick, run))
+        pick = itemgetter(*positions)
+        while len(some := list(islice(run, ROWS_A_STATEMENT))) == ROWS_A_STATEMENT:
+            statement = _insertion(table, positions, ROWS_A_STATEMENT) + otherwise
+            cursor.execute(statement, tuple(chain.from_iterable(map(pick, some))))
+        cursor.executemany(_insertion(table, positions, 1) + otherwise, map(pick, some))  # type: ignore[arg-type]
 
 
 @lru_cache
-def _insertion(table: Table, positions: Positions) -> tuple[str, Callable[[Row], Row]]:
+def _insertion(table: Table, positions: Positions, rows: int) -> str:
     columns = table.columns.keys()
     names = ", ".join(columns[position] for position in positions)
     marks = ", ".join("?" * len(positions))
-    return f"INSERT INTO {table.name} ({names}) VALUES ({marks})", itemgetter(*positions)
+    return f"INSERT INTO {table.name} ({names}) VALUES {', '.join([f'({marks})'] * rows)}"
 
 
 def _cursor(connection: Connection) -> DBAPICursor:

@@ -12,7 +12,7 @@ from podledger.events import scope_from
 from podledger.paths import normalise
 from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
 from podledger.store.driver import execute_many, fetch, held, insert_rows
-from podledger.store.tables import grants, span_node, tenures
+from podledger.store.tables import grants, pods, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
 MAX_CACHED: Final = 50_000
@@ -110,10 +110,12 @@ def save(
     opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
     kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
     insert_rows(connection, tenures, sorted([_tenure_row(ledger, tenure) for tenure in opened], key=held))
-    execute_many(connection, _INSERT_GRANT, [row for tenure in opened for row in _grant_rows(ledger, tenure)])
+    lent = [row for tenure in opened for row in _grant_rows(ledger, tenure)]
+    insert_rows(connection, grants, lent, lambda _: _ALL_OF_A_GRANT)
     execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
     execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
-    execute_many(connection, _UPSERT_POD, [_pod_row(ledger, *item) for item in states.items()])
+    stated = [_pod_row(ledger, *item) for item in states.items()]
+    insert_rows(connection, pods, sorted(stated, key=held), otherwise=_REPLACE_STATE)
 
 
 _CHANGING: Final = (
@@ -125,15 +127,14 @@ _CHANGING: Final = (
     "confirmed_seq",
     "confirmed_evidence",
 )
-_INSERT_GRANT: Final = f"INSERT INTO grants VALUES ({', '.join('?' for _ in grants.columns)})"
+_ALL_OF_A_GRANT: Final = tuple(range(len(grants.columns)))
 _UPDATE_TENURE: Final = (
     f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
     "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
 )
 _UPDATE_GRANTS: Final = "UPDATE grants SET until_seq = ?, node = ? WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
-_UPSERT_POD: Final = (
-    "INSERT INTO pods (ledger, pod_name, newest, status, tenure_from) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (ledger, pod_name) DO UPDATE SET "
+_REPLACE_STATE: Final = (
+    " ON CONFLICT (ledger, pod_name) DO UPDATE SET "
     "newest = excluded.newest, status = excluded.status, tenure_from = excluded.tenure_from"
 )
 

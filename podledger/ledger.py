@@ -29,6 +29,7 @@ from podledger.notifications import DEFAULT_CONSUMER, Notification
 from podledger.proof.notes import Note, note_at
 from podledger.proof.verify import Certificate, verify
 from podledger.registry import Holder, Moment, Pod
+from podledger.rules import fact_of
 from podledger.store import effects, log
 from podledger.store.commits import Commits
 from podledger.store.connections import BUSY_TIMEOUT_S, read_only
@@ -36,8 +37,9 @@ from podledger.store.database import Database
 from podledger.store.effects import Emission, Status
 from podledger.store.log import Head, Rejected, Rejection, Selection
 from podledger.store.recorder import Recorded
-from podledger.store.refold import Progress, Refold, catch_up, known_fact, put_right
+from podledger.store.refold import Progress
 from podledger.store.schema import check_whole
+from podledger.store.standing import differing, put_right
 
 PAGE: Final = 1_000
 T = TypeVar("T")
@@ -254,7 +256,7 @@ class Ledger:
             raise UsageError(f"the bundle does not show the pod {pod_name!r}", hint="use the ledger that it is from")
         story = story or Story(pod_name)
         async for entry in self.entries(pod=pod_name, until=at, withheld=True):
-            explained = explain(story, entry, known_fact(entry))
+            explained = explain(story, entry, fact_of(entry, self._name))
             if entry.payload != WITHHELD:
                 yield explained
 
@@ -312,15 +314,17 @@ class Ledger:
     async def rebuild(self, progress: Progress | None = None) -> int:
         """Fold the log anew, aside, and put the projections right; how many of their rows that changed.
 
+        Writing goes on meanwhile; of the pods whose rows differ the log is then folded once more with writing stopped.
+
         Raises:
             StorageError: the file cannot be read, or the change was not committed.
         """
         self.database.check_writable()
         with read_only(self.database.path) as aside:
-            anew = await asyncio.to_thread(Refold, aside, self._name)
-            await asyncio.to_thread(catch_up, aside, anew, progress)
+            names = await asyncio.to_thread(differing, aside, self._name, progress)
             aside.commit()
-            changes = await self.database.write(partial(_finish_rebuild, aside=aside, anew=anew))
+            work = partial(put_right, aside=aside, ledger=self._name, names=names)
+            changes = await self.database.write(work)
         if changes:
             self._mirror.changed()
         return changes
@@ -431,9 +435,3 @@ class Ledger:
                 listener(recorded)
             except Exception:
                 logger.exception("a listener failed; what it was told of is committed all the same")
-
-
-def _finish_rebuild(connection: Connection, aside: Connection, anew: Refold) -> int:
-    """With the write lock held: fold what came since, and put the projections right."""
-    catch_up(aside, anew)
-    return put_right(connection, anew)

@@ -20,7 +20,7 @@ from podledger.events import WITHHELD, Evidence, content_from, scope_from
 from podledger.protocol import Scope, microseconds
 from podledger.rules import Tenure
 from podledger.store import log
-from podledger.store.driver import fetch
+from podledger.store.driver import PAGE, fetch
 from podledger.store.tables import DELEGATION, nodes_at
 
 Moment = int | datetime | None
@@ -184,8 +184,8 @@ def lineage(
     tenure of the named parent that stood open when it opened; a walk that comes round stops before it does.
     """
     lines: dict[int, list[Ancestor]] = {from_seq: [] for _, from_seq in children}
-    for start in range(0, len(children), log.PAGE):
-        some = children[start : start + log.PAGE]
+    for start in range(0, len(children), PAGE):
+        some = children[start : start + PAGE]
         starts = ", ".join(f"(:name{number}, :from{number})" for number in range(len(some)))
         values = {"ledger": ledger, "seq": seq, "depth": MAX_DEPTH}
         values |= _named("name", [name for name, _ in some]) | _named("from", [from_seq for _, from_seq in some])

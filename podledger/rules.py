@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from podledger.events import Content, Evidence, Kind, Outcome
+from podledger.errors import ProtocolError
+from podledger.events import DELEGATIONS, EVIDENCE, Content, Entry, Evidence, Kind, Outcome, content_from
 
 VERSION: Final = 1
 """The version of these rules, logged with each outcome."""
@@ -28,6 +29,33 @@ class Fact(NamedTuple):
     subject: str | None
     source: str | None
     content: Content | None
+
+
+class Logged(NamedTuple):
+    """Of an entry of the log what the rules look at, and what they made of it; `payload` counts for delegations."""
+
+    pod_name: str
+    seq: int
+    kind: Kind
+    evidence: Evidence
+    subject: str | None
+    source: str | None
+    payload: str
+    outcome: Outcome
+    rules: int
+
+
+def fact_of(entry: Entry | Logged, owner: str) -> Fact:
+    """What the rules look at of an entry of the ledger `owner`, which may have been altered.
+
+    Raises:
+        ProtocolError: its kind is none, or its payload is not what its kind says.
+    """
+    kind = entry.kind
+    if kind not in EVIDENCE:
+        raise ProtocolError(f"{kind!r} is no kind of event")
+    content = content_from(kind, entry.payload, owner) if kind in DELEGATIONS else None
+    return Fact(entry.seq, kind, entry.evidence, entry.pod_name, entry.subject, entry.source, content)
 
 
 class Tenure(NamedTuple):
@@ -91,6 +119,26 @@ def fold(state: State, fact: Fact) -> Decision:
         return heard
     decision = _decide(heard.state, fact)
     return decision._replace(changed=_merged(heard.changed, decision.changed)) if heard.changed else decision
+
+
+def may_change(status: Status, kind: Kind) -> bool:
+    """Whether an unstamped event of a kind changes a pod of that status; if not, all it leaves is an outcome."""
+    return status in _CHANGED_BY.get(kind, _ANY)
+
+
+_ANY: Final[frozenset[Status]] = frozenset({"unheard", "heard", "open", "inferred", "ended"})
+_ENDINGS: Final[frozenset[Status]] = frozenset({"open", "inferred"})
+_OPENINGS: Final[frozenset[Status]] = _ANY - {"open"}
+_CHANGED_BY: Final[dict[Kind, frozenset[Status]]] = {
+    "turn_ended": frozenset({"inferred"}),
+    "errored": frozenset({"inferred"}),
+    "shut_down": _ENDINGS,
+    "pod_exited": _ENDINGS,
+    "scope_sub_delegated": _OPENINGS,
+    "pod_spawned": _OPENINGS,
+    "pod_unreachable": frozenset(),
+    "pod_reclaimed": frozenset({"open"}),
+}
 
 
 def hear(state: State, fact: Fact, subject: str) -> Decision:

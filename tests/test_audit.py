@@ -18,8 +18,8 @@ from podledger.errors import InvalidMomentError, UsageError
 from podledger.events import Entry, LedgerEvent
 from podledger.ledger import Ledger
 from podledger.protocol import Stamp
+from podledger.rules import fact_of
 from podledger.store.log import read_all
-from podledger.store.refold import known_fact
 from tests import strategies
 from tests.cli import Result, podledger
 from tests.model import Model
@@ -78,7 +78,7 @@ def reasons(*events: LedgerEvent) -> list[str]:
     bench = Bench(events)
     story = Story("ada")
     entries = [entry for entry in read_all(bench.connection, OWNER) if entry.pod_name == "ada"]
-    return [explain(story, entry, known_fact(entry)).because for entry in entries]
+    return [explain(story, entry, fact_of(entry, OWNER)).because for entry in entries]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_every_reason_names_the_outcome_that_was_logged_and_no_later_seq(history
     bench = Bench(history)
     stories = {name: Story(name) for name in (*strategies.NAMES, "nobody")}
     for entry in read_all(bench.connection, OWNER):
-        because = explain(stories[entry.pod_name], entry, known_fact(entry)).because
+        because = explain(stories[entry.pod_name], entry, fact_of(entry, OWNER)).because
         assert WORDS[entry.outcome] in because or entry.outcome == "applied"
         assert "logged as" not in because
         seqs = [int(word.strip(";:,")) for word in because.split() if word.strip(";:,").isdigit()]
@@ -187,7 +187,7 @@ def test_a_story_ends_as_the_registry_stands(history: list[LedgerEvent]) -> None
         story = Story(name)
         for entry in read_all(bench.connection, OWNER):
             if entry.pod_name == name:
-                explain(story, entry, known_fact(entry))
+                explain(story, entry, fact_of(entry, OWNER))
         expected = f"in its tenure from seq {standing[name]}" if name in standing else "is not in the registry"
         assert expected in story.standing()
 
@@ -195,7 +195,7 @@ def test_a_story_ends_as_the_registry_stands(history: list[LedgerEvent]) -> None
 def test_an_entry_that_the_rules_now_see_otherwise_says_so() -> None:
     [entry] = list(read_all(Bench([turned("ada")]).connection, OWNER))
     older: Entry = entry._replace(outcome="noted", rules=0)
-    because = explain(Story("ada"), older, known_fact(older)).because
+    because = explain(Story("ada"), older, fact_of(older, OWNER)).because
     assert because == "unknown: nothing was known of this pod (logged as 'noted', by version 0 of the rules)"
 
 

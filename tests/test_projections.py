@@ -15,7 +15,7 @@ from podledger import rules
 from podledger.events import LedgerEvent
 from podledger.ledger import Ledger
 from podledger.rules import UNHEARD
-from podledger.store import driver, log, projections, refold
+from podledger.store import driver, log, projections, standing
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache, load_states
 from tests import strategies
@@ -52,7 +52,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds so small that every cache overflows and every page ends."""
     monkeypatch.setattr(projections, "MAX_CACHED", 1)
     monkeypatch.setattr(projections, "NAMES_A_QUERY", 1)
-    monkeypatch.setattr(refold, "PAGE", 1)
+    monkeypatch.setattr(driver, "PAGE", 1)
     monkeypatch.setattr(log.read_page, "__defaults__", (2,))
 
 
@@ -133,6 +133,7 @@ def test_a_rebuild_puts_every_row_back(data: st.DataObject) -> None:
     history = data.draw(strategies.histories)
     wrecks = {table: data.draw(st.sampled_from(WRECKS)) for table in PROJECTIONS}
     page = data.draw(st.sampled_from((1, 2, 5_000)))
+    named = data.draw(st.sampled_from((0, 1, 1_000)))
 
     async def check() -> None:
         async with fresh_ledger() as ledger:
@@ -147,7 +148,9 @@ def test_a_rebuild_puts_every_row_back(data: st.DataObject) -> None:
             assert await ledger.rebuild() == 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refold, "PAGE", page)
+        patch.setattr(driver, "PAGE", page)
+        patch.setattr(standing, "PAGE", page)
+        patch.setattr(standing, "MAX_NAMED", named)
         asyncio.run(check())
 
 
@@ -160,6 +163,33 @@ async def test_a_rebuild_skips_no_turn_that_revives() -> None:
             stranger.execute("DELETE FROM tenures")
         assert await ledger.rebuild() == 2
         assert rows_of(ledger.database.path, *PROJECTIONS) == before
+
+
+async def test_a_rebuild_finds_its_way_among_names_of_any_script() -> None:
+    """The log's order and the tables' are the same, wherever a name's characters stand in Unicode."""
+    names = ["z", "é", "Z", "\u20ac", "\uffdd", "\U0001f600", "zz", "z\u0301"]
+    async with fresh_ledger() as ledger:
+        await ledger.append_many([spawned(name, scope=writes("/srv")) for name in names])
+        before = rows_of(ledger.database.path, *PROJECTIONS)
+        with connected(ledger.database.path) as stranger:
+            stranger.execute("UPDATE tenures SET pod_name = pod_name || 'x' WHERE from_seq % 2")
+            stranger.execute("DELETE FROM grants WHERE from_seq % 3 = 0")
+        assert await ledger.rebuild() == 4 + 4 + 2
+        assert rows_of(ledger.database.path, *PROJECTIONS) == before
+
+
+async def test_a_rebuild_puts_right_what_was_appended_upon_a_wrong_row() -> None:
+    """A tenure is taken away, and the next delegation counts as the first: by the log it is none."""
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p"))
+        with connected(ledger.database.path) as stranger:
+            for table in PROJECTIONS:
+                stranger.execute(f"DELETE FROM {table}")
+        async with Ledger.open(ledger.database.path) as other:
+            assert (await other.append(spawned("p"))).outcome == "applied"
+        await ledger.rebuild()
+        assert [(pod.pod_name, pod.from_seq) for pod in await ledger.pods()] == [("p", 1)]
+        assert [problem.check for problem in (await ledger.verify()).problems] == ["outcome"]
 
 
 # Law 2: for stamped events order, repetition and loss do not matter to the registry and the grants.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from podledger import rules
 from podledger.events import LedgerEvent, draft
 from podledger.protocol import Errored
-from podledger.rules import UNHEARD, Decision, Fact, State, fold
+from podledger.rules import UNHEARD, Decision, Fact, State, Status, fold, may_change
 from tests import strategies
 from tests.model import Model
 from tests.support import (
@@ -243,6 +244,17 @@ def test_any_history_decides_as_the_model(history: list[LedgerEvent]) -> None:
         assert decision.state.newest == model.names[event.about].newest
 
 
+@pytest.mark.parametrize("known", [GIVEN, GIVEN_STAMPED], ids=["nameless", "named"])
+@pytest.mark.parametrize("status", GIVEN)
+@pytest.mark.parametrize("make", [delegated, spawned, turned, stopped, exited, unreachable, reclaimed])
+def test_what_may_change_a_pod_does_and_what_may_not_does_not(
+    known: dict[str, tuple[LedgerEvent, ...]], status: Status, make: Callable[[str], LedgerEvent]
+) -> None:
+    state, event = after(*known[status]).state, make("p")
+    decision = fold(state, fact(9, event))
+    assert (decision.state != state, bool(decision.changed)) == (may_change(status, fact(9, event).kind),) * 2
+
+
 @given(strategies.histories)
 def test_the_fold_is_pure(history: list[LedgerEvent]) -> None:
     """The same state and event give the same decision, and a state once handed out never changes."""
@@ -261,4 +273,4 @@ def test_the_rules_know_no_clock_no_chance_and_no_file() -> None:
     tree = ast.parse(Path(rules.__file__).read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported == {"__future__", "typing", "podledger.events"}
+    assert imported == {"__future__", "typing", "podledger.errors", "podledger.events"}

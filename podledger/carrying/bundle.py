@@ -11,13 +11,13 @@ from sqlalchemy import Connection
 
 from podledger.carrying.slices import BundleRow, Slice, Wanted, known_gaps, slice_of
 from podledger.events import NO_DIGEST, WITHHELD, Entry, payload_digest
+from podledger.rules import fact_of
 from podledger.store import log
 from podledger.store.connections import BUNDLE_ID, alone, read_only, settle
 from podledger.store.driver import insert_rows
 from podledger.store.files import placing
 from podledger.store.log import Head
 from podledger.store.projections import Fold, StateCache, save
-from podledger.store.recorder import fact_of
 from podledger.store.refold import Progress
 from podledger.store.schema import check_whole, prepare
 from podledger.store.tables import bundle, bundle_gaps, bundle_metadata, bundle_texts, events, ledgers, withheld
@@ -117,7 +117,7 @@ def _copy(here: Connection, there: Connection, what: Slice, progress: Progress |
 
 
 def _fold(there: Connection, what: Slice, cache: StateCache, page: list[Entry], after: int) -> None:
-    facts = [fact_of(entry) for entry in page if what.folds(entry.pod_name)]
+    facts = [fact_of(entry, what.ledger) for entry in page if what.folds(entry.pod_name)]
     fold = Fold(cache.load(there, what.ledger, {fact.pod_name for fact in facts}))
     for fact in facts:
         fold.take(fact)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from podledger.events import NO_DIGEST, Entry, chain_digest
-from podledger.store.log import PAGE
+from podledger.store.driver import PAGE
 
 GONE: Final = "it cannot be read"
 UNPROVEN: Final = "the entry before it is lost, so its digest proves nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -21,8 +22,9 @@ from podledger.store import log
 from podledger.store.connections import APPLICATION_ID, BUNDLE_ID, read_only
 from podledger.store.effects import read_emissions
 from podledger.store.log import Head
-from podledger.store.refold import Problem, Progress, Refold
+from podledger.store.refold import Problem, Progress, checked_rows
 from podledger.store.schema import upgrade_to
+from podledger.store.standing import differences
 from podledger.store.tables import bundle_metadata, consumers, metadata
 
 MAX_PROBLEMS = 1000
@@ -98,17 +100,16 @@ def is_misnamed(path: Path, ledger: str | None) -> bool:
 
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
     bundle = read_bundle(connection)
-    refold = Refold(connection, head.name)
     yield from _guarded("file", _file_problems(connection))
     yield from _guarded("schema", schema_problems(connection, bundle=bundle is not None))
     yield from _guarded("file", _header_problems(connection, BUNDLE_ID if bundle else APPLICATION_ID))
     yield from _guarded("head", _head_problems(connection, head))
     try:
-        yield from _log_problems(connection, head, refold, bundle, progress)
+        yield from _log_problems(connection, head, bundle, progress)
     except UNREADABLE:
         yield from _loss_problems(connection, head.name)
     else:
-        yield from _guarded("projection", _projection_problems(refold))
+        yield from _guarded("projection", _projection_problems(connection, head.name, bundle))
     yield from _guarded("rejected", _rejected_problems(connection, head))
     yield from _guarded("outbox", _outbox_problems(connection, head))
     yield from _guarded("consumer", _consumer_problems(connection, head))
@@ -127,11 +128,15 @@ def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:
         yield Problem("log", first, reason if first == last else f"up to seq {last}: {reason}")
 
 
-def _projection_problems(refold: Refold) -> Iterator[Problem]:
-    for difference in refold.differences():
+def _projection_problems(connection: Connection, ledger: str, bundle: Bundle | None) -> Iterator[Problem]:
+    """What the rules say of the log, beside its outcomes and the projections."""
+    told: deque[Problem] = deque(maxlen=MAX_PROBLEMS)
+    expected = checked_rows(connection, ledger, bundle.what.folds if bundle else lambda _: True, told.append)
+    for difference in differences(connection, ledger, expected):
         is_what = "is not what the log says" if difference.extra else "is missing"
         key = ", ".join(str(value) for value in difference.key[1:])
         yield Problem("projection", None, f"{difference.table.name}: the row of {key!r} {is_what}")
+    yield from told
 
 
 def _file_problems(connection: Connection) -> Iterator[Problem]:
@@ -193,7 +198,7 @@ def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
 
 
 def _log_problems(
-    connection: Connection, head: Head, refold: Refold, bundle: Bundle | None, progress: Progress | None
+    connection: Connection, head: Head, bundle: Bundle | None, progress: Progress | None
 ) -> Iterator[Problem]:
     seq, recorded_us, digest, counted, hidden = 0, 0, NO_DIGEST, 0, 0
     while page := log.read_page(connection, head.name, log.Selection(after=seq)):
@@ -204,7 +209,6 @@ def _log_problems(
                 yield from entry_problems(bundle.what, entry, withheld.get(entry.seq))
             seq, recorded_us, digest = entry.seq, max(recorded_us, entry.recorded_us), entry.digest
         counted, hidden = counted + len(page), hidden + len(withheld)
-        yield from refold.take(entry for entry in page if not bundle or bundle.what.folds(entry.pod_name))
         if progress:
             progress(counted, head.head_seq)
     if bundle:

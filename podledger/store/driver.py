@@ -5,7 +5,7 @@ SQLAlchemy adds 20 to 100 µs to a statement, which would be most of what a smal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -17,6 +17,9 @@ from sqlalchemy.engine.interfaces import AdaptedConnection, DBAPICursor
 ROWS_A_STATEMENT: Final = 50
 """How many rows of a long run one statement inserts. Between two of its steps the driver lets go of the interpreter's
 lock, and beside a busy event loop it waited longer to get that back than the rows took. SQLite may bind 999 values."""
+
+PAGE: Final = 500
+"""How many rows are held in memory while many are read: so few that the garbage collector rarely sees one twice."""
 
 Row = Sequence[Any]
 Positions = tuple[int, ...]
@@ -37,6 +40,12 @@ def fetch(connection: Connection, statement: str, values: Row | Mapping[str, Any
     if isinstance(driver, AdaptedConnection):
         return list(driver.run_async(lambda reader: reader.execute_fetchall(statement, values)))
     return list(execute(connection, statement, values).fetchall())
+
+
+def pages(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> Iterator[Row]:
+    """The rows of one statement, a page in memory at a time."""
+    cursor = execute(connection, statement, values)
+    return chain.from_iterable(iter(lambda: cursor.fetchmany(PAGE), []))
 
 
 def begin(connection: Connection, statement: str) -> None:

@@ -12,11 +12,8 @@ from podledger import strictjson
 from podledger.errors import InvalidMomentError, LedgerNotFoundError
 from podledger.events import NO_DIGEST, WITHHELD, Entry, Sender
 from podledger.protocol import timestamp
-from podledger.store.driver import Positions, execute, fetch, insert_rows
+from podledger.store.driver import PAGE, Positions, execute, fetch, insert_rows
 from podledger.store.tables import events, ledgers, rejected
-
-PAGE: Final = 500
-"""How many entries are held in memory while a log is read: so few that the garbage collector rarely sees one twice."""
 
 
 class Head(NamedTuple):

@@ -109,12 +109,12 @@ def save(
     """Write the tenures, with their grants, and the states that a batch after seq `head` left."""
     opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
     kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
-    insert_rows(connection, tenures, sorted([_tenure_row(ledger, tenure) for tenure in opened], key=held))
-    lent = [row for tenure in opened for row in _grant_rows(ledger, tenure)]
+    insert_rows(connection, tenures, sorted([tenure_row(ledger, tenure) for tenure in opened], key=held))
+    lent = [row for tenure in opened for row in grant_rows(ledger, tenure)]
     insert_rows(connection, grants, lent, lambda _: _ALL_OF_A_GRANT)
     execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
     execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
-    stated = [_pod_row(ledger, *item) for item in states.items()]
+    stated = [pod_row(ledger, *item) for item in states.items()]
     insert_rows(connection, pods, sorted(stated, key=held), otherwise=_REPLACE_STATE)
 
 
@@ -139,7 +139,8 @@ _REPLACE_STATE: Final = (
 )
 
 
-def _tenure_row(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
+def tenure_row(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
+    """A tenure as its table has it."""
     return (ledger, *tenure, span_node(tenure.from_seq, tenure.until_seq))
 
 
@@ -149,7 +150,8 @@ def _tenure_change(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
     return (*values, node, ledger, tenure.pod_name, tenure.from_seq)
 
 
-def _grant_rows(ledger: str, tenure: Tenure) -> list[tuple[Any, ...]]:
+def grant_rows(ledger: str, tenure: Tenure) -> list[tuple[Any, ...]]:
+    """The grants of a tenure as their table has them, in the order of its scope."""
     key = (ledger, tenure.pod_name, tenure.from_seq)
     span = (tenure.until_seq, span_node(tenure.from_seq, tenure.until_seq))
     return [(*key, *lent, *span) for lent in _lent(tenure.scope)]
@@ -169,5 +171,6 @@ def _grant_end(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
     return (tenure.until_seq, node, ledger, tenure.pod_name, tenure.from_seq)
 
 
-def _pod_row(ledger: str, name: str, state: State) -> tuple[Any, ...]:
+def pod_row(ledger: str, name: str, state: State) -> tuple[Any, ...]:
+    """What is known of a pod name as its table has it."""
     return (ledger, name, state.newest, state.status, state.tenure.from_seq if state.tenure else None)

@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from podledger import rules
 from podledger.errors import ChainError, ProtocolError
-from podledger.events import DELEGATIONS, Draft, Entry, chain_digest, content_from
-from podledger.rules import Fact
+from podledger.events import Draft, Entry, chain_digest
+from podledger.rules import Fact, fact_of
 from podledger.store.effects import append_emissions, emission_payload
 from podledger.store.log import Head, Rejection, append_entries, append_rejections, read_head, write_head
 from podledger.store.projections import Fold, StateCache, save
@@ -79,16 +79,6 @@ def restore(
     return _keep(connection, head, head, fold, kept), refused
 
 
-def fact_of(entry: Entry) -> Fact:
-    """What the rules look at of an entry.
-
-    Raises:
-        ProtocolError: its payload is not what its kind says.
-    """
-    content = content_from(entry.kind, entry.payload, entry.ledger) if entry.kind in DELEGATIONS else None
-    return Fact(entry.seq, entry.kind, entry.evidence, entry.pod_name, entry.subject, entry.source, content)
-
-
 def _fold_for(connection: Connection, head: Head, cache: StateCache, names: Iterable[str]) -> Fold:
     cache.at((head.head_seq, head.rebuilds))
     return Fold(cache.load(connection, head.name, names))
@@ -131,7 +121,7 @@ def _check_continues(head: Head, entry: Entry) -> None:
 
 
 def _fold_entry(fold: Fold, entry: Entry) -> None:
-    decision = fold.weigh(fact_of(entry))
+    decision = fold.weigh(fact_of(entry, entry.ledger))
     if entry.rules == rules.VERSION and entry.outcome != decision.outcome:
         raise ChainError(f"its outcome is {entry.outcome!r}, where the rules say {decision.outcome!r}")
     fold.keep(entry.pod_name, decision)

@@ -257,9 +257,10 @@ def read_event(adapter: TypeAdapter[E], fields: Any) -> E:
     if isinstance(fields, dict) and "stamp" in fields:
         fields = fields | {"stamp": _read_stamp(fields["stamp"])}
     try:
-        return adapter.validate_python(fields)
+        event: E = adapter.validator.validate_python(fields)
     except ValidationError as error:
         raise ProtocolError(_first_problem(error)) from error
+    return event
 
 
 def _read_stamp(fields: Any) -> Stamp | None:

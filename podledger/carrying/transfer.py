@@ -186,14 +186,16 @@ async def import_lines(ledger: Ledger, lines: Iterable[Line]) -> AsyncIterator[I
     ledger.database.check_writable()
     done = Imported()
     batch: list[Line] = []
-    size = 0
+    size, newest = 0, None
     for line in lines:
-        if batch and (len(batch) == BATCH or size > BATCH_BYTES or not _go_together(batch[-1].entry, line.entry)):
+        entry = line.entry
+        if batch and (len(batch) == BATCH or size > BATCH_BYTES or not _go_together(newest, entry)):
             done = await _import_batch(ledger, batch, done)
             yield done
             batch, size = [], 0
         batch.append(line)
         size += len(line.raw)
+        newest = entry
     yield await _import_batch(ledger, batch, done)
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format soak bench bench-quick build clean
+.PHONY: help demo test check format soak fuzz bench bench-quick build clean
 
 help: ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ test: $(VENV)/.dev ## The whole suite.
 
 soak: $(VENV)/.dev ## Long rounds of faults; PODLEDGER_SEED plays one again.
 	$(BIN)/pytest -m soak
+
+fuzz: $(VENV)/.dev ## MINUTES (60) of altered lines; what is answered as none before goes into tests/corpus.
+	$(BIN)/python -m tests.faults.fuzz $(or $(MINUTES),60)
 
 check: $(VENV)/.dev ## Lint, format and types.
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +25,19 @@ settings.load_profile("podledger")
 def pytest_report_header() -> str:
     """The seed of the tests that roll dice, to play a failure again."""
     return f"podledger: PODLEDGER_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests counted with `record_property`, in all: the figures of a soak."""
+    counted: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        test = report.nodeid.partition("::")[2].partition("[")[0]
+        for name, value in report.user_properties:
+            counted[f"{test}: {name}"] += value
+    if counted:
+        terminalreporter.section("counted")
+        for what, count in counted.items():
+            terminalreporter.write_line(f"{what} {count:,}")
 
 
 @pytest.hookimpl(tryfirst=True)

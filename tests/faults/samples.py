@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ from podledger.store.log import Rejection
 
 OWNER = "root"
 SOURCE = "0198f000-0000-7000-8000-000000000001"
+
+
+Count = Callable[[str, object], None]
+"""The fixture `record_property`: what a test counts is told, in all, at the end of a run."""
 
 
 class Ran(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.samples import OWNER, make_ledger, run, seeds
+from tests.faults.samples import OWNER, Count, make_ledger, run, seeds
 
 READS = (
     ("events",),
@@ -84,15 +84,19 @@ def regions(whole: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.soak
-def test_every_region_of_a_file_flipped_and_cut(tmp_path: Path, whole: bytes) -> None:
+def test_every_region_of_a_file_flipped_and_cut(tmp_path: Path, whole: bytes, record_property: Count) -> None:
+    files = 0
     for data in regions(whole):
         check(tmp_path, data)
+        files += 1
+    record_property("damaged files", files)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", seeds(1000))
-def test_harm_at_random(tmp_path: Path, whole: bytes, seed: int) -> None:
+def test_harm_at_random(tmp_path: Path, whole: bytes, seed: int, record_property: Count) -> None:
     check(tmp_path, harmed(whole, seed))
+    record_property("damaged files", 1)
 
 
 def test_damage_is_told_from_the_first_seq_that_it_reaches(tmp_path: Path, whole: bytes) -> None:

@@ -13,7 +13,7 @@ from podledger.errors import StorageError
 from podledger.events import Entry
 from tests.faults.operations import NAME, OPERATIONS, check_open
 from tests.faults.preload import FOREVER, preloaded
-from tests.faults.samples import OWNER, SEED, spawned
+from tests.faults.samples import OWNER, SEED, Count, spawned
 
 CALLER_IS_TOLD = {"done", "Input/output error", "No space left on device"}
 
@@ -34,9 +34,10 @@ def test_calls_that_fail(tmp_path: Path, operation: str, error: str, times: int)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("times", [1, 3, FOREVER])
-def test_every_call_that_fails(tmp_path: Path, operation: str, error: str, times: int) -> None:
+def test_every_call_that_fails(tmp_path: Path, operation: str, error: str, times: int, record_property: Count) -> None:
     result = preloaded("fail", operation, tmp_path, error, times, 100_000, SEED)
     assert told_well(result["told"])
+    record_property("failed calls", result["calls"])
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.operations import OPERATIONS
 from tests.faults.preload import preloaded
-from tests.faults.samples import SEED
+from tests.faults.samples import SEED, Count
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -19,9 +19,10 @@ def test_killed_at_some_calls(tmp_path: Path, operation: str) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_killed_at_every_call(tmp_path: Path, operation: str) -> None:
+def test_killed_at_every_call(tmp_path: Path, operation: str, record_property: Count) -> None:
     result = preloaded("kill", operation, tmp_path, 100_000, SEED)
     assert result["killed"] >= 2 * result["calls"] - 2
+    record_property("kills", result["killed"])
 
 
 def test_killed_under_load(tmp_path: Path) -> None:
@@ -30,6 +31,8 @@ def test_killed_under_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_killed_under_load_hundreds_of_times_on_one_file(tmp_path: Path) -> None:
+def test_killed_under_load_hundreds_of_times_on_one_file(tmp_path: Path, record_property: Count) -> None:
     result = preloaded("load", tmp_path / "work", 300, SEED)
     assert result["acknowledged"] > 10_000
+    record_property("kills", 300)
+    record_property("acknowledged entries", result["acknowledged"])

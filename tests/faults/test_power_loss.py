@@ -13,7 +13,7 @@ from podledger.errors import PodledgerError
 from tests.faults.operations import NAME, check_ledger
 from tests.faults.power import Record, lose_power, read_journal
 from tests.faults.preload import preloaded
-from tests.faults.samples import OWNER, SEED, seeds
+from tests.faults.samples import OWNER, SEED, Count, seeds
 
 
 @functools.cache
@@ -39,8 +39,9 @@ async def test_what_was_acknowledged_survives_a_loss_of_power(tmp_path: Path, se
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", seeds(500))
-async def test_it_survives_500_losses_of_power(tmp_path: Path, seed: int) -> None:
+async def test_it_survives_500_losses_of_power(tmp_path: Path, seed: int, record_property: Count) -> None:
     await survives(tmp_path / "after", seed)
+    record_property("losses", 1)
 
 
 async def test_the_same_finds_what_a_weaker_setting_loses(tmp_path: Path) -> None:

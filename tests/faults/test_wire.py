@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from podledger.receiving.framing import Line, LineBuffer
 from podledger.sender import line_of
 from podledger.sending.delivery import deliver
 from tests.faults.fuzz import CORPUS, fuzz, read
-from tests.faults.samples import OWNER, run, seeds
+from tests.faults.samples import OWNER, Count, run, seeds
 from tests.faults.test_permissions import short
 
 __all__ = ["short"]
@@ -46,7 +46,7 @@ def test_altered_lines(seed: int) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", seeds(20))
-def test_altered_lines_for_long(seed: int, record_property: Callable[[str, object], None]) -> None:
+def test_altered_lines_for_long(seed: int, record_property: Count) -> None:
     assert fuzz(seed, lambda rounds: rounds < 100_000)
     record_property("lines", 100_000)
 

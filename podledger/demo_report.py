@@ -9,6 +9,7 @@ from podledger import registry
 from podledger.audit.gaps import gaps_until
 from podledger.cli.output import STYLES, clock, print_json, print_line, print_table, print_tree
 from podledger.events import render
+from podledger.names import counted
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
@@ -53,7 +54,7 @@ async def show(ledger: Ledger, *, as_json: bool) -> None:
     print_table(("sender", "from", "to"), ((gap.pod_name, gap.first, gap.last) for gap in gaps))
     _heading("The certificate", "certificate")
     whole = "whole" if certificate.ok else "not whole"
-    print_line(f"  {whole}: {certificate.events} events, head digest {certificate.head_digest}")
+    print_line(f"  {whole}: {counted(certificate.events, 'event')}, head digest {certificate.head_digest}")
 
 
 def _heading(title: str, what: str) -> None:

@@ -52,5 +52,10 @@ def shown(text: str, limit: int | None = None) -> str:
     return f"{kept}… ({rest:,} more characters)" if rest else kept
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """How many of a thing there are: `1 entry`, `2,000 entries`; without `many`, an s is put to `one`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from podledger.events import PodReclaimed, PodUnreachable, parse_event
 from podledger.ledger import Ledger
+from podledger.names import counted
 from podledger.registry import Pod
 from podledger.sending import delivery
 from podledger.store.tables import events
@@ -98,7 +99,7 @@ class Reconciler:
             await self._ledger.append(PodUnreachable(pod_name=pod.pod_name, reason=failure, attempt=attempt))
         if not give_up:
             return Finding(pod.pod_name, pod.socket_path, "suspected", attempt, failure)
-        reason = f"unreachable {attempt} times in {waited_s:.0f} s: {failure}"
+        reason = f"unreachable {counted(attempt, 'time')} in {waited_s:.0f} s: {failure}"
         if not dry_run:
             await self._ledger.append(PodReclaimed(pod_name=pod.pod_name, reason=reason))
         return Finding(pod.pod_name, pod.socket_path, "reclaimed", attempt, reason)

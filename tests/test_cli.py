@@ -54,6 +54,21 @@ def test_a_spawned_child_is_in_the_registry_until_it_exits(folder: Path) -> None
     assert podledger("pods", "--at", "1", "--json", folder=folder).json() == before
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [("events", "no events"), ("pods", "no pods"), ("notifications", "no notifications"), ("rejected", "no rejected")],
+)
+def test_where_there_is_nothing_that_is_said_in_words_alone(folder: Path, command: str, says: str) -> None:
+    assert podledger(command, folder=folder).out.startswith(says)
+    assert podledger(command, "--json", folder=folder).out.strip() in ("", "[]")
+
+
+def test_the_owner_does_not_spawn_itself(folder: Path) -> None:
+    refused = podledger("spawned", "root", "--socket", "/run/root.sock", folder=folder)
+    assert (refused.status, "'root' owns this ledger" in refused.err) == (2, True)
+    assert podledger("events", "--json", folder=folder).out == ""
+
+
 def test_a_release_is_observed_and_not_inferred(folder: Path) -> None:
     podledger(*SPAWN, folder=folder)
     released = podledger("release", "coder", "--reason", "gone", "--json", folder=folder).json()

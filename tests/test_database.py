@@ -63,9 +63,10 @@ def test_what_is_no_file_is_refused(make: object, tmp_path: Path) -> None:
         prepare(tmp_path / "l.db", create=False)
 
 
-def test_a_folder_is_refused_for_a_new_ledger_too(tmp_path: Path) -> None:
-    with pytest.raises(StorageError):
-        prepare(tmp_path, create=True)
+@pytest.mark.parametrize("create", [False, True])
+def test_a_folder_is_refused(tmp_path: Path, create: bool) -> None:
+    with pytest.raises(StorageError, match="is a folder"):
+        prepare(tmp_path, create=create)
 
 
 def test_a_socket_is_refused(tmp_path: Path) -> None:

@@ -393,7 +393,7 @@ class TestStorageTrouble:
                         await send_pod_event(receiver.path, TurnEnded(pod_name="child"))
                         await until(lambda: not receiver.healthy)
         assert caplog.records[-1].levelno == logging.ERROR
-        assert "1 reports that were read could not be committed" in caplog.records[-1].getMessage()
+        assert "1 report that had been read could not be committed" in caplog.records[-1].getMessage()
 
 
 @contextlib.contextmanager

@@ -215,7 +215,7 @@ async def test_an_import_tells_of_bad_lines_and_ends_with_1(tmp_path: Path) -> N
         "import", "--db", tmp_path / "to", "-", stdin=b'{"kind":"turn_ended","pod_name":"a"}\n\x1b[2J\n', ok=1
     )
 
-    assert done.stdout == b"1 events appended, 0 entries restored, 0 were there, 0 lines skipped, 1 rejected\n"
+    assert done.stdout == b"1 event appended, 0 restored, 0 there already; 0 lines skipped, 1 rejected\n"
     assert done.stderr.startswith(b"podledger: line 2: ")
     assert b"\x1b" not in done.stderr
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands
-from podledger.names import shown
+from podledger.names import counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +52,8 @@ def run_import(args: Namespace) -> int:
         print_json(done.as_json())
     else:
         print(
-            f"{done.appended} events appended, {done.restored} entries restored, {done.present} were there, "
-            f"{done.skipped} lines skipped, {len(done.problems)} rejected"
+            f"{counted(done.appended, 'event')} appended, {done.restored} restored, {done.present} there already; "
+            f"{counted(done.skipped, 'line')} skipped, {len(done.problems)} rejected"
         )
     return 1 if done.problems else 0
 
@@ -101,7 +101,7 @@ def run_export(args: Namespace) -> None:
     if args.json:
         print_json({"file": args.file, "events": count})
     else:
-        print(f"{count} events written to {args.file}")
+        print(f"{counted(count, 'event')} written to {args.file}")
 
 
 async def _export(ledger: Ledger, file: str) -> int:
@@ -143,7 +143,7 @@ def run_backup(args: Namespace) -> None:
     if args.json:
         print_json({"file": args.file, "bytes": size})
     else:
-        print(f"{size} bytes written to {shown(args.file)}")
+        print(f"{counted(size, 'byte')} written to {shown(args.file)}")
 
 
 def run_collect(args: Namespace) -> None:

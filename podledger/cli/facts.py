@@ -6,9 +6,11 @@ from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands
+from podledger.names import counted
 
 if TYPE_CHECKING:
-    from podledger.events import Evidence, LedgerEvent
+    from podledger.events import Entry, Evidence, LedgerEvent
+    from podledger.ledger import Ledger
 
 
 def add_commands(commands: Commands) -> None:
@@ -80,7 +82,7 @@ def run_init(args: Namespace) -> None:
     if args.json:
         print_json({"ledger": head.name, "db": path, "events": head.head_seq, "head_digest": head.head_digest})
     else:
-        print(f"ledger {head.name} is ready in {path}, with {head.head_seq} events")
+        print(f"ledger {head.name} is ready in {path}, with {counted(head.head_seq, 'event')}")
 
 
 def _absolute(path: str | None) -> str | None:
@@ -139,9 +141,16 @@ def checked_incarnation(text: str) -> str:
 def _record(args: Namespace, fields: dict[str, Any], evidence: Evidence | None = None) -> None:
     from podledger.cli.output import print_json
     from podledger.cli.session import with_ledger
+    from podledger.errors import UsageError
 
     event = _event(fields)
-    entry = with_ledger(args, lambda ledger: ledger.append(event, evidence=evidence))
+
+    async def work(ledger: Ledger) -> Entry:
+        if event.about == ledger.name and event.kind == "pod_spawned":
+            raise UsageError(f"{ledger.name!r} owns this ledger: it spawns others", hint="name the child")
+        return await ledger.append(event, evidence=evidence)
+
+    entry = with_ledger(args, work)
     if args.json:
         print_json(entry.as_json())
     else:

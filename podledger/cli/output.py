@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from podledger.names import shown
+from podledger.names import counted, shown
 from podledger.protocol import timestamp
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ async def print_json_list(fields: dict[str, Any], name: str, items: AsyncIterabl
 def tell_missing(missing: Missing) -> None:
     """Say on standard error that an answer rests on a record with gaps, if it does."""
     if missing.reports:
-        reports = "1 report" if missing.reports == 1 else f"{missing.reports:,} reports"
-        senders = "1 sender" if missing.senders == 1 else f"{missing.senders:,} senders"
+        reports, senders = counted(missing.reports, "report"), counted(missing.senders, "sender")
         verb = "is" if missing.reports == 1 else "are"
         print(f"note: {reports} of {senders} {verb} missing up to here (podledger gaps)", file=sys.stderr)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from podledger.cli.parser import Commands
 from podledger.cli.reading import add_at, moment_of
+from podledger.names import counted
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
@@ -66,7 +67,7 @@ def run_verify(args: Namespace) -> int:
     if args.json:
         print_json(certificate.as_json())
     elif certificate.ok:
-        print_line(f"whole: {certificate.events} events, head digest {certificate.head_digest}", "green")
+        print_line(f"whole: {counted(certificate.events, 'event')}, head digest {certificate.head_digest}", "green")
     else:
         print_table(("check", "seq", "problem"), certificate.problems)
     return 0 if certificate.ok else 1

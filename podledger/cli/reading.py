@@ -76,7 +76,10 @@ def _check_words(args: Namespace) -> None:
 async def _print_events(ledger: Ledger, args: Namespace) -> None:
     import asyncio
 
+    from podledger.cli.output import print_line
+
     since, until, left = moment_of(args.since), moment_of(args.until), args.limit
+    silent = not args.json and not args.follow
     while left != 0:
         head = (await ledger.head()).head_seq
         async for entry in ledger.entries(
@@ -88,12 +91,15 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
             limit=left,
         ):
             _print_entry(entry, as_json=args.json)
+            silent = False
             left = None if left is None else left - 1
         if not args.follow or left == 0:
-            return
+            break
         while (await ledger.head()).head_seq == head:
             await asyncio.sleep(FOLLOW_S)
         since = head + 1
+    if silent:
+        print_line("no events")
 
 
 def _print_entry(entry: Entry, *, as_json: bool) -> None:
@@ -193,6 +199,8 @@ def run_notifications(args: Namespace) -> None:
                     print_line(f"{clock(notification.recorded_us)}  {notification.line}")
         if args.json:
             print_json(found)
+        elif not after:
+            print_line("no notifications")
         if args.ack and after:
             await ledger.acknowledge(after, consumer)
 

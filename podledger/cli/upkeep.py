@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands
+from podledger.names import counted
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
@@ -35,7 +36,7 @@ def run_rebuild(args: Namespace) -> None:
     if args.json:
         print_json({"ledger": head.name, "events": head.head_seq, "rows_changed": changed})
     else:
-        print(f"{head.head_seq} events folded anew; {changed} rows of the projections were put right")
+        print(f"{counted(head.head_seq, 'event')} folded anew, {counted(changed, 'row')} of the projections put right")
 
 
 def run_doctor(args: Namespace) -> int:

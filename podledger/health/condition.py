@@ -13,7 +13,7 @@ from podledger.audit.gaps import gaps_until
 from podledger.carrying.bundle_check import read_bundle
 from podledger.health import host
 from podledger.health.finding import SALVAGE, Finding, Level, guarded
-from podledger.names import shown
+from podledger.names import counted, shown
 from podledger.proof.survey import losses, survey
 from podledger.protocol import timestamp
 from podledger.store import log
@@ -50,7 +50,8 @@ def _log_findings(connection: Connection, name: str) -> Iterator[Finding]:
         run = f"seq {first}" if first == last else f"seq {first} to {last}"
         yield Finding("log", "error", f"{run}: {reason}", SALVAGE)
     if not lost:
-        yield Finding("log", "ok", f"the chain holds for all {log.read_head(connection, name).head_seq} entries")
+        entries = counted(log.read_head(connection, name).head_seq, "entry", "entries")
+        yield Finding("log", "ok", f"the chain holds: {entries}")
 
 
 def _clock_findings(connection: Connection, name: str) -> Iterator[Finding]:
@@ -78,16 +79,21 @@ def _outbox_findings(connection: Connection, name: str) -> Iterator[Finding]:
     age_s = time.time() - oldest_us / 1e6 if pending else 0.0
     level: Level = "error" if age_s > STUCK_OUTBOX_S else "warning" if age_s > SLOW_OUTBOX_S else "ok"
     mend = "run `podledger serve`, and see that the parent listens" if level != "ok" else ""
-    yield Finding("outbox", level, f"{pending} reports wait for the parent, the oldest for {age_s:,.0f} s", mend)
+    detail = "no report waits for the parent"
+    if pending:
+        detail = f"waiting for the parent: {counted(pending, 'report')}, the oldest for {age_s:,.0f} s"
+    yield Finding("outbox", level, detail, mend)
     dropped = rows.get("dropped", (0, 0))[0]
     if dropped:
-        yield Finding("outbox", "warning", f"{dropped} reports were given up", "look at the parent's receiver")
+        yield Finding("outbox", "warning", f"given up: {counted(dropped, 'report')}", "look at the parent's receiver")
 
 
 def _rejected_findings(connection: Connection, name: str) -> Iterator[Finding]:
     count = log.read_head(connection, name).rejected_count
     last = log.read_rejected(connection, name, after=count - 1, limit=1) if count else []
-    detail = f"{count} lines were no events" + (f", the last: {shown(last[0].reason, 200)}" if last else "")
+    detail = "every line that came was an event"
+    if last:
+        detail = f"{counted(count, 'line')} came without an event, the last: {shown(last[0].reason, 200)}"
     yield Finding("rejected", "warning" if count else "ok", detail, "see `podledger rejected`" if count else "")
 
 
@@ -95,7 +101,9 @@ def _gap_findings(connection: Connection, name: str) -> Iterator[Finding]:
     gaps = gaps_until(connection, name, log.read_head(connection, name).head_seq)
     missing = sum(gap.last - gap.first + 1 for gap in gaps)
     senders = len({gap.source for gap in gaps})
-    detail = f"{missing} stamped reports of {senders} senders never came" if gaps else "no stamped report is missing"
+    detail = "no stamped report is missing"
+    if gaps:
+        detail = f"{counted(missing, 'stamped report')} of {counted(senders, 'sender')} never came"
     yield Finding("gaps", "warning" if gaps else "ok", detail, "see the view `gaps`" if gaps else "")
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from podledger.errors import PodledgerError
 from podledger.events import Draft
 from podledger.ledger import Ledger
+from podledger.names import counted
 from podledger.receiving.connection import Peer
 from podledger.receiving.limits import Limits
 from podledger.store.log import Rejection
@@ -168,7 +169,7 @@ class Committer:
 
     def _report_loss(self) -> None:
         lost = self.taken - self.settled
-        logger.error("%d reports that were read could not be committed: %s", lost, self.trouble)
+        logger.error("%s that had been read could not be committed: %s", counted(lost, "report"), self.trouble)
 
 
 def _size(what: Draft | Rejection) -> int:

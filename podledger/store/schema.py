@@ -41,6 +41,8 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
         SchemaError: it is of another version.
         StorageError: it cannot be opened.
     """
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder, and no database", hint="give the path of the file itself")
     if create and not is_bundle(path):
         _create_file(path)
     elif not path.is_file():

@@ -185,7 +185,7 @@ async def test_an_outbox_that_does_not_drain(tmp_path: Path) -> None:
         await ledger.configure(parent_socket="/run/nobody.sock")
         await ledger.append(spawned("child"))
     finding = found(tmp_path / "a.db", "outbox")
-    assert (finding["level"], "1 reports wait" in finding["detail"]) == ("error", True)
+    assert (finding["level"], "1 report, the oldest" in finding["detail"]) == ("error", True)
 
 
 async def test_rejected_lines_and_gaps(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ async def test_rejected_lines_and_gaps(tmp_path: Path) -> None:
         await ledger.record([], [Rejection(b"\x1b[2J", "not \x1b[2J JSON", None)])
         await ledger.append_many(story(3))
     assert found(tmp_path / "a.db", "rejected")["level"] == "warning"
-    assert "2 stamped reports of 1 senders" in found(tmp_path / "a.db", "gaps")["detail"]
+    assert "2 stamped reports of 1 sender never" in found(tmp_path / "a.db", "gaps")["detail"]
     assert "\x1b" not in run("--db", tmp_path / "a.db", "doctor").out
 
 

@@ -21,7 +21,7 @@ from podledger.audit.replay import Plan, Replayed, Reversal, replay
 from podledger.carrying.bundle import Bundled, make_bundle
 from podledger.carrying.bundle_check import read_bundle
 from podledger.carrying.slices import Slice, Wanted
-from podledger.errors import LedgerNotFoundError, StorageError, UsageError
+from podledger.errors import DamagedError, LedgerNotFoundError, StorageError, UsageError
 from podledger.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
 from podledger.mirror import Mirror
 from podledger.names import check_name
@@ -32,7 +32,7 @@ from podledger.registry import Holder, Moment, Pod
 from podledger.rules import fact_of
 from podledger.store import effects, log
 from podledger.store.commits import Commits
-from podledger.store.connections import BUSY_TIMEOUT_S, read_only
+from podledger.store.connections import BUSY_TIMEOUT_S, DAMAGED_HINT, read_only
 from podledger.store.database import Database
 from podledger.store.effects import Emission, Status
 from podledger.store.log import Head, Rejected, Rejection, Selection
@@ -317,14 +317,18 @@ class Ledger:
         Writing goes on meanwhile; of the pods whose rows differ the log is then folded once more with writing stopped.
 
         Raises:
+            ProtocolError: an entry was altered.
             StorageError: the file cannot be read, or the change was not committed.
         """
         self.database.check_writable()
-        with read_only(self.database.path) as aside:
-            names = await asyncio.to_thread(differing, aside, self._name, progress)
-            aside.commit()
-            work = partial(put_right, aside=aside, ledger=self._name, names=names)
-            changes = await self.database.write(work)
+        try:
+            with read_only(self.database.path) as aside:
+                names = await asyncio.to_thread(differing, aside, self._name, progress)
+                aside.commit()
+                work = partial(put_right, aside=aside, ledger=self._name, names=names)
+                changes = await self.database.write(work)
+        except (TypeError, ValueError) as error:  # a value of another type stands where the log or a projection has one
+            raise DamagedError(f"{self.database.path} is damaged: {error}", hint=DAMAGED_HINT) from error
         if changes:
             self._mirror.changed()
         return changes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from podledger import rules
+from podledger.errors import DamagedError
 from podledger.events import LedgerEvent
 from podledger.ledger import Ledger
 from podledger.rules import UNHEARD
@@ -176,6 +178,55 @@ async def test_a_rebuild_finds_its_way_among_names_of_any_script() -> None:
             stranger.execute("DELETE FROM grants WHERE from_seq % 3 = 0")
         assert await ledger.rebuild() == 4 + 4 + 2
         assert rows_of(ledger.database.path, *PROJECTIONS) == before
+
+
+@pytest.mark.parametrize("name", ["a\0b", "", "x" * 5_000, '"', "\\", 7, 1.5, b"blob", None])
+async def test_a_rebuild_takes_away_rows_of_whatever_was_never_a_name(name: object) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append_many([spawned("p"), spawned("q")])
+        before = rows_of(ledger.database.path, *PROJECTIONS)
+        with connected(ledger.database.path) as stranger:
+            loosen(stranger, "pods")
+        with connected(ledger.database.path) as stranger:
+            stranger.execute("INSERT INTO pods (ledger, pod_name, status) VALUES (?, ?, 'ended')", (OWNER, name))
+        assert await ledger.rebuild() == 1
+        assert rows_of(ledger.database.path, *PROJECTIONS) == before
+
+
+def loosen(stranger: sqlite3.Connection, table: str) -> None:
+    """Take from a table what it asks of its values, as someone might who is allowed to write the file."""
+    stranger.execute("PRAGMA writable_schema = ON")
+    for word in ("STRICT", "NOT NULL", "TEXT"):
+        stranger.execute("UPDATE sqlite_master SET sql = replace(sql, ?, '') WHERE name = ?", (word, table))
+    [version] = stranger.execute("PRAGMA schema_version").fetchone()
+    stranger.execute(f"PRAGMA schema_version = {version + 1}")
+
+
+async def test_an_entry_of_another_type_is_damage_to_a_rebuild_and_to_verify() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append_many([stamped(spawned("p"), 1), stamped(turned("p"), 1)])
+        with connected(ledger.database.path) as stranger:
+            loosen(stranger, "events")
+            stranger.execute("DROP TRIGGER events_no_update")
+        with connected(ledger.database.path) as stranger:
+            stranger.execute("UPDATE events SET subject = 7 WHERE seq = 2")
+        with pytest.raises(DamagedError):
+            await ledger.rebuild()
+        with connected(ledger.database.path) as stranger:
+            stranger.execute("UPDATE events SET payload = NULL WHERE seq = 2")
+        assert not (await ledger.verify()).ok
+
+
+async def test_a_batch_upon_a_tenure_that_is_gone_says_so() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(spawned("p"))
+        with connected(ledger.database.path) as stranger:
+            stranger.execute("DELETE FROM tenures")
+        async with Ledger.open(ledger.database.path) as other:
+            with pytest.raises(DamagedError, match="is gone from the projections"):
+                await other.append(turned("p"))
+            await other.rebuild()
+            assert (await other.append(turned("p"))).outcome == "noted"
 
 
 async def test_a_rebuild_puts_right_what_was_appended_upon_a_wrong_row() -> None:

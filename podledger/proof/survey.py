@@ -27,7 +27,7 @@ MAX_FAILURES: Final = 100_000
 _FIELDS: Final = ", ".join(Entry._fields)
 _TYPES: Final = (str, int, int, str, str, str, str, *(int,) * 3, *(str,) * 2, *(int,) * 2, str, str, int, str)
 _NULLABLE: Final = range(7, 15)
-UNREADABLE: Final = (DBAPIError, sqlite3.Error, ValueError, TypeError, LookupError, OverflowError)
+UNREADABLE: Final = (DBAPIError, sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, AttributeError)
 """What reading a damaged row or page raises."""
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,10 +69,10 @@ def verify(
     problems: list[Problem] = []
     expectations = note_problems(connection, ledger, expected)
     for problem in chain(expectations, _all_problems(connection, head, progress)):
-        problems.append(problem)
         if len(problems) == MAX_PROBLEMS:
             problems.append(Problem("limit", None, f"more than {MAX_PROBLEMS} problems: the rest is not listed"))
             break
+        problems.append(problem)
     return Certificate(ledger, head.head_seq, head.head_digest, tuple(problems))
 
 
@@ -120,7 +119,13 @@ def _guarded(check: str, problems: Iterator[Problem]) -> Iterator[Problem]:
     try:
         yield from problems
     except UNREADABLE as error:
+        if getattr(getattr(error, "orig", error), "sqlite_errorname", "") in _NO_ROOM:
+            raise
         yield Problem(check, None, f"it cannot be read to its end: {shown(str(error), 200)}")
+
+
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+"""What a check meets, though it only reads, where SQLite has no room for its temporary files: no fault of a ledger."""
 
 
 def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:
@@ -130,13 +135,24 @@ def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:
 
 def _projection_problems(connection: Connection, ledger: str, bundle: Bundle | None) -> Iterator[Problem]:
     """What the rules say of the log, beside its outcomes and the projections."""
-    told: deque[Problem] = deque(maxlen=MAX_PROBLEMS)
-    expected = checked_rows(connection, ledger, bundle.what.folds if bundle else lambda _: True, told.append)
-    for difference in differences(connection, ledger, expected):
+    told: list[Problem] = []
+    expected = checked_rows(
+        connection,
+        ledger,
+        folds=bundle.what.folds if bundle else lambda _: True,
+        told=lambda problem: told.append(problem) if len(told) <= MAX_PROBLEMS else None,
+    )
+    found = differences(connection, ledger, expected)
+    try:
+        differing = list(islice(found, MAX_PROBLEMS + 1))
+    except UNREADABLE:
+        yield from told
+        raise
+    yield from told
+    for difference in differing:
         is_what = "is not what the log says" if difference.extra else "is missing"
         key = ", ".join(str(value) for value in difference.key[1:])
         yield Problem("projection", None, f"{difference.table.name}: the row of {key!r} {is_what}")
-    yield from told
 
 
 def _file_problems(connection: Connection) -> Iterator[Problem]:

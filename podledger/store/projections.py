@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from podledger.errors import DamagedError
 from podledger.events import scope_from
+from podledger.names import shown
 from podledger.paths import normalise
 from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
 from podledger.store.driver import execute_many, fetch, held, insert_rows
@@ -88,6 +90,9 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
         some = names[start : start + NAMES_A_QUERY]
         query = _STATES.format(marks=", ".join("?" * len(some)))
         for name, newest, status, tenure_from, *tenure in fetch(connection, query, (ledger, *some)):
+            if tenure_from is not None and tenure[0] is None:
+                reason = f"the tenure of {shown(str(name), 60)!r} from seq {tenure_from} is gone from the projections"
+                raise DamagedError(reason, hint="run `podledger rebuild`, then `podledger verify`")
             states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
     return states
 

@@ -22,10 +22,10 @@ EVERY: Final = 10_000
 """How often progress is told."""
 
 Progress = Callable[[int, int], None]
-"""Told how many events of how many are done."""
+"""Told how many events of how many are done; what need not be read is told of at the end."""
 
 Rows = Iterator[tuple[Table, Row]]
-"""Rows, each with its table; values in the order of the table's columns."""
+"""Rows, each with its table, of each table in the order of its key; values in the order of the table's columns."""
 
 
 class Problem(NamedTuple):
@@ -44,12 +44,19 @@ def expected_rows(
     Raises:
         ProtocolError: an entry was altered.
     """
-    wanted = None if names is None else strictjson.dumps(sorted(names))
-    logged = _read(connection, _RELEVANT, {"ledger": ledger, "names": wanted})
+    logged = _read(connection, _RELEVANT, {"ledger": ledger, "names": as_json(names)})
     if progress:
         logged = _counted(logged, progress, read_head(connection, ledger).head_seq)
     for pod_name, of_pod in groupby(logged, key=itemgetter(0)):
         yield from _rows(ledger, pod_name, _decisions(ledger, of_pod))
+
+
+def as_json(names: Iterable[str] | None) -> str | None:
+    """Names as a statement takes them that has `OF_NAMES` for a condition."""
+    return None if names is None else strictjson.dumps(sorted(names))
+
+
+OF_NAMES: Final = "(:names IS NULL OR pod_name IN (SELECT value FROM json_each(:names)))"
 
 
 def checked_rows(
@@ -65,8 +72,9 @@ def checked_rows(
 def _rows(ledger: str, pod_name: str, decisions: Iterable[Decision]) -> Rows:
     """The rows of one pod name. Only the newest of its tenures can still change, so the others are given at once."""
     state, newest = UNHEARD, None
-    for _, state, changed in decisions:  # noqa: B007 - the last state is used
-        for tenure in changed:
+    for decision in decisions:
+        state = decision.state
+        for tenure in decision.changed:
             if newest is not None and tenure.from_seq != newest.from_seq:
                 yield from _tenure_rows(ledger, newest)
             newest = tenure
@@ -120,19 +128,17 @@ def _counted(logged: Iterable[Logged], progress: Progress, head: int) -> Iterato
     progress(head, head)
 
 
-_ALL: Final = f"""
+_LOGGED: Final = f"""
 SELECT pod_name, seq, kind, evidence, subject, source,
     CASE WHEN kind IN ({", ".join(f"'{kind}'" for kind in sorted(DELEGATIONS))}) THEN payload ELSE '' END,
     outcome, rules
 FROM events
-WHERE ledger = :ledger
+WHERE ledger = :ledger AND ({{condition}})
 ORDER BY pod_name, seq
 """
-
-_RELEVANT: Final = _ALL.replace(
-    "ORDER BY",
-    """AND (:names IS NULL OR pod_name IN (SELECT value FROM json_each(:names))) AND (
+_ALL: Final = _LOGGED.format(condition="true")
+_RELEVANT: Final = _LOGGED.format(
+    condition=f"""{OF_NAMES} AND (
     kind NOT IN ('turn_ended', 'errored') OR subject IS NOT NULL OR pod_name IN (
-        SELECT pod_name FROM events WHERE ledger = :ledger AND kind = 'pod_reclaimed'))
-ORDER BY""",
+        SELECT pod_name FROM events WHERE ledger = :ledger AND kind = 'pod_reclaimed'))"""
 )

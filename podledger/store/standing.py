@@ -11,13 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Table
 
-from podledger import strictjson
 from podledger.store.driver import PAGE, Row, execute_many, insert_rows, pages
 from podledger.store.log import read_head, write_head
-from podledger.store.refold import Progress, Rows, expected_rows
+from podledger.store.refold import OF_NAMES, Progress, Rows, as_json, expected_rows
 from podledger.store.tables import PROJECTIONS
 
-MAX_NAMED: Final = 1_000
+MAX_NAMED: Final = 100_000
 """Of how many pods that differ the names are kept; where there are more, every pod is taken for one."""
 
 
@@ -49,7 +48,6 @@ class _Standing:
     """What stands in one table, as far as it was not met yet."""
 
     def __init__(self, connection: Connection, ledger: str, table: Table, names: Iterable[str] | None) -> None:
-        wanted = None if names is None else strictjson.dumps(sorted(names))
         query = _STANDING.format(
             columns=", ".join(table.columns.keys()),
             table=table.name,
@@ -57,7 +55,7 @@ class _Standing:
         )
         self._table = table
         self._width = len(table.primary_key)
-        self._rows = pages(connection, query, {"ledger": ledger, "names": wanted})
+        self._rows = pages(connection, query, {"ledger": ledger, "names": as_json(names)})
         self._row = next(self._rows, None)
 
     def meet(self, expected: Row) -> Iterable[Difference]:
@@ -83,10 +81,10 @@ class _Standing:
         yield Difference(self._table, expected, extra=False)
 
 
-_STANDING: Final = """
-SELECT {columns} FROM {table}
-WHERE ledger = :ledger AND (:names IS NULL OR pod_name IN (SELECT value FROM json_each(:names)))
-ORDER BY {key}
+_STANDING: Final = f"""
+SELECT {{columns}} FROM {{table}}
+WHERE ledger = :ledger AND {OF_NAMES}
+ORDER BY {{key}}
 """
 
 
@@ -99,36 +97,41 @@ _TYPES: Final[dict[type, int]] = {type(None): 0, int: 1, float: 1, str: 2, bytes
 
 
 def differing(connection: Connection, ledger: str, progress: Progress | None = None) -> frozenset[str] | None:
-    """The names of the pods whose rows are not what the log says; None where those are too many to name.
+    """The names of the pods whose rows are not what the log says; None where they are too many, or are no names.
 
     Raises:
         ProtocolError: an entry was altered.
     """
     names: set[str] = set()
     for _, row, _ in differences(connection, ledger, expected_rows(connection, ledger, progress=progress)):
-        names.add(row[1])
-        if len(names) > MAX_NAMED:
+        name = row[1]
+        names.add(name)
+        if not isinstance(name, str) or "\0" in name or len(names) > MAX_NAMED:  # a NUL ends a text in SQLite's JSON
             return None
     return frozenset(names)
 
 
 def put_right(connection: Connection, aside: Connection, ledger: str, names: frozenset[str] | None) -> int:
-    """Make the rows of some pods (None: of all) what the log says, in the writer's transaction; how many that changed.
+    """Make the rows of some pods (None: of all) what the log says, in the writer's transaction.
 
-    `aside` reads what stood before that transaction.
+    `aside` reads what stood before that transaction. Returns how many rows were changed, put in or taken out. Where no
+    pod is named, the rebuild is only counted.
     """
-    changes = 0
-    found = differences(aside, ledger, expected_rows(aside, ledger, names), names) if names != frozenset() else iter(())
+    changes, last = 0, None
+    expected = iter(()) if names == frozenset() else expected_rows(aside, ledger, names)
+    found = differences(aside, ledger, expected, names)
     while some := list(islice(found, PAGE)):
         for table in PROJECTIONS:
             _change(connection, table, [each for each in some if each.table is table])
-        changes += len(some)
+        for each in some:
+            at = (each.table.name, each.key)
+            changes, last = changes + (at != last), at
     head = read_head(connection, ledger)
     write_head(connection, head._replace(rebuilds=head.rebuilds + 1))
     return changes
 
 
 def _change(connection: Connection, table: Table, found: list[Difference]) -> None:
-    keys = " AND ".join(f"{column.name} = ?" for column in table.primary_key)
+    keys = " AND ".join(f"{column.name} IS ?" for column in table.primary_key)
     execute_many(connection, f"DELETE FROM {table.name} WHERE {keys}", [each.key for each in found if each.extra])
     insert_rows(connection, table, [each.row for each in found if not each.extra])

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -35,6 +36,7 @@ from podledger.store.commits import Commits
 from podledger.store.connections import BUSY_TIMEOUT_S, DAMAGED_HINT, read_only
 from podledger.store.database import Database
 from podledger.store.effects import Emission, Status
+from podledger.store.files import check_apart
 from podledger.store.log import Head, Rejected, Rejection, Selection
 from podledger.store.recorder import Recorded
 from podledger.store.refold import Progress
@@ -371,7 +373,13 @@ class Ledger:
         await self.database.write(work)
 
     async def configure(self, *, parent_socket: str | None = None, mirror: str | None = None) -> Head:
-        """Set where the owner's parent listens, and where the mirror is written; what is None stays, "" clears."""
+        """Set where the owner's parent listens, and where the mirror is written; what is None stays, "" clears.
+
+        Raises:
+            StorageError: the mirror would be the database itself, or nothing was committed.
+        """
+        if mirror:
+            check_apart(Path(mirror), self.database.path)
         work = partial(log.configure, ledger=self._name, parent_socket=parent_socket, mirror=mirror)
         return await self.database.write(work)
 
@@ -427,9 +435,9 @@ class Ledger:
             )
         return self._commits
 
-    async def _mirrored(self) -> tuple[str | None, list[Pod]]:
+    async def _mirrored(self) -> tuple[str | None, list[Pod], Path]:
         path = (await self.head()).mirror
-        return path, await self.pods() if path else []
+        return path, await self.pods() if path else [], self.database.path
 
     def _committed(self, recorded: Recorded) -> None:
         if recorded.registry_changed and recorded.head.mirror:

@@ -15,24 +15,24 @@ from podledger.store.files import replacing
 logger = logging.getLogger(__name__)
 
 
-def write_mirror(path: Path, pods: Sequence[Pod]) -> None:
-    """Replace the file at `path` by the records of `pods`; its owner alone may read it.
+def write_mirror(path: Path, pods: Sequence[Pod], database: Path) -> None:
+    """Replace the file at `path` by the records of `pods`, of a ledger in `database`; its owner alone may read it.
 
     Raises:
         StorageError: it could not be written; the old one is untouched.
     """
     text = json.dumps([pod.record() for pod in pods], indent=2) + "\n"
-    with replacing(path) as file:
+    with replacing(path, database) as file:
         file.write(text.encode())
 
 
 class Mirror:
     """Keeps the mirror of an open ledger; changes that come while it writes are written together.
 
-    `read` gives where the mirror is, None if nowhere, and the pods that it is to hold.
+    `read` gives where the mirror is, None if nowhere, the pods that it is to hold, and the database that has them.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[tuple[str | None, Sequence[Pod]]]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[tuple[str | None, Sequence[Pod], Path]]]) -> None:
         self._read = read
         self._changed = False
         self._task: asyncio.Task[None] | None = None
@@ -46,9 +46,9 @@ class Mirror:
     async def write(self) -> None:
         """Write the mirror now, if one is set; a failure is logged."""
         try:
-            path, pods = await self._read()
+            path, pods, database = await self._read()
             if path:
-                await asyncio.to_thread(write_mirror, Path(path), pods)
+                await asyncio.to_thread(write_mirror, Path(path), pods, database)
         except PodledgerError as error:
             logger.warning("%s", error.message)
 

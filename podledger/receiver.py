@@ -50,6 +50,7 @@ class Receiver:
     than an eighth of all; else the newcomer waits in the kernel's queue.
 
     Entering the context raises:
+        StorageError: the ledger cannot be written.
         SocketError: another receiver listens there, something else is in the way, or the path will not do.
     """
 
@@ -71,11 +72,17 @@ class Receiver:
         return not self.trouble
 
     @property
+    def lost(self) -> int:
+        """How many reports were read and, storage failing to the end, never committed; told when it is closed."""
+        return self._reception.committer.lost if self._reception else 0
+
+    @property
     def trouble(self) -> str:
         """Why storage refuses what was received; empty if it does not."""
         return self._reception.committer.trouble if self._reception else ""
 
     async def __aenter__(self) -> Self:
+        self._ledger.database.check_writable()
         self._reception = _Reception(self._ledger, SocketFile.claim(self.path), self._limits)
         return self
 

@@ -63,6 +63,60 @@ def test_where_there_is_nothing_that_is_said_in_words_alone(folder: Path, comman
     assert podledger(command, "--json", folder=folder).out.strip() in ("", "[]")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "podledger.db"),
+        ("export", "other.db"),
+        ("backup", "podledger.db", "--force"),
+        ("backup", "./podledger.db-wal", "--force"),
+        ("backup", "link.db", "--force"),
+        ("bundle", "podledger.db", "--force"),
+        ("init", "root", "--mirror", "podledger.db"),
+    ],
+)
+def test_no_command_writes_over_a_ledger(folder: Path, command: tuple[str, ...]) -> None:
+    podledger(*SPAWN, folder=folder)
+    podledger("--db", "other.db", "init", "other", folder=folder)
+    (folder / "link.db").hardlink_to(folder / "podledger.db")
+    refused = podledger(*command, folder=folder)
+    assert (refused.status, "database" in refused.err) == (1, True)
+    assert podledger("verify", folder=folder).out.startswith("whole: 1 event,")
+    assert podledger("--db", "other.db", "verify", folder=folder).status == 0
+
+
+@pytest.mark.parametrize("command", ["events", "verify", "pods"])
+def test_where_the_output_cannot_be_written_that_is_said_in_a_line(folder: Path, command: str) -> None:
+    podledger(*SPAWN, folder=folder)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "podledger", command],
+            cwd=folder,
+            env=clean_environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "podledger: the output: No space left on device\n")
+
+
+def test_serve_ends_with_1_where_a_report_that_it_read_is_lost(folder: Path) -> None:
+    with start("serve", "--socket", "s", folder=folder) as serving:
+        assert serving.stdout is not None
+        assert "ready" in serving.stdout.readline()
+        (folder / "podledger.db").unlink()
+        podledger("send", "s", "turn-ended", "child", folder=folder)
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(20) == 1
+
+
+@pytest.mark.parametrize("socket", ["", ".", "/", ".."])
+def test_serve_refuses_what_is_no_place_for_a_socket(folder: Path, socket: str) -> None:
+    refused = podledger("serve", "--socket", socket, folder=folder)
+    assert (refused.status, refused.err.count("\n")) == (1, 1)
+
+
 def test_the_owner_does_not_spawn_itself(folder: Path) -> None:
     refused = podledger("spawned", "root", "--socket", "/run/root.sock", folder=folder)
     assert (refused.status, "'root' owns this ledger" in refused.err) == (2, True)

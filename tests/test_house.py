@@ -24,11 +24,11 @@ ORDER = (
     *("events", "rules"),
     # Where it is kept
     *(
-        "store.files",
         "store.driver",
         "store.tables",
         "store.connections",
         "store.schema",
+        "store.files",
         "store.database",
         "store.log",
         "store.effects",

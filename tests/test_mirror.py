@@ -119,7 +119,7 @@ async def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
 async def test_its_owner_alone_may_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        write_mirror(tmp_path / "m.json", [])
+        write_mirror(tmp_path / "m.json", [], tmp_path / "l.db")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "m.json").stat().st_mode) == 0o600
@@ -128,11 +128,11 @@ async def test_its_owner_alone_may_read_it(tmp_path: Path) -> None:
 
 def test_a_mirror_that_cannot_be_written_is_a_storage_error_and_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
-        write_mirror(tmp_path / "none" / "m.json", [])
+        write_mirror(tmp_path / "none" / "m.json", [], tmp_path / "l.db")
     assert caught.value.hint
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError):
-        write_mirror(tmp_path / "folder", [])
+        write_mirror(tmp_path / "folder", [], tmp_path / "l.db")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
@@ -140,7 +140,7 @@ def test_a_symbolic_link_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (tmp_path / "m.json").symlink_to(tmp_path / "victim")
     with pytest.raises(StorageError):
-        write_mirror(tmp_path / "m.json", [])
+        write_mirror(tmp_path / "m.json", [], tmp_path / "l.db")
     assert (tmp_path / "victim").read_text() == "mine"
 
 

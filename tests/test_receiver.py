@@ -394,6 +394,19 @@ class TestStorageTrouble:
                         await until(lambda: not receiver.healthy)
         assert caplog.records[-1].levelno == logging.ERROR
         assert "1 report that had been read could not be committed" in caplog.records[-1].getMessage()
+        assert receiver.lost == 1
+
+    async def test_a_database_that_is_taken_away_is_trouble_until_it_is_put_back(self) -> None:
+        with short_folder() as folder:
+            async with Ledger.open(folder / "l.db", "root") as ledger, Receiver(ledger, folder / "s") as receiver:
+                (folder / "l.db").rename(folder / "elsewhere")
+                await send_pod_event(receiver.path, TurnEnded(pod_name="child"))
+                await until(lambda: not receiver.healthy)
+                assert "removed or replaced" in receiver.trouble
+                (folder / "elsewhere").rename(folder / "l.db")
+                await until(lambda: receiver.healthy)
+                assert [entry.pod_name async for entry in ledger.entries()] == ["child"]
+            assert receiver.lost == 0
 
 
 @contextlib.contextmanager

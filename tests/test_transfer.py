@@ -225,7 +225,7 @@ def test_an_export_that_is_interrupted_leaves_what_was_there(tmp_path: Path) -> 
     file.write_bytes(b"before\n")
 
     def interrupted() -> None:
-        with replacing(file) as stream:
+        with replacing(file, tmp_path / "l.db") as stream:
             stream.write(b"half a li")
             raise KeyboardInterrupt
 

@@ -30,7 +30,7 @@ def backup(
         StorageError: it was not written: without `overwrite`, also where a file is there already.
     """
     prepare(source, create=False)
-    with placing(target, overwrite=overwrite) as temporary:
+    with placing(target, source, overwrite=overwrite) as temporary:
         copy_database(source, temporary, progress)
         settle(temporary, BUNDLE_ID if is_bundle(source) else APPLICATION_ID)
         return temporary.stat().st_size

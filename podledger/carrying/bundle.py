@@ -79,7 +79,7 @@ def make_bundle(
         UsageError: there is nothing to put in, or `source` is a bundle itself.
     """
     check_whole(source)
-    with read_only(source) as here, placing(target, overwrite=overwrite, mode=MODE) as temporary:
+    with read_only(source) as here, placing(target, source, overwrite=overwrite, mode=MODE) as temporary:
         head = log.read_head(here, ledger)
         what = slice_of(here, ledger, wanted)
         prepare(temporary, create=True)

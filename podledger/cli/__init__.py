@@ -8,10 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from podledger.cli.parser import build_parser
 from podledger.errors import PodledgerError
 from podledger.names import shown
+
+
+def _mute() -> None:
+    """Let what is still to be printed go nowhere: it could not be written."""
+    with suppress(OSError):  # it has no descriptor where it was replaced by one in memory
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,13 +30,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if argv is None else argv
         args = build_parser(words).parse_args(words)
         args.alone = argv is None
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()
     except PodledgerError as error:
         hint = f" ({shown(error.hint)})" if error.hint else ""
         print(f"podledger: {shown(error.message)}{hint}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
+        return 1
+    except OSError as error:
+        _mute()
+        print(f"podledger: {shown(str(error.filename or 'the output'))}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    return status

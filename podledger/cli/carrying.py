@@ -126,7 +126,7 @@ async def _export(ledger: Ledger, file: str) -> int:
         await write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
-        with replacing(file) as stream:
+        with replacing(file, ledger.database.path) as stream:
             await write(stream)
     return count
 

@@ -54,17 +54,17 @@ def _patience(args: Namespace) -> Patience:
     return Patience(int(args.attempts), args.grace)
 
 
-def run_serve(args: Namespace) -> None:
-    """Serve until told to stop."""
+def run_serve(args: Namespace) -> int:
+    """Serve until told to stop; 1 if reports were lost."""
     import asyncio
     import logging
     import sys
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="podledger: %(levelname)s: %(message)s")
-    asyncio.run(_serve(args))
+    return asyncio.run(_serve(args))
 
 
-async def _serve(args: Namespace) -> None:
+async def _serve(args: Namespace) -> int:
     import os
     from contextlib import AsyncExitStack
 
@@ -82,7 +82,7 @@ async def _serve(args: Namespace) -> None:
         await ledger.write_mirror()
         outbox = await stack.enter_async_context(Outbox(ledger, retry=Retry(settings().outbox_attempts)))
         stop = _stop_on_signals()
-        async with Receiver(ledger, args.socket, limits=limits):
+        async with Receiver(ledger, args.socket, limits=limits) as receiver:
             if args.json:
                 print_json({"ready": True, "ledger": ledger.name, "socket": args.socket, "pid": os.getpid()})
             else:
@@ -90,6 +90,7 @@ async def _serve(args: Namespace) -> None:
             rounds = Reconciler(ledger, _patience(args)).run(args.reconcile_every) if args.reconcile_every else None
             await _until(stop, rounds)
         await outbox.drain(within_s=OUTBOX_GRACE_S)
+    return 1 if receiver.lost else 0
 
 
 def _stop_on_signals() -> Any:

@@ -39,13 +39,14 @@ class _Item(NamedTuple):
 class Committer:
     """Commits what is put into it, in its order, what has gathered at a time; a batch that fails is tried again.
 
-    `taken` and `settled` count what was put and what of that is committed. `changed` is called after each commit, and
-    when storage starts to fail.
+    `taken` and `settled` count what was put and what of that is committed, `lost` what was given up at the end.
+    `changed` is called after each commit, and when storage starts to fail.
     """
 
     def __init__(self, ledger: Ledger, limits: Limits, changed: Callable[[], None]) -> None:
         self.taken = 0
         self.settled = 0
+        self.lost = 0
         self.trouble = ""
         self._ledger = ledger
         self._limits = limits
@@ -168,7 +169,7 @@ class Committer:
         self._loop.call_soon(self._changed)
 
     def _report_loss(self) -> None:
-        lost = self.taken - self.settled
+        lost = self.lost = self.taken - self.settled
         logger.error("%s that had been read could not be committed: %s", counted(lost, "report"), self.trouble)
 
 

@@ -64,7 +64,7 @@ class SocketFile:
 
 def _checked(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
-    if not text or "\0" in text:
+    if not Path(text).name or "\0" in text:
         raise SocketError(f"{text!r} is no path for a socket", hint="give the path of a file")
     if len(os.fsencode(text)) > MAX_ADDRESS_BYTES:
         reason = f"{text} is too long for a socket: {len(os.fsencode(text))} bytes, where {MAX_ADDRESS_BYTES} fit"

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from podledger.errors import ReadOnlyError, UsageError
+from podledger.errors import ReadOnlyError, StorageError, UsageError
 from podledger.store.connections import BUSY_TIMEOUT_S, engine_of, readers_of, translated
 from podledger.store.schema import is_bundle, prepare
 
@@ -61,6 +61,7 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = engine_of(path, busy_timeout_s, writing=True)
         self._connection: Connection | None = None
+        self._file = _identity(path)
         self._trim_at = LARGE_WAL_BYTES
         self._readers = readers_of(path, busy_timeout_s)
 
@@ -101,16 +102,26 @@ class Database:
 
         Raises:
             ReadOnlyError: it is a bundle.
+            StorageError: its file was removed or replaced meanwhile, or this process may not write it.
         """
         if self.is_bundle:
             hint = "read it with `events`, `pods`, `verify` and the like; to go on, use the ledger that it is from"
             raise ReadOnlyError(f"{self.path} is a bundle, which is for reading only", hint=hint)
+        self._check_in_place()
+        if not os.access(self.path, os.W_OK):
+            raise StorageError(f"{self.path} is read-only", hint="check the permissions of the file and its folder")
 
     async def close(self) -> None:
         """Close every connection; the writer's last, so that it leaves one file behind."""
         await self._readers.dispose()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
+
+    def _check_in_place(self) -> None:
+        """See that what is written will be found at the path again: SQLite would go on with a file that has no name."""
+        if _identity(self.path) != self._file:
+            reason = f"{self.path} was removed or replaced while it was open"
+            raise StorageError(reason, hint="put the file back, or open the one that is there now")
 
     def _write(self, work: Callable[[Connection], T], after: Callable[[T], None] | None) -> T:
         with translated(self.path):
@@ -149,6 +160,14 @@ class Database:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _size(path: Path) -> int:

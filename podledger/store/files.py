@@ -10,29 +10,37 @@ from pathlib import Path
 from typing import BinaryIO
 
 from podledger.errors import StorageError
+from podledger.store.connections import APPLICATION_ID, BUNDLE_ID
+from podledger.store.schema import application_id
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], database: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes take the place of the file at `path` when the block ends well, with mode 0600.
+
+    They are read from `database`, which stays as it is, as any other database of podledger does.
 
     Raises:
         StorageError: they could not be written; what was there is untouched. Or `path` is a symbolic link.
     """
-    with placing(path, overwrite=True) as temporary, temporary.open("wb") as stream:
+    if application_id(Path(path)) in (APPLICATION_ID, BUNDLE_ID):
+        raise StorageError(f"{os.fspath(path)} is a database of podledger", hint="choose another name")
+    with placing(path, database, overwrite=True) as temporary, temporary.open("wb") as stream:
         yield stream
 
 
 @contextlib.contextmanager
-def placing(path: str | os.PathLike[str], *, overwrite: bool, mode: int = 0o600) -> Iterator[Path]:
+def placing(path: str | os.PathLike[str], database: Path, *, overwrite: bool, mode: int = 0o600) -> Iterator[Path]:
     """A temporary file, its owner's alone, that becomes the file at `path` when the block ends well.
 
-    It is on disk before it takes its place. Without `overwrite` a file that is there stays, or came meanwhile.
+    It is on disk before it takes its place. Without `overwrite` a file that is there stays, or came meanwhile; and
+    `database`, from which it is made, stays always.
 
     Raises:
         StorageError: it could not be written, or something is in the way; what was there is untouched.
     """
     target = Path(path)
+    check_apart(target, database)
     try:
         _check_free(target, overwrite=overwrite)
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -51,7 +59,27 @@ def placing(path: str | os.PathLike[str], *, overwrite: bool, mode: int = 0o600)
         raise StorageError(f"{target} was not written: {error.strerror or error}", hint="check its folder") from error
 
 
+def check_apart(target: Path, database: Path) -> None:
+    """See that a file to be written is none of those that a database is made of.
+
+    Raises:
+        StorageError: it is.
+    """
+    own = [database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+    if target.resolve() in [file.resolve() for file in own] or any(_is_same(target, file) for file in own):
+        raise StorageError(f"{target} is the ledger's own database, or of it", hint="choose another name")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
 def _check_free(target: Path, *, overwrite: bool) -> None:
+    if target.is_dir():
+        raise StorageError(f"{target} is a folder", hint="name a file in it")
     if target.is_symlink():
         raise StorageError(f"{target} is a symbolic link", hint="name the file itself")
     if not overwrite and target.exists():

@@ -78,13 +78,18 @@ def _check_header(path: Path) -> None:
 
 def is_bundle(path: Path) -> bool:
     """Whether the file at `path` says of itself that it is a bundle."""
+    return application_id(path) == BUNDLE_ID
+
+
+def application_id(path: Path) -> int | None:
+    """What the SQLite file at `path` says that it is; None if it is none, or cannot be read."""
     if not path.is_file():
-        return False
+        return None
     try:
         with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
-            return bool(connection.execute("PRAGMA application_id").fetchone()[0] == BUNDLE_ID)
+            return int(connection.execute("PRAGMA application_id").fetchone()[0])
     except (sqlite3.Error, UnicodeDecodeError):
-        return False
+        return None
 
 
 def check_whole(path: Path) -> None:

@@ -191,7 +191,7 @@ async def _live(folder: Path, faults: Faults) -> None:
 
         await asyncio.gather(*(one(f"pod-{number}") for number in range(3)))
         await ledger.rebuild()
-        await asyncio.to_thread(write_mirror, folder / "pods.json", await ledger.pods())
+        await asyncio.to_thread(write_mirror, folder / "pods.json", await ledger.pods(), folder / NAME)
 
 
 class Weakened(sqlite3.Connection):

@@ -116,7 +116,7 @@ async def _check_import(folder: Path) -> None:
 async def _mirror(folder: Path, _ack: Ack) -> None:
     async with Ledger.open(folder / NAME, OWNER) as ledger:
         await ledger.append(spawned("mirrored"))
-        await asyncio.to_thread(write_mirror, folder / "pods.json", await ledger.pods())
+        await asyncio.to_thread(write_mirror, folder / "pods.json", await ledger.pods(), folder / NAME)
 
 
 async def _check_mirror(folder: Path) -> None:

@@ -25,6 +25,9 @@ from podledger.stamps import Stamper, new_incarnation
 MAX_FRAME_BYTES: Final = 1 << 20
 """The longest line taken, without its newline."""
 
+MAX_VALUES: Final = 10_000
+"""How many values a line may list: reading takes its time by them, and not by its bytes."""
+
 METHODS: Final = frozenset(
     "run notify pod_event resume cancel pause compact list_rewind_targets rewind_to shutdown list_completions "
     "list_pods restore_pod register_peer".split()
@@ -208,8 +211,16 @@ def parse_line(line: bytes) -> Report | Request:
     Raises:
         ProtocolError: it is none of the protocol's methods, or a malformed one.
     """
+    if line.count(b",") >= MAX_VALUES and _commas(line) >= MAX_VALUES:
+        raise ProtocolError(f"more than {MAX_VALUES:,} values in one line")
     text = decode(line)
     return _usual_report(text) or _message(text)
+
+
+def _commas(line: bytes) -> int:
+    """How many commas stand outside of its strings, in time that grows with its length alone."""
+    parts = line.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
+    return sum(part.count(b",") for part in parts[::2])
 
 
 def _usual_report(text: str) -> Report | None:

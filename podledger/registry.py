@@ -21,7 +21,7 @@ from podledger.protocol import Scope, microseconds
 from podledger.rules import Tenure
 from podledger.store import log
 from podledger.store.driver import PAGE, fetch
-from podledger.store.tables import DELEGATION, nodes_at
+from podledger.store.tables import DELEGATION, OPEN_NODE, nodes_at
 
 Moment = int | datetime | None
 """A seq of the log, an aware time, or None for now."""
@@ -86,6 +86,12 @@ class _Instant(NamedTuple):
 
     seq: int
     head: int
+
+
+def standing_bytes(connection: Connection, ledger: str) -> int:
+    """About how many bytes the registry of now takes as JSON."""
+    query = "SELECT total(length(scope) + length(pod_name) + length(socket_path) + 200) FROM tenures "
+    return int(fetch(connection, f"{query} WHERE ledger = ? AND node = ?", (ledger, OPEN_NODE))[0][0])
 
 
 def resolve(connection: Connection, ledger: str, at: Moment) -> int:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from podledger.errors import ProtocolError
-from podledger.protocol import Report, Request, parse_line
+from podledger.protocol import MAX_VALUES, Report, Request, parse_line
 from podledger.strictjson import MAX_DEPTH
 
 VECTORS: list[dict[str, Any]] = [
@@ -105,6 +105,22 @@ def test_a_malformed_stamp_costs_nothing_but_itself(stamp: object) -> None:
     message = parse_line(json.dumps({"method": "pod_event", "params": params}).encode())
     assert isinstance(message, Report)
     assert message.event.stamp is None
+
+
+def listing(values: int) -> bytes:
+    """A delegation whose scope, `kind` and the rest list so many values."""
+    rules = ",".join(['{"target":"/a,b\\",","permission":"read"}'] * ((values - 4) // 2))
+    params = f'"kind":"scope_sub_delegated","parent_pod":"a","sub_pod":"b","sub_socket":"/s","scope":[{rules}]'
+    return f'{{"method":"pod_event","params":{{{params}}}}}'.encode()
+
+
+def test_a_line_lists_so_many_values_and_no_more() -> None:
+    """What takes long to read is not bytes but values; a comma within a text counts for none."""
+    assert parse_line(listing(MAX_VALUES - 2))
+    text = json.dumps({"kind": "errored", "pod_name": "a", "message": '"},\\",' * 50_000})
+    assert parse_line(f'{{"method":"pod_event","params":{text}}}'.encode())
+    with pytest.raises(ProtocolError, match="more than 10,000 values"):
+        parse_line(listing(MAX_VALUES + 10))
 
 
 @pytest.mark.parametrize("line", [b"[" * 500_000, b'{"a":' * 200_000, b'{"method":"pod_event","params":' + b"[" * 9000])

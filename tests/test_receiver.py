@@ -166,6 +166,15 @@ class TestTalking:
             assert listed["data"]["pods"] == [pod.as_json() for pod in await here.ledger.pods()]
         assert [pod["pod_name"] for pod in listed["data"]["pods"]] == ["gc"]
 
+    async def test_a_registry_too_large_to_list_is_not_listed_and_nothing_else_suffers(self) -> None:
+        delegation = event(kind="scope_sub_delegated", parent_pod="root", sub_pod="gc", sub_socket="/gc", scope=[])
+        async with house(max_listed_bytes=100) as here, here.client() as client:
+            answer = await client.ask(TURN, delegation, LIST)
+            assert (answer["event"], answer["data"]["code"]) == ("error", "too_large")
+            assert "podledger pods" in answer["data"]["message"]
+            await client.say(TURN)
+            assert await here.names(3) == ["child", "gc", "child"]
+
     async def test_what_follows_list_pods_on_the_connection_is_taken_too(self) -> None:
         async with house() as here, here.client() as client:
             await client.say(TURN, LIST, turn("b"), LIST, turn("c"))

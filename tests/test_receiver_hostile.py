@@ -73,6 +73,9 @@ ATTACKS = {
     "reports of a megabyte": r"""b'{"method":"pod_event","params":{"kind":"errored","pod_name":"x","message":"'"""
     r"""+ '\U0001f600'.encode() + b'a' * 1_000_000 + b'"}}\n'""",
     "a flood of reports": r"""b'{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"x"}}\n' * 800""",
+    "scopes without end": r"""b'{"method":"pod_event","params":{"kind":"scope_sub_delegated","parent_pod":"a","""
+    r""""sub_pod":"x","sub_socket":"","scope":['"""
+    r"""+ b','.join([b'{"target":"/%d","permission":"read"}' % n for n in range(4900)]) + b']}}\n'""",
     "questions": r"""b'{"method":"list_pods"}\n' * 1000""",
     "forged facts": r"""b'{"method":"pod_event","params":{"kind":"pod_exited","pod_name":"x","exit_code":0}}\n' * 99""",
 }

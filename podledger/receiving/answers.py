@@ -7,7 +7,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
+from podledger import registry
 from podledger.errors import PodledgerError
 from podledger.ledger import Ledger
 from podledger.protocol import error_frame, frame, pods_listed_frame
@@ -98,6 +100,10 @@ class Answers:
 
     async def _listing(self) -> bytes:
         try:
+            size = await self._ledger.read(partial(registry.standing_bytes, ledger=self._ledger.name))
+            if size > self._limits.max_listed_bytes:
+                message = f"the registry takes {size:,} bytes, too many to list here: use `podledger pods`"
+                return frame({"event": "error", "data": {"code": "too_large", "message": message}})
             return await asyncio.to_thread(_listed, await self._ledger.pods())
         except PodledgerError as error:
             message = error.message

@@ -27,6 +27,9 @@ GATHER_S: Final = 0.01
 """How long the first of a batch waits for others: a commit of many costs little more than one of a single report."""
 
 MAX_BATCH_BYTES: Final = 4 << 20
+GRANT_BYTES: Final = 200
+"""What a rule of a scope becomes: a row, with its place in the indexes."""
+
 logger = logging.getLogger("podledger.receiver")
 
 
@@ -177,4 +180,5 @@ def _size(what: Draft | Rejection) -> int:
     """About how many bytes of memory it takes; text may take four for each of its own."""
     if isinstance(what, Rejection):
         return len(what.raw)
-    return sys.getsizeof(what.payload) + (sys.getsizeof(what.content.scope) if what.content else 0)
+    scope = what.content.scope if what.content else ""
+    return sys.getsizeof(what.payload) + sys.getsizeof(scope) + GRANT_BYTES * scope.count("{")

@@ -14,8 +14,9 @@ class Limits(NamedTuple):
     no whole line for `idle_timeout_s` seconds is closed. `max_queued` lines, of `max_queued_bytes` in memory, wait
     for their commit before reading stops; `max_batch` are committed together. `max_long_lines` connections may be in
     the middle of a long line. `max_unsent_bytes` of answers wait for their readers, each for `answer_timeout_s`
-    seconds. When stopping, what clients send is taken for `drain_grace_s` seconds more. Besides the receiver's own
-    user, those in `allowed_uids` are let in; what lets them reach the socket's file is for its owner to arrange.
+    seconds; a registry of more than `max_listed_bytes` is not listed. When stopping, what clients send is taken for
+    `drain_grace_s` seconds more. Besides the receiver's own user, those in `allowed_uids` are let in; what lets them
+    reach the socket's file is for its owner to arrange.
     """
 
     max_frame_bytes: int = MAX_FRAME_BYTES
@@ -27,6 +28,7 @@ class Limits(NamedTuple):
     max_long_lines: int = 32
     max_unsent_bytes: int = 16 << 20
     answer_timeout_s: float = 5.0
+    max_listed_bytes: int = 4 << 20
     drain_grace_s: float = 1.0
     allowed_uids: frozenset[int] = frozenset()
 

@@ -20,6 +20,9 @@ NAMES_A_QUERY: Final = 500
 MAX_CACHED: Final = 50_000
 """How many pod names' states are kept in memory."""
 
+MAX_CACHED_SCOPE: Final = 1_000
+"""The longest scope, as JSON, of which the grants are kept in memory."""
+
 TenureKey = tuple[str, int]
 
 
@@ -159,16 +162,19 @@ def grant_rows(ledger: str, tenure: Tenure) -> list[tuple[Any, ...]]:
     """The grants of a tenure as their table has them, in the order of its scope."""
     key = (ledger, tenure.pod_name, tenure.from_seq)
     span = (tenure.until_seq, span_node(tenure.from_seq, tenure.until_seq))
-    return [(*key, *lent, *span) for lent in _lent(tenure.scope)]
+    lent = _lent_often if len(tenure.scope) <= MAX_CACHED_SCOPE else _lent
+    return [(*key, *each, *span) for each in lent(tenure.scope)]
 
 
-@lru_cache(maxsize=1024)
 def _lent(scope: str) -> list[tuple[int, str, str, str, int]]:
     """What a scope, which lives of a pod have in common, states of each grant: its position, and what it is of."""
     return [
         (position, rule.target, normalise(rule.target), rule.permission, int(rule.recursive))
         for position, rule in enumerate(scope_from(scope))
     ]
+
+
+_lent_often = lru_cache(maxsize=1024)(_lent)
 
 
 def _grant_end(ledger: str, tenure: Tenure) -> tuple[Any, ...]:

@@ -282,10 +282,10 @@ class Ledger:
             ProtocolError: an entry was altered.
             UsageError: this is a bundle, which holds no whole log.
         """
-        check_whole(self.database.path)
+        check_whole(self.database.place)
 
         def work() -> Replayed:
-            with read_only(self.database.path) as connection:
+            with read_only(self.database.place) as connection:
                 return replay(connection, self._name, plan, told, progress)
 
         return await asyncio.to_thread(work)
@@ -308,7 +308,7 @@ class Ledger:
         """
 
         def check() -> Certificate:
-            with read_only(self.database.path) as connection:
+            with read_only(self.database.place) as connection:
                 return verify(connection, self._name, progress, expected)
 
         return await asyncio.to_thread(check)
@@ -324,7 +324,7 @@ class Ledger:
         """
         self.database.check_writable()
         try:
-            with read_only(self.database.path) as aside:
+            with read_only(self.database.place) as aside:
                 names = await asyncio.to_thread(differing, aside, self._name, progress)
                 aside.commit()
                 work = partial(put_right, aside=aside, ledger=self._name, names=names)
@@ -351,7 +351,7 @@ class Ledger:
             UsageError: there is nothing to put in, or this is a bundle itself.
         """
         make = partial(make_bundle, now_us=self._clock() // 1000, overwrite=overwrite, progress=progress)
-        return await asyncio.to_thread(make, self.database.path, self._name, target, wanted)
+        return await asyncio.to_thread(make, self.database.place, self._name, target, wanted)
 
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
@@ -379,7 +379,7 @@ class Ledger:
             StorageError: the mirror would be the database itself, or nothing was committed.
         """
         if mirror:
-            check_apart(Path(mirror), self.database.path)
+            check_apart(Path(mirror), self.database.place)
         work = partial(log.configure, ledger=self._name, parent_socket=parent_socket, mirror=mirror)
         return await self.database.write(work)
 
@@ -437,7 +437,7 @@ class Ledger:
 
     async def _mirrored(self) -> tuple[str | None, list[Pod], Path]:
         path = (await self.head()).mirror
-        return path, await self.pods() if path else [], self.database.path
+        return path, await self.pods() if path else [], self.database.place
 
     def _committed(self, recorded: Recorded) -> None:
         if recorded.registry_changed and recorded.head.mirror:

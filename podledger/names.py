@@ -18,12 +18,14 @@ def check_name(name: str, what: str = "pod name") -> str:
     """
     reason = _objection(name)
     if reason:
-        raise InvalidNameError(f"{what} {shown(name, 60)!r} {reason}", hint="use a name that could name a folder")
+        raise InvalidNameError(f"{what} '{shown(name, 60)}' {reason}", hint="use a name that could name a folder")
     return name
 
 
 def _objection(name: str) -> str:
-    if name in ("", ".", ".."):
+    if not name:
+        return "is empty"
+    if name in (".", ".."):
         return "is reserved"
     if "/" in name:
         return "holds a slash"

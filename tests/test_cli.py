@@ -111,6 +111,64 @@ def test_serve_ends_with_1_where_a_report_that_it_read_is_lost(folder: Path) -> 
         assert serving.wait(20) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("release", "nobody", "--reason", "x"), "ignored at seq 2: the pod was not in the registry"),
+        (("exited", "nobody", "--code", "0"), "unknown at seq 2: nothing was known of this pod"),
+        (("spawned", "coder", "--socket", "/other"), "conflict at seq 2: same name, other socket"),
+    ],
+)
+def test_a_fact_that_changes_nothing_says_why(folder: Path, command: tuple[str, ...], says: str) -> None:
+    podledger(*SPAWN, folder=folder)
+    assert says in podledger(*command, folder=folder).out
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "says"),
+    [
+        (("spawned", "a", "--socket", ""), 2, "it is empty"),
+        (("spawned", "a", "--socket", "/a", "--scope", "write:"), 2, "'write:' is no rule"),
+        (("spawned", "a", "--socket", "/a", "--pid", "-4"), 2, "less than 1"),
+        (("serve", "--socket", "s", "--allow-uid", "-5"), 2, "less than 0"),
+        (("init", ""), 2, "'' is empty"),
+        (("init", "a\nb"), 2, r"'a\nb' holds a control character"),
+        (("events", "--since", "3", "--until", "1"), 2, "--since 3 is after --until 1"),
+        (("import", "podledger.db"), 2, "is a database, and no file of lines"),
+        (("collect", "podledger.db", "--into", "podledger.db"), 2, "is to go into itself"),
+        (("bundle", "b.bundle"), 2, "the ledger is empty"),
+        (("--db", ".", "pods"), 1, "is a folder"),
+        (("send", "x" * 200, "turn-ended", "a"), 1, "the socket's name is too long"),
+    ],
+)
+def test_what_has_no_sense_is_refused_with_the_reason(
+    folder: Path, command: tuple[str, ...], status: int, says: str
+) -> None:
+    refused = podledger(*command, folder=folder)
+    assert (refused.status, refused.err.count("\n")) == (status, 1)
+    assert says in refused.err
+
+
+def test_an_import_that_is_interrupted_tells_what_it_did(folder: Path) -> None:
+    """Also while it waits for a line that does not come."""
+    line = b'{"kind":"turn_ended","pod_name":"a"}\n'
+    command = [sys.executable, "-m", "podledger", "import", "-"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, env=clean_environment(), stdin=pipe, stdout=pipe, stderr=pipe
+    ) as importing:
+        assert importing.stdin is not None
+        importing.stdin.write(line * 5_000)
+        importing.stdin.flush()
+        until(lambda: len(podledger("events", "--json", "--limit", "5000", folder=folder).jsons()) == 4_000)
+        importing.send_signal(signal.SIGINT)
+        assert importing.wait(20) == 130
+        assert importing.stderr is not None
+        told = importing.stderr.read()
+    assert told.startswith(b"podledger: interrupted: 4,000 events appended")
+    assert podledger("verify", folder=folder).out.startswith("whole: 4,000 events")
+
+
 @pytest.mark.parametrize("socket", ["", ".", "/", ".."])
 def test_serve_refuses_what_is_no_place_for_a_socket(folder: Path, socket: str) -> None:
     refused = podledger("serve", "--socket", socket, folder=folder)

@@ -94,6 +94,8 @@ async def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: p
         monkeypatch.chdir(tmp_path / "elsewhere")
         await ledger.append(turned("p"))
         assert await seqs(ledger) == [1]
+        assert (await ledger.verify()).ok
+        assert await ledger.rebuild() == 0
     assert list(Path().iterdir()) == []
 
 

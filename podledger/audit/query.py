@@ -79,7 +79,7 @@ class Query:
         self._limit = limit
         self._alone = alone
         self._late = TimeLimitError(
-            f"the query was stopped after {timeout_s:g} seconds",
+            f"the query was stopped after {timeout_s:g} s",
             hint="ask for less, or give it more with --timeout SECONDS",
         )
         self._answer: Answer | None = None

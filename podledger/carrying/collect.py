@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from podledger.carrying.agreement import Copy, check_agree
-from podledger.errors import ChainError
+from podledger.errors import ChainError, UsageError
 from podledger.events import Entry
 from podledger.store import log, recorder
 from podledger.store.connections import read_only
@@ -57,10 +57,14 @@ async def collect(
     Raises:
         ChainError: two ledgers of one name disagree, or one breaks its own chain.
         LedgerNotFoundError: one of the databases is not there.
+        UsageError: one of them is `into` itself.
         SchemaError: one of them is of another version of podledger.
         StorageError: one cannot be read, or `into` not written.
     """
     paths = [_checked(source) for source in sources]
+    for path in paths:
+        if locate(into).exists() and path.samefile(locate(into)):
+            raise UsageError(f"{path} is to go into itself", hint="give --into another database")
     target = await Database.open(into, create=True)
     try:
         with ExitStack() as stack:

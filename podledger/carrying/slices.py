@@ -19,7 +19,7 @@ from podledger.audit.gaps import Gap, gaps_until
 from podledger.errors import UsageError
 from podledger.events import DELEGATIONS, Entry
 from podledger.registry import Moment
-from podledger.store.log import seal
+from podledger.store.log import read_head, seal
 
 
 class Slice(NamedTuple):
@@ -103,6 +103,8 @@ def slice_of(connection: Connection, ledger: str, wanted: Wanted) -> Slice:
     pod = wanted.pod
     first, last = registry.span(connection, ledger, wanted.since, wanted.until)
     if first > last:
+        if not read_head(connection, ledger).head_seq:
+            raise UsageError("the ledger is empty", hint="there is nothing to put into a bundle yet")
         raise UsageError("the span holds no entries", hint="give a --since before the --until, both in the log")
     if pod is None:
         return Slice(ledger, None, first, last, None, frozenset())

@@ -61,7 +61,7 @@ class Imported(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The result as `import --json` prints it."""
         problems = [{"line": number, "reason": reason} for number, reason in self.problems]
-        return self._asdict() | {"problems": problems}
+        return self._asdict() | {"rejected": len(problems), "problems": problems}
 
 
 def read_lines(lines: Iterable[bytes], owner: str) -> Iterator[Line]:
@@ -251,6 +251,6 @@ async def export_lines(ledger: Ledger, *, until: int | None = None) -> AsyncIter
     Raises:
         UsageError: it is a bundle's, which is not whole.
     """
-    check_whole(ledger.database.path)
+    check_whole(ledger.database.place)
     async for entry in ledger.entries(until=until):
         yield strictjson.dumps(entry.as_json()).encode() + b"\n"

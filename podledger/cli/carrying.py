@@ -51,23 +51,35 @@ def run_import(args: Namespace) -> int:
     if args.json:
         print_json(done.as_json())
     else:
-        print(
-            f"{counted(done.appended, 'event')} appended, {done.restored} restored, {done.present} there already; "
-            f"{counted(done.skipped, 'line')} skipped, {len(done.problems)} rejected"
-        )
+        print(_told(done))
     return 1 if done.problems else 0
 
 
 async def _import(ledger: Ledger, file: str) -> Imported:
+    import signal
+    import sys
+
     from podledger.carrying.transfer import Imported, import_lines, read_lines
     from podledger.cli.output import progress
 
     done = Imported()
-    with progress("import") as told:
-        async for done in import_lines(ledger, read_lines(_lines(file), ledger.name)):
-            if told:
-                told(done.appended + done.restored + done.present, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's own would wait for the next line to come
+    try:
+        with progress("import") as told:
+            async for done in import_lines(ledger, read_lines(_lines(file), ledger.name)):
+                if told:
+                    told(done.appended + done.restored + done.present, 0)
+    except KeyboardInterrupt:
+        print(f"podledger: interrupted: {_told(done)}; the rest was not taken", file=sys.stderr)
+        raise
     return done
+
+
+def _told(done: Imported) -> str:
+    return (
+        f"{counted(done.appended, 'event')} appended, {done.restored} restored, {done.present} there already; "
+        f"{counted(done.skipped, 'line')} skipped, {len(done.problems)} rejected"
+    )
 
 
 def _lines(file: str) -> Iterator[bytes]:
@@ -76,8 +88,12 @@ def _lines(file: str) -> Iterator[bytes]:
     from pathlib import Path
 
     from podledger.carrying.transfer import MAX_LINE_BYTES
-    from podledger.errors import StorageError
+    from podledger.errors import StorageError, UsageError
+    from podledger.store.schema import application_id
 
+    if file != "-" and application_id(Path(file)):
+        hint = "export it first; to bring ledgers together there is `podledger collect`"
+        raise UsageError(f"{file} is a database, and no file of lines", hint=hint)
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
             while line := stream.readline(MAX_LINE_BYTES + 2):
@@ -126,7 +142,7 @@ async def _export(ledger: Ledger, file: str) -> int:
         await write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
-        with replacing(file, ledger.database.path) as stream:
+        with replacing(file, ledger.database.place) as stream:
             await write(stream)
     return count
 

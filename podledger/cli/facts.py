@@ -5,12 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 
-from podledger.cli.parser import Commands
-from podledger.names import counted
+from podledger.cli.parser import Commands, at_least, said
+from podledger.names import counted, shown
 
 if TYPE_CHECKING:
     from podledger.events import Entry, Evidence, LedgerEvent
     from podledger.ledger import Ledger
+
+
+CLEAR = ("applied", "noted", "confirmed", "revived")
+"""The outcomes that need no explanation."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -22,10 +26,10 @@ def add_commands(commands: Commands) -> None:
 
     spawned = commands.add("spawned", run_spawned, "record that the owner spawned a child")
     spawned.add_argument("pod", metavar="POD")
-    spawned.add_argument("--socket", metavar="PATH", required=True, help="where the child listens")
+    spawned.add_argument("--socket", metavar="PATH", type=said, required=True, help="where the child listens")
     add_scope(spawned)
     spawned.add_argument("--callback", metavar="PATH", default="", help="where the child reports to")
-    spawned.add_argument("--pid", type=int, metavar="N")
+    spawned.add_argument("--pid", type=at_least(int, 1), metavar="N")
     spawned.add_argument("--incarnation", metavar="ID", help="this life of the child, a UUIDv7")
 
     exited = commands.add("exited", run_exited, "record that the owner reaped a child")
@@ -56,7 +60,7 @@ def scope_rule(text: str) -> dict[str, Any]:
     """One rule of a scope, as the wire has it."""
     word, colon, target = text.partition(":")
     permission, _, here = word.partition("-")
-    if not colon or permission not in ("read", "write") or here not in ("", "here"):
+    if not colon or not target or permission not in ("read", "write") or here not in ("", "here"):
         raise ArgumentTypeError(f"{text!r} is no rule: give read:PATH or write:PATH (or write-here:PATH)")
     return {"target": target, "permission": permission, "recursive": not here}
 
@@ -145,16 +149,26 @@ def _record(args: Namespace, fields: dict[str, Any], evidence: Evidence | None =
 
     event = _event(fields)
 
-    async def work(ledger: Ledger) -> Entry:
+    async def work(ledger: Ledger) -> tuple[Entry, str]:
         if event.about == ledger.name and event.kind == "pod_spawned":
             raise UsageError(f"{ledger.name!r} owns this ledger: it spawns others", hint="name the child")
-        return await ledger.append(event, evidence=evidence)
+        entry = await ledger.append(event, evidence=evidence)
+        return entry, "" if args.json or entry.outcome in CLEAR else await _why(ledger, entry)
 
-    entry = with_ledger(args, work)
+    entry, why = with_ledger(args, work)
     if args.json:
         print_json(entry.as_json())
     else:
-        print(f"{entry.kind} {entry.pod_name}: {entry.outcome} at seq {entry.seq}")
+        because = f": {why.removeprefix(f'{entry.outcome}: ')}" if why else ""
+        print(f"{entry.kind} {shown(entry.pod_name)}: {entry.outcome} at seq {entry.seq}{because}")
+
+
+async def _why(ledger: Ledger, entry: Entry) -> str:
+    """Why a fact had the outcome that it had."""
+    because = ""
+    async for explained in ledger.explain(entry.pod_name, at=entry.seq):
+        because = explained.because
+    return because
 
 
 def _event(fields: dict[str, Any]) -> LedgerEvent:

@@ -74,6 +74,13 @@ def _add_shared(parser: argparse.ArgumentParser, default: str | None) -> None:
     options.add_argument("--json", action="store_true", default=default or False, help="print JSON")
 
 
+def said(text: str) -> str:
+    """An argument type: any text but none."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
 def at_least(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
     """An argument type: a number no less than `least`."""
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands, at_least
+from podledger.names import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def run_sql(args: Namespace) -> None:
     else:
         print_table(answer.columns, ([_cell(value) for value in row] for row in answer.rows), empty="no rows")
     if answer.cut:
-        print(f"podledger: only {len(answer.rows):,} rows are shown: {answer.cut}", file=sys.stderr)
+        print(f"podledger: no more than {counted(len(answer.rows), 'row')} shown: {answer.cut}", file=sys.stderr)
 
 
 def _cell(value: Any) -> Any:

@@ -77,8 +77,11 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
     import asyncio
 
     from podledger.cli.output import print_line
+    from podledger.errors import UsageError
 
     since, until, left = moment_of(args.since), moment_of(args.until), args.limit
+    if isinstance(since, int) and isinstance(until, int) and since > until:
+        raise UsageError(f"--since {since} is after --until {until}", hint="give the earlier one as --since")
     silent = not args.json and not args.follow
     while left != 0:
         head = (await ledger.head()).head_seq

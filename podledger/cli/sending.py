@@ -47,12 +47,17 @@ def _add_stamp(parser: Parser) -> None:
     parser.add_argument("--timeout", metavar="SECONDS", type=at_least(float, 0.001), default=5.0)
 
 
+HINT = "is a pod listening there, and reading?"
+
+
 def run_send(args: Namespace) -> None:
     """Send the event.
 
     Raises:
         SocketError: it could not be sent.
     """
+    import errno
+
     from podledger import sender
     from podledger.errors import SocketError
 
@@ -62,8 +67,9 @@ def run_send(args: Namespace) -> None:
     try:
         sender.deliver(args.socket, sender.line_of(fields), timeout_s=args.timeout)
     except OSError as error:
-        reason = error.strerror or str(error) or "no answer in time"
-        raise SocketError(f"{args.socket}: {reason}", hint="is a pod listening there?") from error
+        reason = error.strerror or str(error).removeprefix(f"{args.socket}: ") or "no answer in time"
+        hints = {errno.ENAMETOOLONG: "give a shorter path, or a relative one from a folder nearby"}
+        raise SocketError(f"{args.socket}: {reason}", hint=hints.get(error.errno or 0, HINT)) from error
     if args.json:
         import json
 

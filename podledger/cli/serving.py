@@ -26,7 +26,7 @@ def add_commands(commands: Commands) -> None:
         help="also run the fallback so often",
     )
     serve.add_argument(
-        "--allow-uid", metavar="UID", type=int, action="append", default=[], help="also take its reports"
+        "--allow-uid", metavar="UID", type=at_least(int, 0), action="append", default=[], help="also take its reports"
     )
     _add_patience(serve)
 

@@ -35,9 +35,10 @@ def settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = "PODLEDGER_" + "_".join(str(part) for part in problem["loc"]).upper()
-        raise UsageError(
-            f"{name}: {problem['msg'].removeprefix('Value error, ')}", hint="correct the variable, or unset it"
-        ) from error
+        if problem["type"] == "frozen_set_type":
+            raise UsageError(f"{name} is no list", hint="give a JSON list, as in [1000]") from error
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name}: {reason}", hint="correct the variable, or unset it") from error
 
 
 def open_ledger(args: Namespace, *, name: str | None = None) -> Ledger:

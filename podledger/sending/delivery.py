@@ -106,7 +106,7 @@ def _connect(link: socket.socket, path: str) -> None:
     try:
         address = f"/proc/self/fd/{descriptor}/{name}"
         if len(os.fsencode(address)) > MAX_ADDRESS_BYTES:
-            raise OSError(errno.ENAMETOOLONG, "the socket's name is too long")
+            raise OSError(errno.ENAMETOOLONG, f"the socket's name is too long: more than {MAX_ADDRESS_BYTES} bytes")
         link.connect(address)
     finally:
         os.close(descriptor)

@@ -97,7 +97,7 @@ _MEANINGS: Final = {
     "SQLITE_LOCKED": ("another process holds the lock", "try again, or find the process that holds it"),
     "SQLITE_FULL": ("the disk is full", "make room; nothing that was acknowledged is lost"),
     "SQLITE_READONLY": ("it is read-only", "check the permissions of the file and its folder"),
-    "SQLITE_CANTOPEN": ("it cannot be opened", "check that its folder exists and may be read and written"),
+    "SQLITE_CANTOPEN": ("it cannot be opened", "check that it and its folder are there, and may be read and written"),
     "SQLITE_PERM": ("it may not be opened", "check the permissions of the file and its folder"),
     "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
 }

@@ -52,6 +52,7 @@ class Database:
     """An open database: one writer, a few readers.
 
     Open it with `open`, and `close` it. `write` and `read` take a function of a synchronous SQLAlchemy connection.
+    `path` is as it was given, `place` the same wherever the process goes.
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
@@ -61,7 +62,8 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = engine_of(path, busy_timeout_s, writing=True)
         self._connection: Connection | None = None
-        self._file = _identity(path)
+        self.place = path.absolute()
+        self._file = _identity(self.place)
         self._trim_at = LARGE_WAL_BYTES
         self._readers = readers_of(path, busy_timeout_s)
 
@@ -107,8 +109,8 @@ class Database:
         if self.is_bundle:
             hint = "read it with `events`, `pods`, `verify` and the like; to go on, use the ledger that it is from"
             raise ReadOnlyError(f"{self.path} is a bundle, which is for reading only", hint=hint)
-        self._check_in_place()
-        if not os.access(self.path, os.W_OK):
+        self._check_inplace()
+        if not os.access(self.place, os.W_OK):
             raise StorageError(f"{self.path} is read-only", hint="check the permissions of the file and its folder")
 
     async def close(self) -> None:
@@ -117,9 +119,9 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
 
-    def _check_in_place(self) -> None:
+    def _check_inplace(self) -> None:
         """See that what is written will be found at the path again: SQLite would go on with a file that has no name."""
-        if _identity(self.path) != self._file:
+        if _identity(self.place) != self._file:
             reason = f"{self.path} was removed or replaced while it was open"
             raise StorageError(reason, hint="put the file back, or open the one that is there now")
 
@@ -143,7 +145,7 @@ class Database:
 
         What was committed stays so if this fails; it is then tried again when the WAL has grown as much once more.
         """
-        size = _size(self.path.with_name(f"{self.path.name}-wal"))
+        size = _size(self.place.with_name(f"{self.place.name}-wal"))
         if size < self._trim_at:
             return
         self._trim_at = size + LARGE_WAL_BYTES

@@ -67,8 +67,8 @@ class Imported(NamedTuple):
 def read_lines(lines: Iterable[bytes], owner: str) -> Iterator[Line]:
     """What each line of a file is; blank lines are passed over, an overlong one is cut and rejected."""
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            raw = line.strip(b"\r\n \t")
+        raw = line.strip(b"\r\n \t")
+        if raw and not raw.isspace():
             yield Line(number, raw, read_line(raw, owner))
 
 
@@ -189,7 +189,8 @@ async def import_lines(ledger: Ledger, lines: Iterable[Line]) -> AsyncIterator[I
     size, newest = 0, None
     for line in lines:
         entry = line.entry
-        if batch and (len(batch) == BATCH or size > BATCH_BYTES or not _go_together(newest, entry)):
+        is_full = len(batch) == BATCH or size > BATCH_BYTES
+        if is_full or (entry is not newest and batch and not _go_together(newest, entry)):
             done = await _import_batch(ledger, batch, done)
             yield done
             batch, size = [], 0
@@ -200,10 +201,8 @@ async def import_lines(ledger: Ledger, lines: Iterable[Line]) -> AsyncIterator[I
 
 
 def _go_together(one: Entry | None, other: Entry | None) -> bool:
-    """Whether two lines may be in one batch: either none is an entry, or both are, in the order of the log."""
-    if one is None or other is None:
-        return one is other
-    return one.seq < other.seq
+    """Whether two lines, one of them an entry, may be in one batch: if both are, in the order of the log."""
+    return one is not None and other is not None and one.seq < other.seq
 
 
 async def _import_batch(ledger: Ledger, batch: Sequence[Line], done: Imported) -> Imported:

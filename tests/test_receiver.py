@@ -170,7 +170,7 @@ class TestTalking:
         delegation = event(kind="scope_sub_delegated", parent_pod="root", sub_pod="gc", sub_socket="/gc", scope=[])
         async with house(max_listed_bytes=100) as here, here.client() as client:
             answer = await client.ask(TURN, delegation, LIST)
-            assert (answer["event"], answer["data"]["code"]) == ("error", "too_large")
+            assert (answer["event"], answer["data"]["code"]) == ("error", "internal")
             assert "podledger pods" in answer["data"]["message"]
             await client.say(TURN)
             assert await here.names(3) == ["child", "gc", "child"]

@@ -101,10 +101,9 @@ class Answers:
     async def _listing(self) -> bytes:
         try:
             size = await self._ledger.read(partial(registry.standing_bytes, ledger=self._ledger.name))
-            if size > self._limits.max_listed_bytes:
-                message = f"the registry takes {size:,} bytes, too many to list here: use `podledger pods`"
-                return frame({"event": "error", "data": {"code": "too_large", "message": message}})
-            return await asyncio.to_thread(_listed, await self._ledger.pods())
+            if size <= self._limits.max_listed_bytes:
+                return await asyncio.to_thread(_listed, await self._ledger.pods())
+            message = f"the registry takes {size:,} bytes, too many to list here: use `podledger pods`"
         except PodledgerError as error:
             message = error.message
         except Exception as error:

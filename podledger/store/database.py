@@ -109,7 +109,7 @@ class Database:
         if self.is_bundle:
             hint = "read it with `events`, `pods`, `verify` and the like; to go on, use the ledger that it is from"
             raise ReadOnlyError(f"{self.path} is a bundle, which is for reading only", hint=hint)
-        self._check_inplace()
+        self._check_in_place()
         if not os.access(self.place, os.W_OK):
             raise StorageError(f"{self.path} is read-only", hint="check the permissions of the file and its folder")
 
@@ -119,7 +119,7 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
 
-    def _check_inplace(self) -> None:
+    def _check_in_place(self) -> None:
         """See that what is written will be found at the path again: SQLite would go on with a file that has no name."""
         if _identity(self.place) != self._file:
             reason = f"{self.path} was removed or replaced while it was open"

@@ -94,7 +94,7 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
         query = _STATES.format(marks=", ".join("?" * len(some)))
         for name, newest, status, tenure_from, *tenure in fetch(connection, query, (ledger, *some)):
             if tenure_from is not None and tenure[0] is None:
-                reason = f"the tenure of {shown(str(name), 60)!r} from seq {tenure_from} is gone from the projections"
+                reason = f"the tenure of '{shown(str(name), 60)}' from seq {tenure_from} is gone from the projections"
                 raise DamagedError(reason, hint="run `podledger rebuild`, then `podledger verify`")
             states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
     return states

@@ -263,10 +263,13 @@ def test_an_error_that_is_not_the_driver_s_passes() -> None:
         raise KeyError("mine")
 
 
-def test_a_disk_that_is_read_only_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_disk_that_is_read_only_or_out_of_reach_is_told(tmp_path: Path, mode: int) -> None:
     """As another user, since root may write anything; a child process changes to nobody."""
-    path = new_database(tmp_path / "l.db")
+    (tmp_path / "inside").mkdir()
+    path = new_database(tmp_path / "inside" / "l.db")
     path.chmod(0o444)
+    path.parent.chmod(mode)
     for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(folder.stat().st_mode | 0o055)
     code = (

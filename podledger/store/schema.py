@@ -41,7 +41,12 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
         SchemaError: it is of another version.
         StorageError: it cannot be opened.
     """
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        hint = "check that the folders above it may be entered"
+        raise StorageError(f"{path} cannot be reached: {error.strerror}", hint=hint) from error
+    if is_folder:
         raise StorageError(f"{path} is a folder, and no database", hint="give the path of the file itself")
     if create and not is_bundle(path):
         _create_file(path)

@@ -13,7 +13,7 @@ from benchmarks.figures import Figures
 from benchmarks.places import Places
 from benchmarks.rivals import Rival
 from podledger import Ledger
-from podledger.audit.replay import Plan
+from podledger.queries.replay import ReplayOptions
 
 BULK = 5_000
 QUESTIONS = 40
@@ -76,7 +76,7 @@ async def ask(figures: Figures, path: Path) -> None:
         moments = [chance.randint(1, head) for _ in range(QUESTIONS)]
         for moment in moments[:REFOLDS]:
             started = time.perf_counter()
-            await ledger.replay(Plan(at=moment))
+            await ledger.replay(ReplayOptions(at=moment))
             figures.add("refold to a moment", time.perf_counter() - started, "s")
         pods, holders = [], []
         for moment in moments:

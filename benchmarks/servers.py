@@ -28,7 +28,7 @@ async def serve_podledger(path: str, count: int, database: str) -> None:
 
 
 class Dropping(asyncio.Protocol):
-    """Answers the snapshot, reads the line and drops it."""
+    """Responses the snapshot, reads the line and drops it."""
 
     left = 0
     done: asyncio.Event

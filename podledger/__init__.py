@@ -1,4 +1,4 @@
-"""podledger: a flight recorder for trees of agent processes.
+"""podledger: a flight append for trees of agent processes.
 
 What is public is listed in `__all__` and loaded when it is first asked for, so that `import podledger` stays light.
 """
@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from podledger.errors import PodledgerError
-    from podledger.events import (
+    from podledger.client.sender import fire_and_forget, send_pod_event
+    from podledger.core.errors import PodledgerError
+    from podledger.core.events import (
         Entry,
         PodExited,
         PodReclaimed,
@@ -19,51 +20,49 @@ if TYPE_CHECKING:
         Sender,
         render,
     )
+    from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+    from podledger.core.stamps import Stamper, new_incarnation, process_stamper
+    from podledger.integrity.notes import Note
+    from podledger.integrity.verify import VerifyResult
     from podledger.ledger import Ledger
-    from podledger.outbox import Outbox
-    from podledger.proof.notes import Note
-    from podledger.proof.verify import Certificate
-    from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
-    from podledger.receiver import Receiver
-    from podledger.reconcile import Reconciler
-    from podledger.registry import Holder, Pod
-    from podledger.sender import fire_and_forget, send_pod_event
-    from podledger.stamps import Stamper, new_incarnation, process_stamper
+    from podledger.queries.registry import Holder, Pod
+    from podledger.server.receiver import Receiver
+    from podledger.services.outbox import Outbox
+    from podledger.services.reconciler import Reconciler
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Certificate": "proof.verify",
-    "Entry": "events",
-    "Errored": "protocol",
-    "Holder": "registry",
+    "VerifyResult": "integrity.verify",
+    "Entry": "core.events",
+    "Errored": "core.protocol",
+    "Holder": "queries.registry",
     "Ledger": "ledger",
-    "Note": "proof.notes",
-    "Outbox": "outbox",
-    "Pod": "registry",
-    "PodExited": "events",
-    "PodReclaimed": "events",
-    "PodSpawned": "events",
-    "PodUnreachable": "events",
-    "PodledgerError": "errors",
-    "Receiver": "receiver",
-    "Reconciler": "reconcile",
-    "ScopeRule": "protocol",
-    "ScopeSubDelegated": "protocol",
-    "Sender": "events",
-    "ShutDown": "protocol",
-    "Stamp": "protocol",
-    "Stamper": "stamps",
-    "TurnEnded": "protocol",
-    "fire_and_forget": "sender",
-    "new_incarnation": "stamps",
-    "process_stamper": "stamps",
-    "render": "events",
-    "send_pod_event": "sender",
+    "Note": "integrity.notes",
+    "Outbox": "services.outbox",
+    "Pod": "queries.registry",
+    "PodExited": "core.events",
+    "PodReclaimed": "core.events",
+    "PodSpawned": "core.events",
+    "PodUnreachable": "core.events",
+    "PodledgerError": "core.errors",
+    "Receiver": "server.receiver",
+    "Reconciler": "services.reconciler",
+    "ScopeRule": "core.protocol",
+    "ScopeSubDelegated": "core.protocol",
+    "Sender": "core.events",
+    "ShutDown": "core.protocol",
+    "Stamp": "core.protocol",
+    "Stamper": "core.stamps",
+    "TurnEnded": "core.protocol",
+    "fire_and_forget": "client.sender",
+    "new_incarnation": "core.stamps",
+    "process_stamper": "core.stamps",
+    "render": "core.events",
+    "send_pod_event": "client.sender",
 }
 
 __all__ = [
-    "Certificate",
     "Entry",
     "Errored",
     "Holder",
@@ -85,6 +84,7 @@ __all__ = [
     "Stamp",
     "Stamper",
     "TurnEnded",
+    "VerifyResult",
     "fire_and_forget",
     "new_incarnation",
     "process_stamper",

@@ -14,34 +14,34 @@ from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from podledger import notifications, registry
-from podledger.audit.difference import Difference, difference
-from podledger.audit.explain import Explained, Story, explain
-from podledger.audit.gaps import Gap, Missing, gaps_at, missing_at
-from podledger.audit.replay import Plan, Replayed, Reversal, replay
-from podledger.carrying.bundle import Bundled, make_bundle
-from podledger.carrying.bundle_check import read_bundle
-from podledger.carrying.slices import Slice, Wanted
-from podledger.errors import DamagedError, LedgerNotFoundError, StorageError, UsageError
-from podledger.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
+from podledger.bundle.check import read_bundle
+from podledger.bundle.scope import BundleRequest, BundleScope
+from podledger.bundle.write import BundleResult, make_bundle
+from podledger.core.errors import DamagedError, LedgerNotFoundError, StorageError, UsageError
+from podledger.core.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
+from podledger.core.names import check_name
+from podledger.core.rules import fact_of
+from podledger.integrity.notes import Note, note_at
+from podledger.integrity.verify import VerifyResult, verify
 from podledger.mirror import Mirror
-from podledger.names import check_name
-from podledger.notifications import DEFAULT_CONSUMER, Notification
-from podledger.proof.notes import Note, note_at
-from podledger.proof.verify import Certificate, verify
-from podledger.registry import Holder, Moment, Pod
-from podledger.rules import fact_of
-from podledger.store import effects, log
-from podledger.store.commits import Commits
+from podledger.queries import notifications, registry
+from podledger.queries.diff import RegistryDiff, diff
+from podledger.queries.explain import Explained, Story, explain
+from podledger.queries.gaps import Gap, Missing, gaps_at, missing_at
+from podledger.queries.notifications import DEFAULT_CONSUMER, Notification
+from podledger.queries.registry import Holder, Moment, Pod
+from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult, replay
+from podledger.store import log, outbox_rows
+from podledger.store.append import Appended
 from podledger.store.connections import BUSY_TIMEOUT_S, DAMAGED_HINT, read_only
 from podledger.store.database import Database
-from podledger.store.effects import Emission, Status
+from podledger.store.expected_rows import Progress
 from podledger.store.files import check_apart
+from podledger.store.group_commit import GroupCommit
 from podledger.store.log import Head, Rejected, Rejection, Selection
-from podledger.store.recorder import Recorded
-from podledger.store.refold import Progress
+from podledger.store.outbox_rows import OutboxItem, OutboxStatus
+from podledger.store.rebuild import differing, put_right
 from podledger.store.schema import check_whole
-from podledger.store.standing import differing, put_right
 
 PAGE: Final = 1_000
 T = TypeVar("T")
@@ -71,8 +71,8 @@ class Ledger:
         self._clock = clock
         self._database: Database | None = None
         self._name = ""
-        self._commits: Commits | None = None
-        self._listeners: list[Callable[[Recorded], None]] = []
+        self._commits: GroupCommit | None = None
+        self._listeners: list[Callable[[Appended], None]] = []
         self._mirror = Mirror(self._mirrored)
 
     @classmethod
@@ -262,17 +262,20 @@ class Ledger:
             if entry.payload != WITHHELD:
                 yield explained
 
-    async def diff(self, before: Moment, after: Moment = None) -> Difference:
+    async def diff(self, before: Moment, after: Moment = None) -> RegistryDiff:
         """What changed in the registry and the grants between two moments, and by which events.
 
         Raises:
             InvalidMomentError: a moment is not in the log, or the second is the earlier.
         """
-        return await self.read(partial(difference, ledger=self._name, before=before, after=after))
+        return await self.read(partial(diff, ledger=self._name, before=before, after=after))
 
     async def replay(
-        self, plan: Plan, told: Callable[[Reversal], None] | None = None, progress: Progress | None = None
-    ) -> Replayed:
+        self,
+        plan: ReplayOptions,
+        told: Callable[[ChangedOutcome], None] | None = None,
+        progress: Progress | None = None,
+    ) -> ReplayResult:
         """What the registry would be, had the events come as `plan` says; nothing is written.
 
         `told` is called, from another thread, for each event that would be decided otherwise than it was.
@@ -284,7 +287,7 @@ class Ledger:
         """
         check_whole(self.database.place)
 
-        def work() -> Replayed:
+        def work() -> ReplayResult:
             with read_only(self.database.place) as connection:
                 return replay(connection, self._name, plan, told, progress)
 
@@ -298,7 +301,7 @@ class Ledger:
         """
         return await self.read(partial(note_at, ledger=self._name, at=at))
 
-    async def verify(self, progress: Progress | None = None, *, expected: Sequence[Note] = ()) -> Certificate:
+    async def verify(self, progress: Progress | None = None, *, expected: Sequence[Note] = ()) -> VerifyResult:
         """Check the file, the chain, the numbering, the triggers, and the projections against a refold of the log.
 
         `expected` is what was noted of the log before; where it is otherwise now is a problem too.
@@ -307,7 +310,7 @@ class Ledger:
             StorageError: the file cannot be read to its end.
         """
 
-        def check() -> Certificate:
+        def check() -> VerifyResult:
             with read_only(self.database.place) as connection:
                 return verify(connection, self._name, progress, expected)
 
@@ -338,11 +341,11 @@ class Ledger:
     async def bundle(
         self,
         target: str | os.PathLike[str],
-        wanted: Wanted,
+        wanted: BundleRequest,
         *,
         overwrite: bool = False,
         progress: Progress | None = None,
-    ) -> Bundled:
+    ) -> BundleResult:
         """Write a slice of the ledger into the file `target`, to be carried elsewhere, read and checked there.
 
         Raises:
@@ -387,15 +390,15 @@ class Ledger:
         """Write the mirror now, if one is set; it is written by itself after each change of the registry."""
         await self._mirror.write()
 
-    async def emissions(self, *, status: Status | None = None, after: int = 0) -> list[Emission]:
+    async def outbox_items(self, *, status: OutboxStatus | None = None, after: int = 0) -> list[OutboxItem]:
         """What the ledger owes, or owed, its parent."""
-        return await self.read(partial(effects.read_emissions, ledger=self._name, status=status, after=after))
+        return await self.read(partial(outbox_rows.read_outbox, ledger=self._name, status=status, after=after))
 
-    async def settle(self, emission: Emission) -> None:
-        """Keep what became of an emission."""
-        await self.database.write(partial(effects.write_emission, emission=emission))
+    async def update_outbox_item(self, item: OutboxItem) -> None:
+        """Keep what became of an item."""
+        await self.database.write(partial(outbox_rows.write_outbox_item, item=item))
 
-    async def _slice(self) -> Slice | None:
+    async def _slice(self) -> BundleScope | None:
         """What the bundle shows, if this is one and it does not show all."""
         found = await self.read(read_bundle) if self.database.is_bundle else None
         return None if found is None or found.what.pods is None else found.what
@@ -404,7 +407,7 @@ class Ledger:
         """Run `work` on one snapshot of the database."""
         return await self.database.read(work)
 
-    def on_commit(self, listener: Callable[[Recorded], None]) -> None:
+    def on_commit(self, listener: Callable[[Appended], None]) -> None:
         """Have `listener` called after each commit of this object, on the event loop."""
         self._listeners.append(listener)
 
@@ -425,9 +428,9 @@ class Ledger:
     def _make(self, connection: Connection) -> None:
         log.make_ledger(connection, self._name, self._clock() // 1000)
 
-    def _writing(self) -> Commits:
+    def _writing(self) -> GroupCommit:
         if self._commits is None:
-            self._commits = Commits(
+            self._commits = GroupCommit(
                 self.database,
                 self._name,
                 now_us=lambda: self._clock() // 1000,
@@ -439,7 +442,7 @@ class Ledger:
         path = (await self.head()).mirror
         return path, await self.pods() if path else [], self.database.place
 
-    def _committed(self, recorded: Recorded) -> None:
+    def _committed(self, recorded: Appended) -> None:
         if recorded.registry_changed and recorded.head.mirror:
             self._mirror.changed()
         for listener in self._listeners:

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from podledger.errors import PodledgerError
-from podledger.registry import Pod
+from podledger.core.errors import PodledgerError
+from podledger.queries.registry import Pod
 from podledger.store.files import replacing
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from podledger.protocol import MAX_FRAME_BYTES
-from podledger.receiving.limits import Limits
+from podledger.core.protocol import MAX_FRAME_BYTES
+from podledger.server.limits import Limits
 
 
 class Settings(BaseSettings):

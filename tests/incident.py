@@ -26,7 +26,7 @@ from podledger import (
     Stamp,
     TurnEnded,
 )
-from podledger.events import LedgerEvent, draft
+from podledger.core.events import LedgerEvent, draft
 from tests.cli import podledger
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "incident.md"

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from podledger.events import LedgerEvent, PodSpawned
-from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, TurnEnded
+from podledger.core.events import LedgerEvent, PodSpawned
+from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, TurnEnded
 
 Row = dict[str, Any]
-Content = tuple[str, tuple[ScopeRule, ...], str]
+Delegation = tuple[str, tuple[ScopeRule, ...], str]
 
 EVIDENCE = {
     "turn_ended": "reported",
@@ -35,7 +35,7 @@ class Span:
     name: str
     opened: int
     evidence: str
-    content: Content
+    content: Delegation
     stated_callback: str | None
     incarnation: str | None
     source: str | None
@@ -167,7 +167,7 @@ class Model:
     def _open(
         self,
         name: Name,
-        content: Content,
+        content: Delegation,
         callback: str | None,
         incarnation: str | None,
         source: str | None,
@@ -182,7 +182,7 @@ class Model:
         assert name.last is not None
         name.last.closed, name.last.closed_by, name.last.end_evidence = len(self.log), by, EVIDENCE[event.kind]
 
-    def _content(self, event: LedgerEvent) -> Content:
+    def _content(self, event: LedgerEvent) -> Delegation:
         if isinstance(event, ScopeSubDelegated):
             return (event.sub_socket, event.scope, event.parent_pod)
         assert isinstance(event, PodSpawned)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from podledger.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable
-from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+from podledger.core.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable
+from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
 from tests.support import life, stamped
 
 NAMES = ("ada", "bob", "cy")

@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
-from podledger import registry
-from podledger.events import Entry, LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, draft
+from podledger.core.events import Entry, LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, draft
+from podledger.core.protocol import ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+from podledger.integrity.verify import VerifyResult, verify
 from podledger.ledger import Ledger
-from podledger.proof.verify import Certificate, verify
-from podledger.protocol import ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
-from podledger.registry import Holder, Moment, Pod
-from podledger.store import log, recorder
+from podledger.queries import registry
+from podledger.queries.registry import Holder, Moment, Pod
+from podledger.store import append, log
 from podledger.store.connections import APPLICATION_ID
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache
@@ -117,7 +117,7 @@ class Bench:
     def append(self, *events: LedgerEvent, rejections: Sequence[Rejection] = (), tick_s: int = 1) -> list[Entry]:
         """Append events as one batch."""
         self.now_us += tick_s * 1_000_000
-        recorded = recorder.record(
+        recorded = append.append_batch(
             self.connection,
             self.owner,
             self.cache,
@@ -153,7 +153,7 @@ class Bench:
     def _open(self, at: Moment) -> list[Pod]:
         return registry.pods_at(self.connection, self.owner, at)
 
-    def verify(self) -> Certificate:
+    def verify(self) -> VerifyResult:
         """The certificate."""
         return verify(self.connection, self.owner)
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger.audit import difference, gaps, replay
-from podledger.audit.explain import Story, explain
-from podledger.audit.replay import Plan, Replayed, Reversal
-from podledger.errors import InvalidMomentError, UsageError
-from podledger.events import Entry, LedgerEvent
+from podledger.core.errors import InvalidMomentError, UsageError
+from podledger.core.events import Entry, LedgerEvent
+from podledger.core.protocol import Stamp
+from podledger.core.rules import fact_of
 from podledger.ledger import Ledger
-from podledger.protocol import Stamp
-from podledger.rules import fact_of
+from podledger.queries import diff, gaps, replay
+from podledger.queries.explain import Story, explain
+from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult
 from podledger.store.log import read_all
 from tests import strategies
 from tests.cli import Result, podledger
@@ -233,7 +233,7 @@ def snapshot(bench: Bench, at: int) -> dict[str, dict[str, Any]]:
 def test_a_difference_is_that_of_two_snapshots(history: list[LedgerEvent], data: st.DataObject) -> None:
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
-    found = difference.difference(bench.connection, OWNER, first, last).as_json()
+    found = diff.diff(bench.connection, OWNER, first, last).as_json()
     then, now = snapshot(bench, first), snapshot(bench, last)
     by_change = {change: {pod["pod_name"] for pod in found["pods"] if pod["change"] == change} for change in CHANGES}
     assert by_change["appeared"] == now.keys() - then.keys()
@@ -257,7 +257,7 @@ CHANGES = ("appeared", "ended", "changed", "passed")
 def test_the_event_of_a_change_is_the_one_after_which_it_held(history: list[LedgerEvent], data: st.DataObject) -> None:
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
-    for pod in difference.difference(bench.connection, OWNER, first, last).pods:
+    for pod in diff.diff(bench.connection, OWNER, first, last).pods:
         if pod.change in ("appeared", "changed"):
             assert pod.began is not None
             before, after = snapshot(bench, pod.began.seq - 1), snapshot(bench, pod.began.seq)
@@ -274,7 +274,7 @@ def test_the_grants_of_a_difference_lead_from_one_snapshot_to_the_other(
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
     held = granted(bench, first)
-    for grant in difference.difference(bench.connection, OWNER, first, last).grants:
+    for grant in diff.diff(bench.connection, OWNER, first, last).grants:
         held[grant[0], *grant[2:5]] += 1 if grant.change == "appeared" else -1
     assert +held == granted(bench, last)
 
@@ -301,7 +301,7 @@ def test_diff_is_printed_for_people_and_machines(tmp_path: Path) -> None:
 
 def test_a_difference_needs_its_moments_in_order() -> None:
     with pytest.raises(InvalidMomentError):
-        difference.difference(Bench([turned("ada"), turned("ada")]).connection, OWNER, 2, 1)
+        diff.diff(Bench([turned("ada"), turned("ada")]).connection, OWNER, 2, 1)
 
 
 # gaps
@@ -342,7 +342,7 @@ def test_the_gaps_are_the_reports_that_were_withheld(case: tuple[list[LedgerEven
 
 def test_a_sequence_beyond_all_bounds_is_counted_and_breaks_nothing() -> None:
     greatest = (1 << 63) - 1
-    bench = Bench([counted(stamped(turned("ada"), source), greatest) for source in (1, 2)])
+    bench = Bench([pluralize(stamped(turned("ada"), source), greatest) for source in (1, 2)])
     [gap, _] = gaps.gaps_until(bench.connection, OWNER, 2)
     assert (gap.first, gap.last) == (1, greatest - 1)
     assert gaps.missing_until(bench.connection, OWNER, 2).senders == 2
@@ -427,8 +427,8 @@ def test_a_tree_as_deep_as_no_terminal_is_drawn_whole(tmp_path: Path) -> None:
 # replay
 
 
-def replayed(bench: Bench, plan: Plan) -> tuple[Replayed, list[Reversal]]:
-    reversals: list[Reversal] = []
+def replayed(bench: Bench, plan: ReplayOptions) -> tuple[ReplayResult, list[ChangedOutcome]]:
+    reversals: list[ChangedOutcome] = []
     done = replay.replay(bench.connection, OWNER, plan, reversals.append)
     assert done.reversals == len(reversals)
     return done, reversals
@@ -436,7 +436,7 @@ def replayed(bench: Bench, plan: Plan) -> tuple[Replayed, list[Reversal]]:
 
 @given(strategies.histories)
 def test_a_replay_of_the_log_as_it_is_decides_nothing_otherwise(history: list[LedgerEvent]) -> None:
-    done, reversals = replayed(Bench(history), Plan())
+    done, reversals = replayed(Bench(history), ReplayOptions())
     assert (done.until_seq, done.pods, reversals) == (len(history), (), [])
 
 
@@ -444,7 +444,7 @@ def test_a_replay_of_the_log_as_it_is_decides_nothing_otherwise(history: list[Le
 def test_without_stamps_the_registry_is_that_of_the_bare_events(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     bare = Bench([event.model_copy(update={"stamp": None}) for event in history])
-    done, reversals = replayed(bench, Plan(stamps=False))
+    done, reversals = replayed(bench, ReplayOptions(stamps=False))
     check_against(bench, bare, done, life_too=False)
     logged, otherwise = bench.outcomes(), bare.outcomes()
     expected = [
@@ -453,7 +453,7 @@ def test_without_stamps_the_registry_is_that_of_the_bare_events(history: list[Le
     assert [(reversal.seq, reversal.now) for reversal in reversals] == expected
 
 
-def check_against(bench: Bench, other: Bench, done: Replayed, *, life_too: bool) -> None:
+def check_against(bench: Bench, other: Bench, done: ReplayResult, *, life_too: bool) -> None:
     """The pods that differ are those of which two registries hold different things."""
     held, anew = contents(bench, life_too=life_too), contents(other, life_too=life_too)
     expected = {name for name in held.keys() | anew.keys() if held.get(name) != anew.get(name)}
@@ -478,7 +478,7 @@ def test_in_the_senders_order_it_is_a_fold_of_the_events_as_they_were_sent(
     bench.now_us = 2_000_000_000_000_000
     bench.append(*arrived)
     in_order = Bench(sent)
-    done, _ = replayed(bench, Plan(order="sent"))
+    done, _ = replayed(bench, ReplayOptions(order="sent"))
     check_against(bench, in_order, done, life_too=True)
 
 
@@ -489,11 +489,11 @@ def numbered(story: list[LedgerEvent]) -> list[LedgerEvent]:
     for event in story:
         assert event.stamp is not None
         counts[event.stamp.source] += 1
-        found.append(counted(event, counts[event.stamp.source]))
+        found.append(pluralize(event, counts[event.stamp.source]))
     return found
 
 
-def counted(event: LedgerEvent, sequence: int) -> LedgerEvent:
+def pluralize(event: LedgerEvent, sequence: int) -> LedgerEvent:
     assert event.stamp is not None
     return event.model_copy(update={"stamp": event.stamp.model_copy(update={"sequence": sequence})})
 
@@ -509,7 +509,7 @@ def test_a_sender_s_own_count_goes_before_its_clock() -> None:
     bench = Bench()
     bench.now_us = 2_000_000_000_000_000
     bench.append(timed(stamped(spawned("ada"), 1, source=9), 0), timed(second, 1), timed(first, 59))
-    _, reversals = replayed(bench, Plan(order="sent"))
+    _, reversals = replayed(bench, ReplayOptions(order="sent"))
     assert [(reversal.seq, reversal.logged, reversal.now) for reversal in reversals] == [(2, "noted", "late")]
 
 
@@ -552,7 +552,7 @@ def test_the_ledger_answers_what_the_commands_do(tmp_path: Path) -> None:
             assert await ledger.missing(at=2) == (1, 1)
             assert [step.entry.seq async for step in ledger.explain("ada", at=2)] == [1, 2]
             assert [pod.change for pod in (await ledger.diff(0)).pods] == ["appeared"]
-            assert (await ledger.replay(Plan(order="sent"))).until_seq == 3
+            assert (await ledger.replay(ReplayOptions(order="sent"))).until_seq == 3
 
     asyncio.run(work())
 

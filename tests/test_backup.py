@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from podledger import Entry, Ledger
-from podledger.carrying.backup import backup
-from podledger.errors import LedgerNotFoundError, StorageError
+from podledger.archive.backup import backup
+from podledger.core.errors import LedgerNotFoundError, StorageError
 from tests.given import a_ledger, podledger, podledger_json
 
 WRITER = """

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podledger import Entry, Errored, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
-from podledger.carrying.bundle import Bundled
-from podledger.carrying.collect import collect
-from podledger.carrying.slices import Wanted
-from podledger.carrying.transfer import export_lines
-from podledger.errors import InvalidMomentError, ReadOnlyError, StorageError, UsageError
-from podledger.events import DELEGATIONS, LedgerEvent, payload_digest
+from podledger.archive.collect import collect
+from podledger.archive.transfer import export_lines
+from podledger.bundle.scope import BundleRequest
+from podledger.bundle.write import BundleResult
+from podledger.core.errors import InvalidMomentError, ReadOnlyError, StorageError, UsageError
+from podledger.core.events import DELEGATIONS, LedgerEvent, payload_digest
 from tests.given import a_ledger, incarnation, podledger, podledger_json, stamp, ticking, write
 
 
@@ -41,7 +41,7 @@ def a_tree() -> list[LedgerEvent]:
     ]
 
 
-async def bundled(folder: Path, wanted: Wanted, events: list[LedgerEvent] | None = None) -> Bundled:
+async def bundled(folder: Path, wanted: BundleRequest, events: list[LedgerEvent] | None = None) -> BundleResult:
     """Make the ledger `db` in a folder, and its bundle `b` there."""
     await a_ledger(folder / "db", events=a_tree() if events is None else events)
     async with Ledger.open(folder / "db", clock=lambda: next(ticking())) as ledger:
@@ -55,17 +55,17 @@ async def entries(path: Path) -> list[Entry]:
 
 
 async def test_a_bundle_shows_the_subtree_in_the_span_and_the_delegations_that_it_rests_on(tmp_path: Path) -> None:
-    done = await bundled(tmp_path, Wanted("coder", 5, 9))
+    done = await bundled(tmp_path, BundleRequest("coder", 5, 9))
     log = await entries(tmp_path / "db")
 
-    assert (done.what.pods, done.what.kin) == (frozenset({"coder", "tester"}), frozenset({"planner"}))
+    assert (done.what.pods, done.what.ancestry) == (frozenset({"coder", "tester"}), frozenset({"planner"}))
     assert [entry.seq for entry in await entries(tmp_path / "b")] == [1, 3, 5, 7, 8, 9]
     assert await entries(tmp_path / "b") == [log[seq - 1] for seq in (1, 3, 5, 7, 8, 9)]
     assert (done.entries, done.shown, done.head_digest) == (9, 6, log[8].digest)
 
 
 async def test_nothing_that_was_withheld_is_in_the_file(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("coder", 5, 9))
+    await bundled(tmp_path, BundleRequest("coder", 5, 9))
     data = (tmp_path / "b").read_bytes()
 
     assert b"no space left" in data
@@ -74,7 +74,7 @@ async def test_nothing_that_was_withheld_is_in_the_file(tmp_path: Path) -> None:
 
 
 async def test_a_bundle_answers_as_its_ledger_did(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("planner", 3, 11))
+    await bundled(tmp_path, BundleRequest("planner", 3, 11))
     async with Ledger.open(tmp_path / "db") as ledger, Ledger.open(tmp_path / "b") as bundle:
         for at in range(12):
             pods = [pod for pod in await ledger.pods(at) if pod.pod_name in ("planner", "coder", "tester")]
@@ -87,7 +87,7 @@ async def test_a_bundle_answers_as_its_ledger_did(tmp_path: Path) -> None:
 
 
 async def test_a_bundle_explains_its_pods_as_the_ledger_does_and_no_others(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("coder", 7))
+    await bundled(tmp_path, BundleRequest("coder", 7))
     async with Ledger.open(tmp_path / "db") as ledger, Ledger.open(tmp_path / "b") as bundle:
         for pod in ("coder", "tester", "planner"):
             told = {one.entry.seq: one async for one in ledger.explain(pod)}
@@ -99,7 +99,7 @@ async def test_a_bundle_explains_its_pods_as_the_ledger_does_and_no_others(tmp_p
 
 
 async def test_a_bundle_names_no_holder_whom_it_does_not_show(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("tester"))
+    await bundled(tmp_path, BundleRequest("tester"))
     async with Ledger.open(tmp_path / "b") as bundle:
         assert [holder.pod_name for holder in await bundle.holders("/srv/app/t/x", 8)] == ["tester"]
         assert await bundle.holders("/srv/app/x", 8) == []
@@ -107,19 +107,19 @@ async def test_a_bundle_names_no_holder_whom_it_does_not_show(tmp_path: Path) ->
 
 
 async def test_the_doctor_finds_a_bundle_well_and_leaves_it_as_it_is(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("coder"))
+    await bundled(tmp_path, BundleRequest("coder"))
     before = (tmp_path / "b").read_bytes()
 
     findings = podledger_json("doctor", "--db", tmp_path / "b")["findings"]
 
     assert [finding["check"] for finding in findings if finding["level"] == "error"] == []
     assert (tmp_path / "b").read_bytes() == before
-    assert b"holds no whole log" in podledger("salvage", tmp_path / "b", tmp_path / "c", ok=2).stderr
+    assert b"holds no whole log" in podledger("recover", tmp_path / "b", tmp_path / "c", ok=2).stderr
 
 
 async def test_a_bundle_tells_the_gaps_of_those_who_spoke_of_its_pods(tmp_path: Path) -> None:
     strangers = [TurnEnded(pod_name="scout", stamp=stamp(9, 2))]
-    done = await bundled(tmp_path, Wanted("coder"), [*a_tree(), *strangers])
+    done = await bundled(tmp_path, BundleRequest("coder"), [*a_tree(), *strangers])
     with sqlite3.connect(tmp_path / "b") as db:
         gaps = db.execute("SELECT source, pod_name, first, last, after_seq, before_seq FROM bundle_gaps").fetchall()
     db.close()
@@ -128,7 +128,7 @@ async def test_a_bundle_tells_the_gaps_of_those_who_spoke_of_its_pods(tmp_path: 
 
 
 async def test_a_bundle_is_one_private_file_that_nobody_may_write(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted())
+    await bundled(tmp_path, BundleRequest())
 
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o400
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(("b", ".b"))] == ["b"]
@@ -152,7 +152,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("command", REFUSED)
 async def test_a_command_that_writes_is_refused(tmp_path: Path, command: str) -> None:
-    await bundled(tmp_path, Wanted())
+    await bundled(tmp_path, BundleRequest())
     before = (tmp_path / "b").read_bytes()
 
     words = [str(tmp_path / "s") if word == "SOCKET" else word for word in command.split()]
@@ -164,13 +164,13 @@ async def test_a_command_that_writes_is_refused(tmp_path: Path, command: str) ->
 
 
 async def test_what_needs_a_whole_log_is_refused(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted())
+    await bundled(tmp_path, BundleRequest())
 
     async with Ledger.open(tmp_path / "b") as bundle:
         with pytest.raises(UsageError, match="holds no whole log"):
             await anext(aiter(export_lines(bundle)))
         with pytest.raises(UsageError, match="holds no whole log"):
-            await bundle.bundle(tmp_path / "c", Wanted())
+            await bundle.bundle(tmp_path / "c", BundleRequest())
         with pytest.raises(ReadOnlyError):
             await bundle.append(TurnEnded(pod_name="a"))
     with pytest.raises(UsageError, match="holds no whole log"):
@@ -197,7 +197,7 @@ async def test_the_commands_make_read_and_check_a_bundle(tmp_path: Path) -> None
 
 
 async def test_a_backup_of_a_bundle_is_one_too(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("coder"))
+    await bundled(tmp_path, BundleRequest("coder"))
 
     podledger("backup", "--db", tmp_path / "b", tmp_path / "c")
 
@@ -205,8 +205,10 @@ async def test_a_backup_of_a_bundle_is_one_too(tmp_path: Path) -> None:
     assert b"is a bundle" in podledger("init", "--db", tmp_path / "c", "root", ok=2).stderr
 
 
-@pytest.mark.parametrize("wanted", [Wanted("nobody"), Wanted(None, 5, 4), Wanted("tester", None, 7)])
-async def test_what_would_be_empty_is_not_made(tmp_path: Path, wanted: Wanted) -> None:
+@pytest.mark.parametrize(
+    "wanted", [BundleRequest("nobody"), BundleRequest(None, 5, 4), BundleRequest("tester", None, 7)]
+)
+async def test_what_would_be_empty_is_not_made(tmp_path: Path, wanted: BundleRequest) -> None:
     with pytest.raises(UsageError):
         await bundled(tmp_path, wanted)
 
@@ -215,11 +217,11 @@ async def test_what_would_be_empty_is_not_made(tmp_path: Path, wanted: Wanted) -
 
 async def test_a_moment_beyond_the_log_and_a_place_that_is_taken_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidMomentError):
-        await bundled(tmp_path, Wanted(until=99))
+        await bundled(tmp_path, BundleRequest(until=99))
     (tmp_path / "b").write_text("precious")
     async with Ledger.open(tmp_path / "db") as ledger:
         with pytest.raises(StorageError, match="is there already"):
-            await ledger.bundle(tmp_path / "b", Wanted())
+            await ledger.bundle(tmp_path / "b", BundleRequest())
 
     assert (tmp_path / "b").read_text() == "precious"
 
@@ -246,7 +248,7 @@ def alterations(db: sqlite3.Connection) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 async def test_any_change_of_one_place_is_found(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("coder", 5, 9))
+    await bundled(tmp_path, BundleRequest("coder", 5, 9))
     (tmp_path / "b").chmod(0o600)
     whole = (tmp_path / "b").read_bytes()
     with sqlite3.connect(tmp_path / "b") as db:
@@ -287,13 +289,13 @@ async def passes(path: Path) -> bool:
         async with Ledger.open(path) as bundle:
             return (await bundle.verify()).ok
     except Exception as error:
-        if type(error).__module__ != "podledger.errors":
+        if type(error).__module__ != "podledger.core.errors":
             raise
         return False
 
 
 async def test_a_payload_that_is_taken_out_after_the_fact_is_missed(tmp_path: Path) -> None:
-    await bundled(tmp_path, Wanted("coder", 5, 9))
+    await bundled(tmp_path, BundleRequest("coder", 5, 9))
     (tmp_path / "b").chmod(0o600)
     whole = (tmp_path / "b").read_bytes()
     payload = next(entry.payload for entry in await entries(tmp_path / "b") if entry.seq == 7)
@@ -331,10 +333,10 @@ def test_the_bundle_of_any_history_verifies_and_its_pods_are_the_ledgers(
 ) -> None:
     since, until = sorted(data.draw(st.tuples(*[st.integers(1, len(history))] * 2), "span"))
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(_compare(Path(folder), history, Wanted(pod, since, until)))
+        asyncio.run(_compare(Path(folder), history, BundleRequest(pod, since, until)))
 
 
-async def _compare(folder: Path, history: list[LedgerEvent], wanted: Wanted) -> None:
+async def _compare(folder: Path, history: list[LedgerEvent], wanted: BundleRequest) -> None:
     try:
         what = (await bundled(folder, wanted, history)).what
     except UsageError:

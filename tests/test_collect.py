@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podledger import Ledger, PodSpawned, TurnEnded
-from podledger.carrying.agreement import first_parting
-from podledger.carrying.backup import backup
-from podledger.carrying.collect import Collected, collect
-from podledger.errors import ChainError, LedgerNotFoundError
+from podledger.archive.backup import backup
+from podledger.archive.collect import Collected, collect
+from podledger.archive.divergence import first_divergence
+from podledger.core.errors import ChainError, LedgerNotFoundError
 from podledger.store.log import Rejection
 from tests.given import a_ledger, history, podledger, podledger_json
 
@@ -116,7 +116,7 @@ async def test_a_collection_sends_nothing(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "all") as ledger:
         head = await ledger.head()
         assert (head.parent_socket, head.mirror, head.outbox_count, head.consumer_count) == (None, None, 0, 0)
-        assert await ledger.emissions() == []
+        assert await ledger.outbox_items() == []
 
 
 async def test_the_command_tells_what_it_took(tmp_path: Path) -> None:
@@ -140,4 +140,4 @@ async def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 
 @given(st.integers(0, 40), st.integers(1, 50))
 def test_the_parting_is_found_wherever_it_is(length: int, parting: int) -> None:
-    assert first_parting(length, lambda at: at < parting) == (parting if parting <= length else 0)
+    assert first_divergence(length, lambda at: at < parting) == (parting if parting <= length else 0)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.ledger import Ledger
 from podledger.store.connections import APPLICATION_ID, read_only, translated
 from podledger.store.database import Database, locate
@@ -274,7 +274,7 @@ def test_a_disk_that_is_read_only_or_out_of_reach_is_told(tmp_path: Path, mode: 
         folder.chmod(folder.stat().st_mode | 0o055)
     code = (
         "import os, sys, asyncio\n"
-        "from podledger.errors import StorageError\n"
+        "from podledger.core.errors import StorageError\n"
         "from podledger.ledger import Ledger\n"
         "async def main():\n"
         "    async with Ledger.open(sys.argv[1], 'root'): pass\n"

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from podledger.events import LedgerEvent
+from podledger.client.sender import line_of
+from podledger.core.events import LedgerEvent
+from podledger.core.protocol import Report, ScopeSubDelegated, parse_line
 from podledger.ledger import Ledger
-from podledger.protocol import Report, ScopeSubDelegated, parse_line
-from podledger.sender import line_of
-from podledger.store import effects
+from podledger.store import outbox_rows
 from tests.support import (
     OWNER,
     Bench,
@@ -30,7 +30,7 @@ PARENT = "/run/parent"
 
 
 def owed(bench: Bench) -> list[dict[str, object]]:
-    return [json.loads(row.payload) for row in effects.read_emissions(bench.connection, OWNER)]
+    return [json.loads(row.payload) for row in outbox_rows.read_outbox(bench.connection, OWNER)]
 
 
 def told_of(events: list[LedgerEvent]) -> list[object]:
@@ -96,7 +96,7 @@ async def test_it_is_for_the_parent_of_that_moment() -> None:
         for socket in ("/run/1", "/run/2", ""):
             await ledger.configure(parent_socket=socket)
             await ledger.append(spawned(f"b{socket[-1:]}"))
-        assert [(row.seq, row.socket, row.status) for row in await ledger.emissions()] == [
+        assert [(row.seq, row.socket, row.status) for row in await ledger.outbox_items()] == [
             (2, "/run/1", "pending"),
             (3, "/run/2", "pending"),
         ]
@@ -111,9 +111,9 @@ async def test_it_is_owed_in_the_event_s_own_transaction() -> None:
             with pytest.raises(Exception, match="no"):
                 await ledger.append(spawned("p"))
             other.execute("DROP TRIGGER fails")
-        assert (await ledger.pods(), await ledger.emissions()) == ([], [])
+        assert (await ledger.pods(), await ledger.outbox_items()) == ([], [])
         await ledger.append(spawned("p"))
-        assert [row.number for row in await ledger.emissions()] == [1]
+        assert [row.number for row in await ledger.outbox_items()] == [1]
         assert (await ledger.verify()).ok
 
 
@@ -121,10 +121,12 @@ async def test_what_became_of_it_is_kept() -> None:
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=PARENT)
         await ledger.append_many([spawned("p"), spawned("q")])
-        first, second = await ledger.emissions()
-        await ledger.settle(first._replace(status="dropped", attempts=5, last_error="refused", settled_us=7))
-        assert await ledger.emissions(status="pending") == [second]
-        (dropped,) = await ledger.emissions(status="dropped")
+        first, second = await ledger.outbox_items()
+        await ledger.update_outbox_item(
+            first._replace(status="dropped", attempts=5, last_error="refused", settled_us=7)
+        )
+        assert await ledger.outbox_items(status="pending") == [second]
+        (dropped,) = await ledger.outbox_items(status="dropped")
         assert (dropped.attempts, dropped.last_error, dropped.payload) == (5, "refused", first.payload)
         assert (await ledger.verify()).ok
 
@@ -134,13 +136,13 @@ async def test_entries_that_are_restored_owe_nothing() -> None:
         await source.append_many([spawned("p"), delegated("q")])
         await copy.configure(parent_socket=PARENT)
         assert await copy.restore([entry async for entry in source.entries()]) == []
-        assert await copy.emissions() == []
+        assert await copy.outbox_items() == []
 
 
 async def test_the_outbox_is_read_page_by_page() -> None:
     bench = Bench([spawned(f"p{number}") for number in range(7)], parent=PARENT)
-    first = effects.read_emissions(bench.connection, OWNER, limit=5)
-    rest = effects.read_emissions(bench.connection, OWNER, after=first[-1].number, limit=5)
+    first = outbox_rows.read_outbox(bench.connection, OWNER, limit=5)
+    rest = outbox_rows.read_outbox(bench.connection, OWNER, after=first[-1].number, limit=5)
     assert [row.number for row in (*first, *rest)] == list(range(1, 8))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger.receiving.framing import KEPT_BYTES, Line, LineBuffer
+from podledger.server.framing import KEPT_BYTES, Frame, LineBuffer
 
 
-def lines_of(*chunks: bytes, max_bytes: int = 1000) -> list[Line]:
+def lines_of(*chunks: bytes, max_bytes: int = 1000) -> list[Frame]:
     buffer = LineBuffer(max_bytes)
-    found: list[Line] = []
+    found: list[Frame] = []
     for chunk in chunks:
         buffer.feed(chunk)
         while (line := buffer.next()) is not None:
@@ -32,7 +32,7 @@ def test_lines_are_the_same_however_the_bytes_are_cut(parts: list[bytes], data: 
 def test_a_line_of_the_longest_length_is_whole_and_one_byte_more_is_too_much() -> None:
     longest, longer = b"x" * 1000, b"y" * 1001
     first, second = lines_of(longest + b"\n" + longer + b"\n")
-    assert first == Line(longest)
+    assert first == Frame(longest)
     assert second.raw == longer
     assert "longer than 1,000 bytes" in second.fault
 
@@ -48,15 +48,15 @@ def test_a_line_without_end_is_cut_short_once_and_nothing_of_its_rest_is_held() 
         assert buffer.next() is None
         assert len(buffer) == 0
     buffer.feed(b"end of it\nnext\n")
-    assert buffer.next() == Line(b"next")
+    assert buffer.next() == Frame(b"next")
 
 
 def test_what_is_given_up_is_told_and_its_rest_is_skipped() -> None:
     buffer = LineBuffer(1000)
     buffer.feed(b"half a li")
-    assert buffer.cut_short("too slow") == Line(b"half a li", "too slow")
+    assert buffer.cut_short("too slow") == Frame(b"half a li", "too slow")
     buffer.feed(b"ne\nwhole\n")
-    assert buffer.next() == Line(b"whole")
+    assert buffer.next() == Frame(b"whole")
 
 
 def test_drops_of_a_byte_each_cost_no_more_than_their_length() -> None:

@@ -14,101 +14,21 @@ import pytest
 import podledger
 
 PACKAGE = Path(podledger.__file__).parent
-PACKAGES = ("store", "audit", "proof", "carrying", "health", "receiving", "sending")
-"""The packages, each with nothing of its own but its name."""
-
-ORDER = (
-    # What stands alone, and what travels; the package itself loads what is asked for
-    *("", *PACKAGES, "errors", "receiving.framing", "paths", "stamps", "names", "strictjson", "protocol"),
-    # What is recorded, and what the rules make of it
-    *("events", "rules"),
-    # Where it is kept
-    *(
-        "store.driver",
-        "store.tables",
-        "store.connections",
-        "store.schema",
-        "store.files",
-        "store.database",
-        "store.log",
-        "store.effects",
-        "store.projections",
-        "store.recorder",
-        "store.refold",
-        "store.standing",
-    ),
-    # What is asked, and what is proved
-    *(
-        "registry",
-        "notifications",
-        "audit.gaps",
-        "proof.survey",
-        "carrying.slices",
-        "proof.notes",
-        "carrying.bundle",
-        "carrying.bundle_check",
-        "proof.verify",
-    ),
-    *(
-        "carrying.agreement",
-        "carrying.collect",
-        "carrying.backup",
-        "proof.signing",
-        "audit.explain",
-        "audit.difference",
-        "audit.replay",
-        "audit.query",
-    ),
-    # The front door, and what stands before it
-    *(
-        "mirror",
-        "store.commits",
-        "ledger",
-        "carrying.transfer",
-        "health.salvage",
-        "health.host",
-        "health.finding",
-        "health.condition",
-        "health.surroundings",
-        "health.doctor",
-    ),
-    # The socket side
-    *(
-        "sending.delivery",
-        "sending.couriers",
-        "sender",
-        "outbox",
-        "reconcile",
-        "receiving.limits",
-        "settings",
-        "receiving.socketfile",
-    ),
-    *(
-        "receiving.connection",
-        "receiving.committer",
-        "receiving.door",
-        "receiving.intake",
-        "receiving.answers",
-        "receiver",
-    ),
-    # The command line
-    *("cli.parser", "cli.output", "cli.session", "cli.facts", "cli.reading", "cli.sending", "cli.serving"),
-    *(
-        "cli.auditing",
-        "cli.querying",
-        "cli.upkeep",
-        "cli.proving",
-        "cli.carrying",
-        "demo_report",
-        "demo",
-        "cli",
-        "__main__",
-    ),
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("core",),
+    ("client", "store"),
+    ("queries",),
+    ("bundle",),
+    ("integrity",),
+    ("mirror",),
+    ("ledger",),
+    ("server", "services", "archive"),
+    ("doctor", "settings"),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
 )
-"""Every module, in the order in which data goes through them; each may import those before it."""
-
-LAZY = {("cli.upkeep", "demo")}
-"""What is imported against the order, inside a function, with its reason: `podledger demo` is a command of `upkeep`."""
+"""The packages and top-level modules, lowest first. Each imports only from itself and from the layers below it."""
 
 HEAVY = ("sqlalchemy", "aiosqlite", "alembic", "pydantic", "asyncio")
 
@@ -142,42 +62,29 @@ def running(tree: ast.AST) -> Iterator[ast.AST]:
             yield from running(node)
 
 
-def test_every_module_has_its_place() -> None:
-    assert set(MODULES) == set(ORDER), "put a new module where it belongs in ORDER"
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("module", [name for name in ORDER if name in MODULES])
-def test_no_module_imports_upwards(module: str) -> None:
-    before = ORDER[: ORDER.index(module)]
-    assert [name for name in imported(MODULES[module]) if name not in before and (module, name) not in LAZY] == []
+def test_every_package_belongs_to_a_layer() -> None:
+    declared = {name for layer in LAYERS for name in layer}
+    assert {package_of(name) for name in MODULES if name} == declared, "add a new package to LAYERS"
 
 
-@pytest.mark.parametrize(
-    ("module", "allowed"),
-    [
-        ("errors", set()),
-        ("paths", set()),
-        ("stamps", set()),
-        ("store.tables", set()),
-        ("names", {"errors"}),
-        ("strictjson", {"errors"}),
-        ("rules", {"errors", "events"}),
-        ("store.driver", set()),
-        ("store.connections", {"errors", "store.driver"}),
-        ("store.schema", {"errors", "store.connections"}),
-        ("store.database", {"errors", "store.connections", "store.schema"}),
-        ("events", {"errors", "names", "protocol", "strictjson"}),
-    ],
-)
-def test_the_core_knows_no_more_than_it_must(module: str, allowed: set[str]) -> None:
-    assert set(imported(MODULES[module])) <= allowed
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name))
+def test_module_imports_only_from_layers_below(module: str) -> None:
+    own = package_of(module)
+    level = next(number for number, layer in enumerate(LAYERS) if own in layer)
+    below = {"", own, *(name for layer in LAYERS[:level] for name in layer)}
+    above = {name for name in imported(MODULES[module]) if package_of(name) not in below}
+    assert above == set()
 
 
-def test_only_the_database_side_knows_sqlalchemy() -> None:
-    """The rules, the wire and the command line do not."""
-    knowing = {name for name, path in MODULES.items() if "from sqlalchemy" in path.read_text()}
-    core = ORDER[ORDER.index("store.driver") : ORDER.index("carrying.transfer")]
-    assert knowing <= {*core, "health.salvage", "health.condition", "health.doctor", "reconcile", "demo_report"}
+@pytest.mark.parametrize("package", ["core", "client", "cli.parser"])
+def test_sqlalchemy_stays_out_of(package: str) -> None:
+    for name, path in MODULES.items():
+        if name == package or name.startswith(f"{package}."):
+            assert "sqlalchemy" not in path.read_text(), name
 
 
 def loaded_by(code: str) -> set[str]:
@@ -187,7 +94,9 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["podledger", "podledger.stamps", "podledger.sender", "podledger.cli.parser"])
+@pytest.mark.parametrize(
+    "module", ["podledger", "podledger.core.stamps", "podledger.client.sender", "podledger.cli.parser"]
+)
 def test_it_is_light(module: str) -> None:
     assert loaded_by(f"import {module}") == set()
 

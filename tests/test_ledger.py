@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from podledger.errors import (
+from podledger.core.errors import (
     DamagedError,
     InvalidMomentError,
     InvalidNameError,
@@ -22,12 +22,12 @@ from podledger.errors import (
     StorageError,
     UsageError,
 )
-from podledger.events import LedgerEvent, PodSpawned, draft
+from podledger.core.events import LedgerEvent, PodSpawned, draft
+from podledger.core.protocol import Errored, ScopeRule
 from podledger.ledger import Ledger
-from podledger.protocol import Errored, ScopeRule
-from podledger.store import commits
+from podledger.store import group_commit
+from podledger.store.append import Appended
 from podledger.store.log import Rejection
-from podledger.store.recorder import Recorded
 from tests.model import Model
 from tests.support import (
     OWNER,
@@ -173,7 +173,7 @@ async def test_append_returns_after_the_commit() -> None:
 
 async def test_what_arrives_together_is_committed_together() -> None:
     async with fresh_ledger() as ledger:
-        batches: list[Recorded] = []
+        batches: list[Appended] = []
         ledger.on_commit(batches.append)
         entries = await asyncio.gather(*(ledger.append(turned(f"p{number}")) for number in range(2_500)))
         assert [entry.seq for entry in entries] == list(range(1, 2_501))
@@ -183,8 +183,8 @@ async def test_what_arrives_together_is_committed_together() -> None:
 
 
 async def test_more_callers_than_may_wait_are_let_in_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "MAX_WAITING", 3)
-    monkeypatch.setattr(commits, "MAX_BATCH", 2)
+    monkeypatch.setattr(group_commit, "MAX_WAITING", 3)
+    monkeypatch.setattr(group_commit, "MAX_BATCH", 2)
     async with fresh_ledger() as ledger:
         entries = await asyncio.gather(*(ledger.append(turned(f"p{number}")) for number in range(50)))
         assert sorted(entry.seq for entry in entries) == list(range(1, 51))
@@ -192,7 +192,7 @@ async def test_more_callers_than_may_wait_are_let_in_one_by_one(monkeypatch: pyt
 
 async def test_many_are_one_transaction() -> None:
     async with fresh_ledger() as ledger:
-        batches: list[Recorded] = []
+        batches: list[Appended] = []
         ledger.on_commit(batches.append)
         await asyncio.gather(ledger.append(turned("p")), ledger.append_many([spawned("p"), stopped("p")] * 1_500))
         assert {len(batch.entries) for batch in batches} <= {1, 3_000, 3_001}
@@ -265,7 +265,7 @@ async def test_a_caller_that_gives_up_waiting_does_not_harm_the_others() -> None
 
 
 async def test_a_batch_that_fails_does_not_keep_the_next_ones_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "MAX_BATCH", 1)
+    monkeypatch.setattr(group_commit, "MAX_BATCH", 1)
     async with fresh_ledger() as ledger, asyncio.timeout(5):
         no_text = draft(turned("p"), OWNER, payload="\ud800")
         appending = [ledger.append(turned("p")), ledger.record([no_text]), ledger.append(turned("p"))]
@@ -277,7 +277,7 @@ async def test_a_batch_that_fails_does_not_keep_the_next_ones_waiting(monkeypatc
 
 
 async def test_a_listener_that_fails_does_not_hide_what_was_committed() -> None:
-    def fail(_: Recorded) -> None:
+    def fail(_: Appended) -> None:
         raise RuntimeError("the listener's own fault")
 
     async with fresh_ledger() as ledger, asyncio.timeout(5):
@@ -446,9 +446,9 @@ async def test_the_seq_of_a_moment_beyond_the_log_is_refused() -> None:
 
 APPENDER = """
 import asyncio, sys
-from podledger.events import PodReclaimed, PodSpawned
+from podledger.core.events import PodReclaimed, PodSpawned
 from podledger.ledger import Ledger
-from podledger.protocol import ShutDown, TurnEnded
+from podledger.core.protocol import ShutDown, TurnEnded
 
 LIFE = (PodSpawned(pod_name="p", socket_path="/run/p"), TurnEnded(pod_name="p"), PodReclaimed(pod_name="p", reason="-"),
         TurnEnded(pod_name="p"), ShutDown(pod_name="p"))

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Table
 
 from podledger import Ledger
-from podledger.carrying.slices import Wanted
+from podledger.bundle.scope import BundleRequest
 from podledger.store.tables import bundle_metadata, metadata
 from tests.given import a_ledger
 
@@ -43,7 +43,7 @@ def test_the_verifier_is_short_and_uses_nothing_of_ours() -> None:
 
 
 def test_a_bundle_carries_the_verifier_of_the_page() -> None:
-    assert (Path(__file__).parent.parent / "podledger" / "carrying" / "verifier.txt").read_text() == VERIFIER
+    assert (Path(__file__).parent.parent / "podledger" / "bundle" / "verifier.txt").read_text() == VERIFIER
 
 
 async def test_good_ledgers_pass_and_their_ends_are_what_digest_prints(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ async def test_good_ledgers_pass_and_their_ends_are_what_digest_prints(tmp_path:
 async def test_a_good_bundle_passes(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
-        await ledger.bundle(tmp_path / "b", Wanted("coder", 3, 6))
+        await ledger.bundle(tmp_path / "b", BundleRequest("coder", 3, 6))
         note = await ledger.note(6)
 
     assert stranger(tmp_path / "b").stdout == f"root {note}\n"
@@ -116,7 +116,7 @@ async def test_an_altered_ledger_is_found(tmp_path: Path, statement: str) -> Non
 async def test_an_altered_bundle_is_found(tmp_path: Path, statement: str) -> None:
     await a_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
-        await ledger.bundle(tmp_path / "b", Wanted("scout", 3, 6))
+        await ledger.bundle(tmp_path / "b", BundleRequest("scout", 3, 6))
     (tmp_path / "b").chmod(0o600)
     altered(tmp_path / "b", statement.replace("seq = 3", "seq = 5"))
 

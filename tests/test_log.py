@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 
 from podledger import ledger as ledger_module
-from podledger.errors import InvalidMomentError
-from podledger.events import Entry, LedgerEvent, Sender, chain_digest, draft
+from podledger.core.errors import InvalidMomentError
+from podledger.core.events import Entry, LedgerEvent, Sender, chain_digest, draft
+from podledger.core.protocol import Errored
 from podledger.ledger import Ledger
-from podledger.protocol import Errored
 from podledger.store.log import Rejection
 from tests import stranger, strategies
 from tests.support import (
@@ -301,8 +301,8 @@ async def test_entries_come_page_by_page(limit: int | None, size: int, monkeypat
 WRITER = """
 import asyncio, sys
 from podledger.ledger import Ledger
-from podledger.events import PodSpawned
-from podledger.protocol import ShutDown, TurnEnded
+from podledger.core.events import PodSpawned
+from podledger.core.protocol import ShutDown, TurnEnded
 
 async def main(path, name, rounds):
     async with Ledger.open(path, "root") as ledger:

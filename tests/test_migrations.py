@@ -17,9 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
-from podledger.errors import PodledgerError
+from podledger.core.errors import PodledgerError
+from podledger.integrity.verify import schema_of
 from podledger.ledger import Ledger
-from podledger.proof.verify import schema_of
 from podledger.store import schema
 from podledger.store.schema import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to
 from podledger.store.tables import metadata

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from podledger.errors import StorageError
+from podledger.core.errors import StorageError
 from podledger.ledger import Ledger
 from podledger.mirror import write_mirror
 from tests.support import OWNER, delegated, exited, fresh_ledger, reclaimed, spawned, stopped, turned, writes

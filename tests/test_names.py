@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger.errors import InvalidNameError, UsageError
-from podledger.names import check_name, shown
+from podledger.core.errors import InvalidNameError, UsageError
+from podledger.core.names import check_name
+from podledger.core.text import escape
 
 anything = st.text(st.characters(exclude_categories=()), max_size=40)
 
@@ -55,14 +56,14 @@ def test_a_name_is_taken_just_when_the_words_say_so(name: str) -> None:
 
 @given(anything, st.one_of(st.none(), st.integers(0, 50)))
 def test_what_is_shown_is_one_line_that_steers_nothing(text: str, limit: int | None) -> None:
-    line = shown(text, limit)
+    line = escape(text, limit)
     assert line.isprintable()
     line.encode()
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S")), max_size=40))
 def test_what_is_printable_is_shown_as_it_is(text: str) -> None:
-    assert shown(text) == text
+    assert escape(text) == text
 
 
 @pytest.mark.parametrize(
@@ -78,10 +79,10 @@ def test_what_is_printable_is_shown_as_it_is(text: str) -> None:
     ],
 )
 def test_what_could_steer_becomes_an_escape(text: str, line: str) -> None:
-    assert shown(text) == line
+    assert escape(text) == line
 
 
 def test_what_is_cut_is_counted() -> None:
-    assert shown("x" * 5_000, 10) == "x" * 10 + "… (4,990 more characters)"
-    assert shown("x" * 10, 10) == "x" * 10
-    assert shown("\n" * 3, 1) == "\\n… (2 more characters)"
+    assert escape("x" * 5_000, 10) == "x" * 10 + "… (4,990 more characters)"
+    assert escape("x" * 10, 10) == "x" * 10
+    assert escape("\n" * 3, 1) == "\\n… (2 more characters)"

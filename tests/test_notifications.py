@@ -6,9 +6,9 @@ from datetime import UTC
 
 import pytest
 
-from podledger.errors import InvalidMomentError, InvalidNameError
+from podledger.core.errors import InvalidMomentError, InvalidNameError
+from podledger.core.protocol import Errored
 from podledger.ledger import Ledger
-from podledger.protocol import Errored
 from tests.support import (
     connected,
     delegated,

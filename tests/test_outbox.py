@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from podledger.core.protocol import Report, parse_line
+from podledger.core.stamps import Stamper
 from podledger.ledger import Ledger
-from podledger.outbox import Outbox, Retry
-from podledger.protocol import Report, parse_line
-from podledger.stamps import Stamper
-from podledger.store.effects import Emission
+from podledger.services.outbox import Outbox, Retry
+from podledger.store.outbox_rows import OutboxItem
 from tests.sockets import dead_at, parent_at, short_folder, silent_at, until
 from tests.support import OWNER, delegated, fresh_ledger, life, spawned, stamped, stopped, turned, writes
 
@@ -28,7 +28,7 @@ def folder() -> Iterator[Path]:
 
 
 async def statuses(ledger: Ledger) -> list[str]:
-    return [emission.status for emission in await ledger.emissions()]
+    return [item.status for item in await ledger.outbox_items()]
 
 
 async def test_a_delegation_reaches_the_parent_once(folder: Path) -> None:
@@ -91,7 +91,7 @@ async def test_a_parent_that_is_not_well_is_tried_again_and_given_up(
         with _ailing(path, state), caplog.at_level(logging.WARNING):
             async with Outbox(ledger, retry=QUICK._replace(timeout_s=0.05)) as outbox:
                 assert await outbox.drain(within_s=60) == 0
-        (given_up,) = await ledger.emissions()
+        (given_up,) = await ledger.outbox_items()
         assert (given_up.status, given_up.attempts) == ("dropped", 3)
         assert given_up.last_error
         assert str(path) in caplog.text
@@ -136,11 +136,11 @@ async def test_a_parent_that_comes_back_in_time_gets_it(folder: Path) -> None:
             assert parent.told_of == ["a"]
 
 
-async def _tried(ledger: Ledger, attempts: int) -> Emission:
+async def _tried(ledger: Ledger, attempts: int) -> OutboxItem:
     async with asyncio.timeout(10):
-        while (emission := (await ledger.emissions())[0]).attempts < attempts:
+        while (item := (await ledger.outbox_items())[0]).attempts < attempts:
             await asyncio.sleep(0.005)
-    return emission
+    return item
 
 
 async def test_a_restart_sends_what_was_pending_and_goes_on_counting(folder: Path) -> None:
@@ -155,7 +155,7 @@ async def test_a_restart_sends_what_was_pending_and_goes_on_counting(folder: Pat
             assert await outbox.drain(within_s=10) == 0
             await until(lambda: len(parent.lines) >= 2)
             assert parent.told_of == ["a", "b"]
-        assert [emission.attempts for emission in await ledger.emissions()] == [2, 1]
+        assert [item.attempts for item in await ledger.outbox_items()] == [2, 1]
 
 
 async def test_a_redelivery_keeps_its_id(folder: Path) -> None:
@@ -164,8 +164,8 @@ async def test_a_redelivery_keeps_its_id(folder: Path) -> None:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append(spawned("a"))
         for _ in range(2):
-            (emission,) = await ledger.emissions()
-            await ledger.settle(emission._replace(status="pending"))
+            (item,) = await ledger.outbox_items()
+            await ledger.update_outbox_item(item._replace(status="pending"))
             async with Outbox(ledger, retry=QUICK) as outbox:
                 assert await outbox.drain(within_s=10) == 0
         await until(lambda: len(parent.lines) >= 2)
@@ -213,13 +213,13 @@ async def test_a_rebuild_and_a_verify_send_nothing(folder: Path) -> None:
             await ledger.append_many([spawned("a"), stopped("a"), delegated("b")])
             await outbox.drain(within_s=10)
             await until(lambda: len(parent.lines) == 2)
-            kept = await ledger.emissions()
+            kept = await ledger.outbox_items()
             assert await ledger.rebuild() == 0
             assert (await ledger.verify()).ok
             await ledger.append(spawned("last"))
             await until(lambda: "last" in parent.told_of)
         assert parent.told_of == ["a", "b", "last"]
-        assert (await ledger.emissions())[:2] == kept
+        assert (await ledger.outbox_items())[:2] == kept
 
 
 async def test_more_than_a_page_of_them_goes_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

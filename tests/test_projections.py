@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from podledger import rules
-from podledger.errors import DamagedError
-from podledger.events import LedgerEvent
+from podledger.core import rules
+from podledger.core.errors import DamagedError
+from podledger.core.events import LedgerEvent
+from podledger.core.rules import UNHEARD
 from podledger.ledger import Ledger
-from podledger.rules import UNHEARD
-from podledger.store import driver, log, projections, standing
+from podledger.store import driver, log, projections, rebuild
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache, load_states
 from tests import strategies
@@ -151,8 +151,8 @@ def test_a_rebuild_puts_every_row_back(data: st.DataObject) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "PAGE", page)
-        patch.setattr(standing, "PAGE", page)
-        patch.setattr(standing, "MAX_NAMED", named)
+        patch.setattr(rebuild, "PAGE", page)
+        patch.setattr(rebuild, "MAX_NAMED", named)
         asyncio.run(check())
 
 
@@ -364,8 +364,8 @@ async def _everything_happened(ledger: Ledger) -> None:
     await ledger.append_many([spawned("p", scope=writes("/srv")), delegated("q"), turned("p"), stopped("q")])
     await ledger.record([], [Rejection(b"no event", "not JSON", None)])
     await ledger.acknowledge(3)
-    first, _ = await ledger.emissions()
-    await ledger.settle(first._replace(status="sent", attempts=1, settled_us=1))
+    first, _ = await ledger.outbox_items()
+    await ledger.update_outbox_item(first._replace(status="sent", attempts=1, settled_us=1))
 
 
 async def test_rebuilding_and_verifying_touch_nothing_but_the_projections() -> None:
@@ -379,15 +379,17 @@ async def test_rebuilding_and_verifying_touch_nothing_but_the_projections() -> N
         assert (await ledger.verify()).ok
         assert rows_of(path, *KEPT) == kept
         assert all(kept.values()), "a table was empty, and so proves nothing"
-        assert (await ledger.head())._replace(rebuilds=0, seal="") == before._replace(rebuilds=0, seal="")
+        assert (await ledger.head())._replace(rebuilds=0, row_checksum="") == before._replace(
+            rebuilds=0, row_checksum=""
+        )
 
 
 async def test_a_rebuild_sends_nothing_and_tells_nobody() -> None:
     async with fresh_ledger() as ledger:
         await _everything_happened(ledger)
-        unsent, untold = await ledger.emissions(status="pending"), await ledger.notifications()
+        unsent, untold = await ledger.outbox_items(status="pending"), await ledger.notifications()
         await ledger.rebuild()
-        assert await ledger.emissions(status="pending") == unsent
+        assert await ledger.outbox_items(status="pending") == unsent
         assert await ledger.notifications() == untold
         assert [line.seq for line in untold] == [4]
 

@@ -13,16 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from podledger import Ledger, Note
-from podledger.errors import InvalidMomentError, MissingPackageError, UsageError
-from podledger.events import chain_digest
-from podledger.proof.notes import parse_note, parse_signed_note
-from podledger.proof.signing import is_signed_by, read_private_key, sign
+from podledger.core.errors import InvalidMomentError, MissingPackageError, UsageError
+from podledger.core.events import chain_digest
+from podledger.integrity.notes import parse_note, parse_signed_note
+from podledger.integrity.signing import is_signed_by, read_private_key, sign
 from podledger.store.log import Head
 from tests.given import a_ledger, podledger, podledger_json
 
 
 async def rewritten(path: Path) -> None:
-    """Make the ledger at `path`, change what one pod said, and make every digest after it anew."""
+    """Make the ledger at `path`, change what one pod non_empty, and make every digest after it anew."""
     await a_ledger(path)
     with sqlite3.connect(path) as db:
         (trigger,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'events_no_update'").fetchone()
@@ -35,8 +35,8 @@ async def rewritten(path: Path) -> None:
             digest = chain_digest(digest, row)
             db.execute("UPDATE events SET digest = ? WHERE seq = ?", (digest, row[1]))
         head = Head(*db.execute("SELECT * FROM ledgers").fetchone())
-        seal = head._replace(head_digest=digest).sealed().seal
-        db.execute("UPDATE ledgers SET head_digest = ?, seal = ?", (digest, seal))
+        row_checksum = head._replace(head_digest=digest).with_checksum().row_checksum
+        db.execute("UPDATE ledgers SET head_digest = ?, row_checksum = ?", (digest, row_checksum))
         db.execute(trigger)
     db.close()
 

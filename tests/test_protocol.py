@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from podledger.errors import ProtocolError
-from podledger.protocol import MAX_VALUES, Report, Request, parse_line
-from podledger.strictjson import MAX_DEPTH
+from podledger.core.errors import ProtocolError
+from podledger.core.protocol import MAX_VALUES, Report, Request, parse_line
+from podledger.core.strict_json import MAX_DEPTH
 
 VECTORS: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parent / "wire_vectors.jsonl").read_text().splitlines()

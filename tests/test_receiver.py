@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from podledger import Ledger, PodSpawned, Receiver, Sender, ShutDown, TurnEnded, send_pod_event
-from podledger.errors import SocketError
-from podledger.receiving.framing import KEPT_BYTES
-from podledger.receiving.limits import Limits
-from podledger.sender import line_of
+from podledger.client.sender import line_of
+from podledger.core.errors import SocketError
+from podledger.server.framing import KEPT_BYTES
+from podledger.server.limits import Limits
 from podledger.store.log import Rejected
 from tests.sockets import short_folder, until
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from podledger.sender import deliver, line_of
+from podledger.client.sender import deliver, line_of
 from tests.sockets import short_folder
 
 MEMORY_MIB = 250
@@ -25,7 +25,7 @@ HONEST = line_of({"kind": "turn_ended", "pod_name": "honest"})
 SERVE = """
 import asyncio, logging, signal, sys
 from podledger import Ledger, Receiver
-from podledger.receiving.limits import Limits
+from podledger.server.limits import Limits
 
 async def main():
     stop = asyncio.Event()

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from podledger.errors import StorageError
-from podledger.events import PodReclaimed, PodUnreachable
+from podledger.core.errors import StorageError
+from podledger.core.events import PodReclaimed, PodUnreachable
 from podledger.ledger import Ledger
-from podledger.reconcile import Patience, Reconciler, probe
+from podledger.services.reconciler import ReconcilePolicy, Reconciler, probe
 from tests.sockets import dead_at, short_folder, silent_at
 from tests.support import connected, fresh_ledger, spawned, stopped, turned
 
-AT_ONCE = Patience(attempts=1, grace_s=0)
-THRICE = Patience(attempts=3, grace_s=0)
+AT_ONCE = ReconcilePolicy(attempts=1, grace_s=0)
+THRICE = ReconcilePolicy(attempts=3, grace_s=0)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_a_pod_is_reclaimed_after_the_set_number_of_attempts(folder: Path)
 async def test_and_only_after_the_grace_time(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
-        reconciler = Reconciler(ledger, Patience(attempts=2, grace_s=3_600))
+        reconciler = Reconciler(ledger, ReconcilePolicy(attempts=2, grace_s=3_600))
         assert [await verdicts(reconciler) for _ in range(5)] == [["suspected"]] * 5
         assert await attempts(ledger) == [1, 2, 3, 4, 5]
 
@@ -129,14 +129,14 @@ async def test_the_grace_time_runs_from_the_first_failure(folder: Path) -> None:
     behind_s = 60
     async with fresh_ledger(clock=lambda: time.time_ns() - behind_s * 1_000_000_000) as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
-        reconciler = Reconciler(ledger, Patience(attempts=2, grace_s=30))
+        reconciler = Reconciler(ledger, ReconcilePolicy(attempts=2, grace_s=30))
         assert [await verdicts(reconciler) for _ in range(2)] == [["suspected"], ["reclaimed"]]
 
 
 async def test_the_attempts_count_however_quick_the_grace_time_is(folder: Path) -> None:
     async with fresh_ledger(clock=lambda: 1_000) as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
-        reconciler = Reconciler(ledger, Patience(attempts=3, grace_s=30))
+        reconciler = Reconciler(ledger, ReconcilePolicy(attempts=3, grace_s=30))
         assert [await verdicts(reconciler) for _ in range(3)] == [["suspected"], ["suspected"], ["reclaimed"]]
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podledger import registry
-from podledger.errors import InvalidMomentError
-from podledger.events import LedgerEvent
+from podledger.core.errors import InvalidMomentError
+from podledger.core.events import LedgerEvent
+from podledger.queries import registry
 from podledger.store.tables import nodes_at, span_node
 from tests import strategies
 from tests.model import Model

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from podledger import rules
-from podledger.events import LedgerEvent, draft
-from podledger.protocol import Errored
-from podledger.rules import UNHEARD, Decision, Fact, State, Status, fold, may_change
+from podledger.core import rules
+from podledger.core.events import LedgerEvent, draft
+from podledger.core.protocol import Errored
+from podledger.core.rules import UNHEARD, Decision, Fact, PodStatus, State, fold, may_change
 from tests import strategies
 from tests.model import Model
 from tests.support import (
@@ -248,7 +248,7 @@ def test_any_history_decides_as_the_model(history: list[LedgerEvent]) -> None:
 @pytest.mark.parametrize("status", GIVEN)
 @pytest.mark.parametrize("make", [delegated, spawned, turned, stopped, exited, unreachable, reclaimed])
 def test_what_may_change_a_pod_does_and_what_may_not_does_not(
-    known: dict[str, tuple[LedgerEvent, ...]], status: Status, make: Callable[[str], LedgerEvent]
+    known: dict[str, tuple[LedgerEvent, ...]], status: PodStatus, make: Callable[[str], LedgerEvent]
 ) -> None:
     state, event = after(*known[status]).state, make("p")
     decision = fold(state, fact(9, event))
@@ -273,4 +273,4 @@ def test_the_rules_know_no_clock_no_chance_and_no_file() -> None:
     tree = ast.parse(Path(rules.__file__).read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported == {"__future__", "typing", "podledger.errors", "podledger.events"}
+    assert imported == {"__future__", "typing", "podledger.core.errors", "podledger.core.events"}

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from podledger.errors import InvalidEventError, InvalidNameError
-from podledger.protocol import Errored, Event, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, parse_line
-from podledger.sender import deliver, fire_and_forget, line_of, send_pod_event
-from podledger.sending import couriers, delivery
-from podledger.stamps import Stamper, new_incarnation
+from podledger.client import background, delivery
+from podledger.client.sender import deliver, fire_and_forget, line_of, send_pod_event
+from podledger.core.errors import InvalidEventError, InvalidNameError
+from podledger.core.protocol import Errored, Event, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, parse_line
+from podledger.core.stamps import Stamper, new_incarnation
 from tests.sockets import SNAPSHOT, dead_at, parent_at, short_folder, silent_at, until
 
 GREETING = json.dumps({"event": "snapshot", "data": SNAPSHOT}).encode() + b"\n"
@@ -280,7 +280,7 @@ class TestFireAndForget:
 
     def test_a_failure_is_one_warning_and_no_wait(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
         with silent_at(path), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(couriers, "deliver", lambda path, line: deliver(path, line, timeout_s=0.2))
+            patch.setattr(background, "deliver", lambda path, line: deliver(path, line, timeout_s=0.2))
             started = time.monotonic()
             fire_and_forget(path, ShutDown(pod_name="child"))
             assert time.monotonic() - started < 0.15
@@ -294,8 +294,8 @@ class TestFireAndForget:
         self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         go_on = threading.Event()
-        monkeypatch.setattr(couriers, "deliver", lambda *_: go_on.wait(20))
-        monkeypatch.setattr(couriers, "MAX_WAITING", 3)
+        monkeypatch.setattr(background, "deliver", lambda *_: go_on.wait(20))
+        monkeypatch.setattr(background, "MAX_WAITING", 3)
         for _ in range(10):
             fire_and_forget(path, TurnEnded(pod_name="child"))
         go_on.set()
@@ -330,9 +330,9 @@ class TestFireAndForget:
     def test_a_hung_parent_delays_the_end_only_as_long_as_the_limits_say(self, path: Path) -> None:
         script = (
             "import sys\nfrom podledger import ShutDown, fire_and_forget\n"
-            "from podledger.sending import couriers, delivery\n"
-            "couriers.EXIT_GRACE_S = 0.3\n"
-            "couriers.deliver = lambda path, line: delivery.deliver(path, line, timeout_s=0.2)\n"
+            "from podledger.client import background, delivery\n"
+            "background.EXIT_GRACE_S = 0.3\n"
+            "background.deliver = lambda path, line: delivery.deliver(path, line, timeout_s=0.2)\n"
             "for _ in range(100): fire_and_forget(sys.argv[1], ShutDown(pod_name='child'))\n"
         )
         with silent_at(path, backlog=200):
@@ -349,6 +349,6 @@ def wait_for_couriers() -> None:
 
 
 def test_a_sender_starts_without_what_it_does_not_need() -> None:
-    script = "import sys, podledger.sender; print(*sys.modules)"
+    script = "import sys, podledger.client.sender; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert not {"sqlalchemy", "pydantic", "asyncio", "logging", "concurrent.futures"} & set(loaded)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from podledger.errors import SocketError
-from podledger.receiving.socketfile import SocketFile
+from podledger.core.errors import SocketError
+from podledger.server.socket_file import SocketFile
 from tests.sockets import dead_at, short_folder, silent_at
 
 HOLD = """
 import sys, time
-from podledger.errors import SocketError
-from podledger.receiving.socketfile import SocketFile
+from podledger.core.errors import SocketError
+from podledger.server.socket_file import SocketFile
 sys.stdin.read(1)
 try:
     file = SocketFile.claim(sys.argv[1])

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from podledger.events import LedgerEvent
+from podledger.core.events import LedgerEvent
+from podledger.core.protocol import Errored
 from podledger.ledger import Ledger
-from podledger.protocol import Errored
 from tests.cli import Result, clean_environment, podledger
 from tests.support import connected, new_database, spawned, turned, writes
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from podledger import stamps
-from podledger.protocol import Stamp
-from podledger.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation, process_stamper
+from podledger.core import stamps
+from podledger.core.protocol import Stamp
+from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation, process_stamper
 from tests.support import life
 
 
@@ -127,7 +127,7 @@ def test_a_process_has_one_stamper() -> None:
     assert process_stamper() is process_stamper()
 
 
-SHOW = "from podledger.stamps import process_stamper; print(process_stamper().source)"
+SHOW = "from podledger.core.stamps import process_stamper; print(process_stamper().source)"
 
 
 def test_a_child_takes_the_incarnation_that_its_parent_handed_it() -> None:
@@ -143,7 +143,7 @@ def test_without_one_each_process_makes_its_own() -> None:
 
 FORK = """
 import os, sys
-from podledger.stamps import process_stamper
+from podledger.core.stamps import process_stamper
 parent = process_stamper()
 parent.stamp(None)
 reader, writer = os.pipe()
@@ -168,6 +168,6 @@ def test_a_forked_child_gets_a_stamper_of_its_own(handed_over: str | None) -> No
 
 
 def test_it_needs_nothing_but_the_standard_library() -> None:
-    code = "import sys, podledger.stamps; print({'pydantic', 'sqlalchemy', 'asyncio'} & set(sys.modules))"
+    code = "import sys, podledger.core.stamps; print({'pydantic', 'sqlalchemy', 'asyncio'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

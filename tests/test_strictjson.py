@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podledger import strictjson
-from podledger.errors import ProtocolError
-from podledger.strictjson import MAX_DEPTH, dumps, loads, members
+from podledger.core import strict_json
+from podledger.core.errors import ProtocolError
+from podledger.core.strict_json import MAX_DEPTH, dumps, loads, members
 
 characters = st.characters(codec="utf-8")
 scalars = st.one_of(
@@ -210,4 +210,4 @@ def test_what_it_writes_is_compact_and_reads_back(value: Any) -> None:
 
 def test_a_number_that_is_none_never_comes_out() -> None:
     assert math.isfinite(loads("1.7976931348623157e308"))
-    assert strictjson.dumps({"é": 1}) == '{"é":1}'
+    assert strict_json.dumps({"é": 1}) == '{"é":1}'

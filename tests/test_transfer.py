@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from podledger import Entry, Ledger
-from podledger.carrying.transfer import Imported, export_lines, import_lines, read_lines
+from podledger.archive.transfer import Imported, export_lines, import_lines, read_lines
 from podledger.store.files import replacing
 from tests.given import a_ledger, podledger, podledger_json, ticking
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from podledger.errors import LedgerNotFoundError, PodledgerError
-from podledger.events import Sender
+from podledger.core.errors import LedgerNotFoundError, PodledgerError
+from podledger.core.events import Sender
+from podledger.integrity import verify
+from podledger.integrity.verify import expected_schema
 from podledger.ledger import Ledger
-from podledger.proof import verify
-from podledger.proof.verify import expected_schema
 from podledger.store import log
 from podledger.store.connections import translated
+from podledger.store.expected_rows import Problem
 from podledger.store.log import Rejection
-from podledger.store.refold import Problem
 from tests.support import (
     OWNER,
     TRIGGERS,
@@ -67,8 +67,8 @@ async def _fill(path: Path) -> None:
         await ledger.record([], [Rejection(b"\xff", "not UTF-8", SENDER), Rejection(b"{}", "no event", None)])
         for consumer in ("agent", "other"):
             await ledger.acknowledge(2, consumer)
-        sent, *_ = await ledger.emissions()
-        await ledger.settle(sent._replace(status="sent", attempts=1, settled_us=5))
+        sent, *_ = await ledger.outbox_items()
+        await ledger.update_outbox_item(sent._replace(status="sent", attempts=1, settled_us=5))
 
 
 def with_triggers_aside(connection: sqlite3.Connection, change: Change) -> None:

@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger import notifications
-from podledger.audit import gaps
-from podledger.events import LedgerEvent, Sender, draft
-from podledger.protocol import Errored, ScopeRule, timestamp
-from podledger.store import log, recorder
+from podledger.core.events import LedgerEvent, Sender, draft
+from podledger.core.protocol import Errored, ScopeRule, timestamp
+from podledger.queries import gaps, notifications
+from podledger.store import append, log
 from tests import strategies
 from tests.model import Model, Span, is_delegation, reaches
 from tests.support import (
@@ -289,7 +288,7 @@ def test_a_report_from_another_process_than_the_known_one_is_an_anomaly() -> Non
 
 
 def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
-    recorded = recorder.record(
+    recorded = append.append_batch(
         bench.connection,
         OWNER,
         bench.cache,

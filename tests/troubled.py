@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from podledger.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, Sender, draft
+from podledger.core.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, Sender, draft
+from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, timestamp
 from podledger.ledger import Ledger
-from podledger.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, timestamp
 
 BEGAN = datetime(2026, 1, 31, 14, 0, tzinfo=UTC)
 LIVES = {name: f"019c14{number:02x}-0000-7000-8000-000000000000" for number, name in enumerate(

@@ -1,4 +1,4 @@
-"""`eventsourcing`: an application of aggregates, on its SQLite recorder (WAL; `synchronous=FULL` is the default)."""
+"""`eventsourcing`: an application of aggregates, on its SQLite append (WAL; `synchronous=FULL` is the default)."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class EventSourcing:
         registry, count, start = Registry(), 0, 1
         names: dict[Any, str] = {}
         started = time.perf_counter()
-        while page := app.recorder.select_notifications(start, PAGE):
+        while page := app.append.select_notifications(start, PAGE):
             for notification in page:
                 stored: Any = app.mapper.to_domain_event(notification)
                 match type(stored).__name__:

@@ -25,7 +25,7 @@ UP = (
         outbox_count INTEGER NOT NULL,
         consumer_count INTEGER NOT NULL,
         rebuilds INTEGER NOT NULL,
-        seal TEXT NOT NULL,
+        row_checksum TEXT NOT NULL,
         PRIMARY KEY (name)
     ) STRICT""",
     """\
@@ -129,7 +129,7 @@ UP = (
         attempts INTEGER NOT NULL,
         last_error TEXT,
         settled_us INTEGER,
-        seal TEXT NOT NULL,
+        row_checksum TEXT NOT NULL,
         PRIMARY KEY (ledger, number)
     ) STRICT""",
     """\
@@ -141,7 +141,7 @@ UP = (
         name TEXT NOT NULL,
         cursor INTEGER NOT NULL,
         updated_us INTEGER NOT NULL,
-        seal TEXT NOT NULL,
+        row_checksum TEXT NOT NULL,
         PRIMARY KEY (ledger, name)
     ) STRICT""",
     """\

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from podledger.cli.parser import build_parser
-from podledger.errors import PodledgerError
-from podledger.names import shown
+from podledger.core.errors import PodledgerError
+from podledger.core.text import escape
 
 
 def _mute() -> None:
@@ -33,15 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(args.run(args) or 0)
         sys.stdout.flush()
     except PodledgerError as error:
-        hint = f" ({shown(error.hint)})" if error.hint else ""
-        print(f"podledger: {shown(error.message)}{hint}", file=sys.stderr)
+        hint = f" ({escape(error.hint)})" if error.hint else ""
+        print(f"podledger: {escape(error.message)}{hint}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         _mute()
         return 1
     except OSError as error:
         _mute()
-        print(f"podledger: {shown(str(error.filename or 'the output'))}: {error.strerror or error}", file=sys.stderr)
+        print(f"podledger: {escape(str(error.filename or 'the output'))}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

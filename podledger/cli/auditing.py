@@ -9,10 +9,10 @@ from podledger.cli.parser import Commands
 from podledger.cli.reading import add_at, moment_of
 
 if TYPE_CHECKING:
-    from podledger.audit.difference import Difference, Edge, PodChange
-    from podledger.audit.explain import Explained, Story
-    from podledger.audit.replay import Otherwise, Reversal, Standing
     from podledger.ledger import Ledger
+    from podledger.queries.diff import Edge, PodChange, RegistryDiff
+    from podledger.queries.explain import Explained, Story
+    from podledger.queries.replay import ChangedOutcome, ChangedPod, PodStanding
 
 
 def add_commands(commands: Commands) -> None:
@@ -66,10 +66,10 @@ def _lent(target: str | None, recursive: bool | None) -> str:
 
 def run_explain(args: Namespace) -> None:
     """Print the life of a pod."""
-    from podledger.audit.explain import Story
     from podledger.cli.output import print_json_list, print_line, tell_missing
     from podledger.cli.session import with_ledger
-    from podledger.names import shown
+    from podledger.core.text import escape
+    from podledger.queries.explain import Story
 
     at, story = moment_of(args.at), Story(args.pod)
 
@@ -83,7 +83,7 @@ def run_explain(args: Namespace) -> None:
             none = False
             _print_event(event)
         if none:
-            print_line(f"no event is about {shown(args.pod)}")
+            print_line(f"no event is about {escape(args.pod)}")
         return await ledger.missing(at)
 
     missing = with_ledger(args, work)
@@ -94,14 +94,14 @@ def run_explain(args: Namespace) -> None:
 
 def _print_event(event: Explained) -> None:
     from podledger.cli.output import STYLES, clock, print_line
-    from podledger.names import shown
+    from podledger.core.text import escape
 
     entry = event.entry
     by = " by the owner" if entry.evidence != "reported" else ", by whom is not recorded"
     if entry.pid is not None:
         by = f" by process {entry.pid} of user {entry.uid}"
     print_line(f"seq {entry.seq}  {clock(entry.recorded_us)}  {entry.kind}, {entry.evidence}{by}")
-    print_line(f"    {shown(event.because, 500)}", STYLES.get(entry.outcome, ""))
+    print_line(f"    {escape(event.because, 500)}", STYLES.get(entry.outcome, ""))
 
 
 def _print_standing(story: Story) -> None:
@@ -114,7 +114,7 @@ def run_diff(args: Namespace) -> None:
     """Print what changed."""
     from podledger.cli.output import print_json, print_table, tell_missing
     from podledger.cli.session import with_ledger
-    from podledger.registry import parse_moment
+    from podledger.queries.registry import parse_moment
 
     before, after = parse_moment(args.before), parse_moment(args.after)
 
@@ -131,7 +131,7 @@ def run_diff(args: Namespace) -> None:
     tell_missing(missing)
 
 
-def _print_grants(found: Difference) -> None:
+def _print_grants(found: RegistryDiff) -> None:
     from podledger.cli.output import print_table
 
     if found.grants:
@@ -183,11 +183,11 @@ def run_gaps(args: Namespace) -> None:
 
 def run_replay(args: Namespace) -> None:
     """Print what a replay would decide otherwise."""
-    from podledger.audit.replay import Plan
     from podledger.cli.output import print_line, print_table, progress, tell_missing
     from podledger.cli.session import with_ledger
+    from podledger.queries.replay import ReplayOptions
 
-    plan = Plan(args.order, not args.without_stamps, moment_of(args.at))
+    plan = ReplayOptions(args.order, not args.without_stamps, moment_of(args.at))
 
     async def work(ledger: Ledger) -> Any:
         if args.json:
@@ -211,7 +211,7 @@ async def _replay_json(ledger: Ledger, plan: Any) -> None:
 
     between = ""
 
-    def told(reversal: Reversal) -> None:
+    def told(reversal: ChangedOutcome) -> None:
         nonlocal between
         print(between, json.dumps(reversal.as_json(), separators=(",", ":")), sep="", end="")
         between = ","
@@ -223,21 +223,21 @@ async def _replay_json(ledger: Ledger, plan: Any) -> None:
     print(f'],"until_seq":{replayed.until_seq},"reversals":{replayed.reversals},"pods":{pods}}}')
 
 
-def _print_reversal(reversal: Reversal) -> None:
+def _print_reversal(reversal: ChangedOutcome) -> None:
     from podledger.cli.output import print_line
-    from podledger.names import shown
+    from podledger.core.text import escape
 
     print_line(
-        f"seq {reversal.seq}  {reversal.kind} of {shown(reversal.pod_name, 60)}: "
+        f"seq {reversal.seq}  {reversal.kind} of {escape(reversal.pod_name, 60)}: "
         f"{reversal.logged} in the log, {reversal.now} in the replay"
     )
 
 
-def _otherwise_row(pod: Otherwise) -> tuple[str, str, str]:
+def _otherwise_row(pod: ChangedPod) -> tuple[str, str, str]:
     return (pod.pod_name, _standing(pod.logged), _standing(pod.now))
 
 
-def _standing(standing: Standing | None) -> str:
+def _standing(standing: PodStanding | None) -> str:
     if standing is None:
         return "nothing"
     life = f", life {standing.incarnation}" if standing.incarnation else ""

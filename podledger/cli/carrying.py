@@ -6,12 +6,12 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands
-from podledger.names import counted, shown
+from podledger.core.text import escape, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podledger.carrying.transfer import Imported
+    from podledger.archive.transfer import Imported
     from podledger.ledger import Ledger
 
 
@@ -47,7 +47,7 @@ def run_import(args: Namespace) -> int:
 
     done = with_ledger(args, lambda ledger: _import(ledger, args.file))
     for number, reason in done.problems:
-        print(f"podledger: line {number}: {shown(reason)}", file=sys.stderr)
+        print(f"podledger: line {number}: {escape(reason)}", file=sys.stderr)
     if args.json:
         print_json(done.as_json())
     else:
@@ -59,7 +59,7 @@ async def _import(ledger: Ledger, file: str) -> Imported:
     import signal
     import sys
 
-    from podledger.carrying.transfer import Imported, import_lines, read_lines
+    from podledger.archive.transfer import Imported, import_lines, read_lines
     from podledger.cli.output import progress
 
     done = Imported()
@@ -77,8 +77,8 @@ async def _import(ledger: Ledger, file: str) -> Imported:
 
 def _told(done: Imported) -> str:
     return (
-        f"{counted(done.appended, 'event')} appended, {done.restored} restored, {done.present} there already; "
-        f"{counted(done.skipped, 'line')} skipped, {len(done.problems)} rejected"
+        f"{pluralize(done.appended, 'event')} appended, {done.restored} restored, {done.present} there already; "
+        f"{pluralize(done.skipped, 'line')} skipped, {len(done.problems)} rejected"
     )
 
 
@@ -87,8 +87,8 @@ def _lines(file: str) -> Iterator[bytes]:
     import sys
     from pathlib import Path
 
-    from podledger.carrying.transfer import MAX_LINE_BYTES
-    from podledger.errors import StorageError, UsageError
+    from podledger.archive.transfer import MAX_LINE_BYTES
+    from podledger.core.errors import StorageError, UsageError
     from podledger.store.schema import application_id
 
     if file != "-" and application_id(Path(file)):
@@ -117,13 +117,13 @@ def run_export(args: Namespace) -> None:
     if args.json:
         print_json({"file": args.file, "events": count})
     else:
-        print(f"{counted(count, 'event')} written to {args.file}")
+        print(f"{pluralize(count, 'event')} written to {args.file}")
 
 
 async def _export(ledger: Ledger, file: str) -> int:
     import sys
 
-    from podledger.carrying.transfer import export_lines
+    from podledger.archive.transfer import export_lines
     from podledger.cli.output import progress
     from podledger.store.files import replacing
 
@@ -149,7 +149,7 @@ async def _export(ledger: Ledger, file: str) -> int:
 
 def run_backup(args: Namespace) -> None:
     """Back the database up."""
-    from podledger.carrying import backup
+    from podledger.archive import backup
     from podledger.cli.output import print_json, progress
     from podledger.cli.session import settings
     from podledger.store.database import locate
@@ -159,14 +159,14 @@ def run_backup(args: Namespace) -> None:
     if args.json:
         print_json({"file": args.file, "bytes": size})
     else:
-        print(f"{counted(size, 'byte')} written to {shown(args.file)}")
+        print(f"{pluralize(size, 'byte')} written to {escape(args.file)}")
 
 
 def run_collect(args: Namespace) -> None:
     """Collect ledgers."""
     import asyncio
 
-    from podledger.carrying.collect import collect
+    from podledger.archive.collect import collect
     from podledger.cli.output import print_json, print_table, progress
 
     with progress("collect") as told:
@@ -179,19 +179,19 @@ def run_collect(args: Namespace) -> None:
 
 def run_bundle(args: Namespace) -> None:
     """Make a bundle."""
-    from podledger.carrying.slices import Wanted
+    from podledger.bundle.scope import BundleRequest
     from podledger.cli.output import print_json, progress
     from podledger.cli.reading import moment_of
     from podledger.cli.session import with_ledger
 
-    wanted = Wanted(args.pod, moment_of(args.since), moment_of(args.until))
+    wanted = BundleRequest(args.pod, moment_of(args.since), moment_of(args.until))
     with progress("bundle") as told:
         done = with_ledger(args, lambda ledger: ledger.bundle(args.file, wanted, overwrite=args.force, progress=told))
     if args.json:
         print_json({"file": args.file, **done.as_json()})
         return
     what = done.what
-    pods = "all pods" if what.pods is None else ", ".join(shown(pod, 60) for pod in sorted(what.pods)[:10])
+    pods = "all pods" if what.pods is None else ", ".join(escape(pod, 60) for pod in sorted(what.pods)[:10])
     more = "" if what.pods is None or len(what.pods) <= 10 else f" and {len(what.pods) - 10} more"
     print(
         f"{pods}{more}; seq {what.since_seq} to {what.until_seq}: {done.shown} of {done.entries} entries shown, ",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 
-from podledger.cli.parser import Commands, at_least, said
-from podledger.names import counted, shown
+from podledger.cli.parser import Commands, at_least, non_empty
+from podledger.core.text import escape, pluralize
 
 if TYPE_CHECKING:
-    from podledger.events import Entry, Evidence, LedgerEvent
+    from podledger.core.events import Entry, Evidence, LedgerEvent
     from podledger.ledger import Ledger
 
 
@@ -26,7 +26,7 @@ def add_commands(commands: Commands) -> None:
 
     spawned = commands.add("spawned", run_spawned, "record that the owner spawned a child")
     spawned.add_argument("pod", metavar="POD")
-    spawned.add_argument("--socket", metavar="PATH", type=said, required=True, help="where the child listens")
+    spawned.add_argument("--socket", metavar="PATH", type=non_empty, required=True, help="where the child listens")
     add_scope(spawned)
     spawned.add_argument("--callback", metavar="PATH", default="", help="where the child reports to")
     spawned.add_argument("--pid", type=at_least(int, 1), metavar="N")
@@ -71,7 +71,7 @@ def run_init(args: Namespace) -> None:
 
     from podledger.cli.output import print_json
     from podledger.cli.session import open_ledger
-    from podledger.errors import UsageError
+    from podledger.core.errors import UsageError
 
     if args.ledger not in (None, args.name):
         raise UsageError(f"init makes {args.name!r}, and --ledger says {args.ledger!r}", hint="leave --ledger out")
@@ -86,7 +86,7 @@ def run_init(args: Namespace) -> None:
     if args.json:
         print_json({"ledger": head.name, "db": path, "events": head.head_seq, "head_digest": head.head_digest})
     else:
-        print(f"ledger {head.name} is ready in {path}, with {counted(head.head_seq, 'event')}")
+        print(f"ledger {head.name} is ready in {path}, with {pluralize(head.head_seq, 'event')}")
 
 
 def _absolute(path: str | None) -> str | None:
@@ -107,7 +107,7 @@ def run_spawned(args: Namespace) -> None:
         "pid": args.pid,
     }
     if args.incarnation:
-        from podledger.protocol import Stamp
+        from podledger.core.protocol import Stamp
 
         fields["stamp"] = Stamp.naming(checked_incarnation(args.incarnation)).model_dump()
     _record(args, fields)
@@ -131,7 +131,7 @@ def checked_incarnation(text: str) -> str:
     """
     import uuid
 
-    from podledger.errors import UsageError
+    from podledger.core.errors import UsageError
 
     try:
         incarnation = uuid.UUID(text)
@@ -145,7 +145,7 @@ def checked_incarnation(text: str) -> str:
 def _record(args: Namespace, fields: dict[str, Any], evidence: Evidence | None = None) -> None:
     from podledger.cli.output import print_json
     from podledger.cli.session import with_ledger
-    from podledger.errors import UsageError
+    from podledger.core.errors import UsageError
 
     event = _event(fields)
 
@@ -160,7 +160,7 @@ def _record(args: Namespace, fields: dict[str, Any], evidence: Evidence | None =
         print_json(entry.as_json())
     else:
         because = f": {why.removeprefix(f'{entry.outcome}: ')}" if why else ""
-        print(f"{entry.kind} {shown(entry.pod_name)}: {entry.outcome} at seq {entry.seq}{because}")
+        print(f"{entry.kind} {escape(entry.pod_name)}: {entry.outcome} at seq {entry.seq}{because}")
 
 
 async def _why(ledger: Ledger, entry: Entry) -> str:
@@ -172,8 +172,8 @@ async def _why(ledger: Ledger, entry: Entry) -> str:
 
 
 def _event(fields: dict[str, Any]) -> LedgerEvent:
-    from podledger.errors import InvalidEventError, ProtocolError
-    from podledger.events import event_from
+    from podledger.core.errors import InvalidEventError, ProtocolError
+    from podledger.core.events import event_from
 
     try:
         return event_from({name: value for name, value in fields.items() if value is not None})

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from podledger.names import counted, shown
-from podledger.protocol import timestamp
+from podledger.core.protocol import timestamp
+from podledger.core.text import escape, pluralize
 
 if TYPE_CHECKING:
-    from podledger.audit.gaps import Missing
+    from podledger.queries.gaps import Missing
 
 STYLES = {
     "applied": "green",
@@ -52,7 +52,7 @@ async def print_json_list(fields: dict[str, Any], name: str, items: AsyncIterabl
 def tell_missing(missing: Missing) -> None:
     """Say on standard error that an answer rests on a record with gaps, if it does."""
     if missing.reports:
-        reports, senders = counted(missing.reports, "report"), counted(missing.senders, "sender")
+        reports, senders = pluralize(missing.reports, "report"), pluralize(missing.senders, "sender")
         verb = "is" if missing.reports == 1 else "are"
         print(f"note: {reports} of {senders} {verb} missing up to here (podledger gaps)", file=sys.stderr)
 
@@ -80,7 +80,7 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return shown(str(value), 500)
+    return escape(str(value), 500)
 
 
 def print_line(text: str, style: str = "") -> None:

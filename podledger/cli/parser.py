@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final, NoReturn
 
-from podledger.errors import UsageError
+from podledger.core.errors import UsageError
 
 Run = Callable[[argparse.Namespace], int | None]
 
@@ -45,7 +45,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     """The command line that `words` are to be parsed by: the whole of it, unless they begin with a quick command."""
     from podledger import __version__
 
-    parser = Parser(prog="podledger", description="A flight recorder for trees of agent processes.")
+    parser = Parser(prog="podledger", description="A flight append for trees of agent processes.")
     parser.add_argument("--version", action="version", version=f"podledger {__version__}")
     _add_shared(parser, default=None)
     shared = Parser(add_help=False)
@@ -74,7 +74,7 @@ def _add_shared(parser: argparse.ArgumentParser, default: str | None) -> None:
     options.add_argument("--json", action="store_true", default=default or False, help="print JSON")
 
 
-def said(text: str) -> str:
+def non_empty(text: str) -> str:
     """An argument type: any text but none."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty")

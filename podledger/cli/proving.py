@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from podledger.cli.parser import Commands
 from podledger.cli.reading import add_at, moment_of
-from podledger.names import counted
+from podledger.core.text import pluralize
 
 if TYPE_CHECKING:
+    from podledger.integrity.notes import Note, SignedNote
+    from podledger.integrity.verify import VerifyResult
     from podledger.ledger import Ledger
-    from podledger.proof.notes import Note, SignedNote
-    from podledger.proof.verify import Certificate
-    from podledger.store.refold import Problem
+    from podledger.store.expected_rows import Problem
 
 
 def add_commands(commands: Commands) -> None:
@@ -43,7 +43,7 @@ def run_digest(args: Namespace) -> None:
 
     key = None
     if args.key:
-        from podledger.proof import signing
+        from podledger.integrity import signing
 
         key = signing.read_private_key(args.key)
 
@@ -67,26 +67,26 @@ def run_verify(args: Namespace) -> int:
     if args.json:
         print_json(certificate.as_json())
     elif certificate.ok:
-        print_line(f"whole: {counted(certificate.events, 'event')}, head digest {certificate.head_digest}", "green")
+        print_line(f"whole: {pluralize(certificate.events, 'event')}, head digest {certificate.head_digest}", "green")
     else:
         print_table(("check", "seq", "problem"), certificate.problems)
     return 0 if certificate.ok else 1
 
 
-def _certificate(args: Namespace) -> Certificate:
+def _certificate(args: Namespace) -> VerifyResult:
     """The certificate, also of what cannot be opened."""
     from podledger.cli.output import progress
     from podledger.cli.session import database_path, with_ledger
-    from podledger.errors import LedgerNotFoundError, SchemaError, StorageError
-    from podledger.proof.notes import parse_note
-    from podledger.proof.verify import Certificate, damage, is_misnamed
-    from podledger.store.refold import Problem
+    from podledger.core.errors import LedgerNotFoundError, SchemaError, StorageError
+    from podledger.integrity.notes import parse_note
+    from podledger.integrity.verify import VerifyResult, damage, is_misnamed
+    from podledger.store.expected_rows import Problem
 
     path = database_path(args)
     expected = [parse_note(text) for text in args.expect]
     signed, objections = _signed_note(args)
 
-    async def work(ledger: Ledger) -> Certificate:
+    async def work(ledger: Ledger) -> VerifyResult:
         with progress("verify") as told:
             found = await ledger.verify(told, expected=[*expected, *([signed.note] if signed else [])])
         if signed and signed.ledger != ledger.name:
@@ -103,17 +103,17 @@ def _certificate(args: Namespace) -> Certificate:
         if not path.is_file() or is_misnamed(path, args.ledger):
             raise
         problems = (Problem("ledger", None, error.message), *damage(path, args.ledger))
-    return Certificate(args.ledger or "", 0, "", (*objections, *problems))
+    return VerifyResult(args.ledger or "", 0, "", (*objections, *problems))
 
 
 def _signed_note(args: Namespace) -> tuple[SignedNote | None, list[Problem]]:
     """The signed note that is to hold, if one is given, and what is wrong with it."""
     if args.expect_note is None and args.public_key is None:
         return None, []
-    from podledger.errors import UsageError
-    from podledger.proof import signing
-    from podledger.proof.notes import parse_signed_note
-    from podledger.store.refold import Problem
+    from podledger.core.errors import UsageError
+    from podledger.integrity import signing
+    from podledger.integrity.notes import parse_signed_note
+    from podledger.store.expected_rows import Problem
 
     if args.expect_note is None or args.public_key is None:
         hint = "the key must come from where you trust it, and not with the note"

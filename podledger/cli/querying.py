@@ -6,12 +6,12 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands, at_least
-from podledger.names import counted
+from podledger.core.text import pluralize
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podledger.audit.query import Answer
+    from podledger.queries.sql import Answer
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the start of a formula."""
@@ -28,7 +28,7 @@ def add_commands(commands: Commands) -> None:
 
 def _check_only(path: Path, ledger: str | None) -> None:
     """Refuse a ledger's name where the database holds others too: a query sees them all."""
-    from podledger.errors import LedgerNotFoundError, UsageError
+    from podledger.core.errors import LedgerNotFoundError, UsageError
     from podledger.store.connections import read_only
     from podledger.store.log import ledger_names
     from podledger.store.schema import prepare
@@ -48,10 +48,10 @@ def run_sql(args: Namespace) -> None:
     """Run the query and print its answer; what is cut is told on standard error."""
     import sys
 
-    from podledger.audit.query import Query, json_columns, json_value
     from podledger.cli.output import print_json, print_table
     from podledger.cli.session import database_path
-    from podledger.errors import UsageError
+    from podledger.core.errors import UsageError
+    from podledger.queries.sql import Query, json_columns, json_value
 
     path = database_path(args)
     _check_only(path, args.ledger)
@@ -67,7 +67,7 @@ def run_sql(args: Namespace) -> None:
     else:
         print_table(answer.columns, ([_cell(value) for value in row] for row in answer.rows), empty="no rows")
     if answer.cut:
-        print(f"podledger: no more than {counted(len(answer.rows), 'row')} shown: {answer.cut}", file=sys.stderr)
+        print(f"podledger: no more than {pluralize(len(answer.rows), 'row')} shown: {answer.cut}", file=sys.stderr)
 
 
 def _cell(value: Any) -> Any:
@@ -88,12 +88,12 @@ def _csv_cell(value: Any) -> Any:
     import re
     import sys
 
-    from podledger.names import shown
+    from podledger.core.text import escape
 
     if value is None or isinstance(value, int | float):
         return value
     text = value.hex() if isinstance(value, bytes) else str(value)
     if sys.stdout.isatty():
-        text = shown(text)
+        text = escape(text)
     number = re.fullmatch(r"[+-]?\d+(\.\d+)?", text)
     return f"'{text}" if text.startswith(FORMULA) and not number else text

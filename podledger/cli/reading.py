@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.parser import Commands, Parser, at_least
 
 if TYPE_CHECKING:
-    from podledger.events import Entry
+    from podledger.core.events import Entry
     from podledger.ledger import Ledger
-    from podledger.registry import Moment
+    from podledger.queries.registry import Moment
 
 FOLLOW_S = 0.2
 """How often `events --follow` looks for more."""
@@ -46,7 +46,7 @@ def add_at(parser: Parser) -> None:
 
 def moment_of(text: str | None) -> Moment:
     """The moment that an argument names."""
-    from podledger.registry import parse_moment
+    from podledger.queries.registry import parse_moment
 
     return None if text is None else parse_moment(text)
 
@@ -62,8 +62,8 @@ def run_events(args: Namespace) -> None:
 def _check_words(args: Namespace) -> None:
     from typing import get_args
 
-    from podledger.errors import UsageError
-    from podledger.events import KINDS, Outcome
+    from podledger.core.errors import UsageError
+    from podledger.core.events import KINDS, Outcome
 
     if args.follow and args.until:
         raise UsageError("--follow has no end, and --until is one", hint="leave one of them out")
@@ -77,7 +77,7 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
     import asyncio
 
     from podledger.cli.output import print_line
-    from podledger.errors import UsageError
+    from podledger.core.errors import UsageError
 
     since, until, left = moment_of(args.since), moment_of(args.until), args.limit
     if isinstance(since, int) and isinstance(until, int) and since > until:
@@ -107,15 +107,15 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
 
 def _print_entry(entry: Entry, *, as_json: bool) -> None:
     from podledger.cli.output import STYLES, clock, print_json, print_line
-    from podledger.events import render
-    from podledger.names import shown
+    from podledger.core.events import render
+    from podledger.core.text import escape
 
     if as_json:
         print_json(entry.as_json())
         return
-    pod = shown(entry.pod_name, 60)
+    pod = escape(entry.pod_name, 60)
     text = f"{entry.seq:>6}  {clock(entry.recorded_us)}  {entry.outcome:<9}  {entry.kind:<19}  {pod:<16}  "
-    print_line(text + shown(render(entry.event), 500), STYLES.get(entry.outcome, ""))
+    print_line(text + escape(render(entry.event), 500), STYLES.get(entry.outcome, ""))
 
 
 def run_pods(args: Namespace) -> None:
@@ -124,7 +124,7 @@ def run_pods(args: Namespace) -> None:
     from podledger.cli.session import with_ledger
 
     if args.tree and args.all:
-        from podledger.errors import UsageError
+        from podledger.core.errors import UsageError
 
         raise UsageError("--tree draws the pods that stand", hint="leave --all out, or ask for the list")
     if args.tree:
@@ -162,9 +162,9 @@ def _scope(pod: Any) -> str:
 def _print_tree(args: Namespace) -> None:
     from functools import partial
 
-    from podledger import registry
     from podledger.cli.output import print_json, print_tree, tell_missing
     from podledger.cli.session import with_ledger
+    from podledger.queries import registry
 
     at = moment_of(args.at)
 
@@ -186,7 +186,7 @@ def run_notifications(args: Namespace) -> None:
     """Print what the agent should be told, and with --ack take it for told."""
     from podledger.cli.output import clock, print_json, print_line
     from podledger.cli.session import with_ledger
-    from podledger.notifications import DEFAULT_CONSUMER
+    from podledger.queries.notifications import DEFAULT_CONSUMER
 
     consumer = DEFAULT_CONSUMER if args.consumer is None else args.consumer
 

@@ -58,8 +58,8 @@ def run_send(args: Namespace) -> None:
     """
     import errno
 
-    from podledger import sender
-    from podledger.errors import SocketError
+    from podledger.client import sender
+    from podledger.core.errors import SocketError
 
     fields = _fields(args)
     if not args.no_stamp:
@@ -77,7 +77,7 @@ def run_send(args: Namespace) -> None:
 
 
 def _fields(args: Namespace) -> dict[str, Any]:
-    from podledger.names import check_name
+    from podledger.core.names import check_name
 
     if args.kind != "scope_sub_delegated":
         fields = {"kind": args.kind, "pod_name": check_name(args.pod)}
@@ -99,8 +99,8 @@ def _stamp(args: Namespace) -> dict[str, Any]:
     """
     import os
 
-    from podledger.errors import UsageError
-    from podledger.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation
+    from podledger.core.errors import UsageError
+    from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation
 
     if (args.source is None) != (args.sequence is None):
         raise UsageError("--source and --sequence go together", hint="give both, or neither")

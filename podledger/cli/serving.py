@@ -9,7 +9,7 @@ from podledger.cli.parser import Commands, at_least
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
-    from podledger.reconcile import Finding, Patience
+    from podledger.services.reconciler import ProbeResult, ReconcilePolicy
 
 OUTBOX_GRACE_S = 2.0
 """How long, when stopping, what is owed to the parent is still tried; the rest is sent after the next start."""
@@ -48,10 +48,10 @@ def _add_patience(parser: Any) -> None:
     )
 
 
-def _patience(args: Namespace) -> Patience:
-    from podledger.reconcile import Patience
+def _patience(args: Namespace) -> ReconcilePolicy:
+    from podledger.services.reconciler import ReconcilePolicy
 
-    return Patience(int(args.attempts), args.grace)
+    return ReconcilePolicy(int(args.attempts), args.grace)
 
 
 def run_serve(args: Namespace) -> int:
@@ -70,9 +70,9 @@ async def _serve(args: Namespace) -> int:
 
     from podledger.cli.output import print_json
     from podledger.cli.session import open_ledger, settings
-    from podledger.outbox import Outbox, Retry
-    from podledger.receiver import Receiver
-    from podledger.reconcile import Reconciler
+    from podledger.server.receiver import Receiver
+    from podledger.services.outbox import Outbox, Retry
+    from podledger.services.reconciler import Reconciler
 
     limits = settings().limits()
     limits = limits._replace(allowed_uids=limits.allowed_uids | set(args.allow_uid))
@@ -120,9 +120,9 @@ def run_reconcile(args: Namespace) -> None:
     """Run one round of the fallback."""
     from podledger.cli.output import print_json, print_table
     from podledger.cli.session import with_ledger
-    from podledger.reconcile import Reconciler
+    from podledger.services.reconciler import Reconciler
 
-    async def work(ledger: Ledger) -> list[Finding]:
+    async def work(ledger: Ledger) -> list[ProbeResult]:
         ledger.database.check_writable()
         return await Reconciler(ledger, _patience(args)).round(dry_run=args.dry_run)
 

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from podledger.carrying.bundle_check import describe
+from podledger.bundle.check import describe
+from podledger.core.text import escape
 from podledger.ledger import Ledger
-from podledger.names import shown
 from podledger.settings import Settings
 from podledger.store.database import locate
 
@@ -28,7 +28,7 @@ def settings() -> Settings:
     """
     from pydantic import ValidationError
 
-    from podledger.errors import UsageError
+    from podledger.core.errors import UsageError
 
     try:
         return Settings()
@@ -54,7 +54,7 @@ def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
         async with open_ledger(args) as ledger:
             done = await work(ledger)
             if ledger.database.is_bundle and not args.json:
-                print(f"podledger: {shown(await ledger.read(describe))}", file=sys.stderr)
+                print(f"podledger: {escape(await ledger.read(describe))}", file=sys.stderr)
             return done
 
     return asyncio.run(run())

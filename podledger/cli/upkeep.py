@@ -6,20 +6,20 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.parser import Commands
-from podledger.names import counted
+from podledger.core.text import pluralize
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
 
 
 def add_commands(commands: Commands) -> None:
-    """rebuild, doctor, salvage, demo."""
+    """rebuild, doctor, recover, demo."""
     commands.add("rebuild", run_rebuild, "fold the log anew, aside, and put the projections right")
     doctor = commands.add("doctor", run_doctor, "what endangers the database, or has harmed it, each with the mend")
     doctor.add_argument("--socket", metavar="PATH", action="append", default=[], help="also look at this socket's file")
-    salvage = commands.add("salvage", run_salvage, "write what still holds of a damaged database into a new one")
-    salvage.add_argument("source", metavar="SRC", help="the damaged database")
-    salvage.add_argument("target", metavar="DB", help="the new one, where there is no file yet")
+    recover = commands.add("recover", run_salvage, "write what still holds of a damaged database into a new one")
+    recover.add_argument("source", metavar="SRC", help="the damaged database")
+    recover.add_argument("target", metavar="DB", help="the new one, where there is no file yet")
     commands.add("demo", run_demo, "a small tree of real processes, and what the ledger makes of it")
 
 
@@ -36,7 +36,9 @@ def run_rebuild(args: Namespace) -> None:
     if args.json:
         print_json({"ledger": head.name, "events": head.head_seq, "rows_changed": changed})
     else:
-        print(f"{counted(head.head_seq, 'event')} folded anew, {counted(changed, 'row')} of the projections put right")
+        print(
+            f"{pluralize(head.head_seq, 'event')} folded anew, {pluralize(changed, 'row')} of the projections put right"
+        )
 
 
 def run_doctor(args: Namespace) -> int:
@@ -45,15 +47,15 @@ def run_doctor(args: Namespace) -> int:
 
     from podledger.cli.output import print_json, print_table
     from podledger.cli.session import database_path, settings
-    from podledger.health.doctor import examine, is_well
+    from podledger.doctor.examine import all_ok, examine
 
     ledger = args.ledger or settings().ledger
     findings = examine(database_path(args), ledger, sockets=[Path(socket) for socket in args.socket])
     if args.json:
-        print_json({"ok": is_well(findings), "findings": [finding._asdict() for finding in findings]})
+        print_json({"ok": all_ok(findings), "findings": [finding._asdict() for finding in findings]})
     else:
-        print_table(("level", "check", "found", "mend"), ((f.level, f.check, f.detail, f.mend) for f in findings))
-    return 0 if is_well(findings) else 1
+        print_table(("level", "check", "found", "mend"), ((f.level, f.check, f.detail, f.fix) for f in findings))
+    return 0 if all_ok(findings) else 1
 
 
 def run_salvage(args: Namespace) -> int:
@@ -61,23 +63,26 @@ def run_salvage(args: Namespace) -> int:
     import asyncio
 
     from podledger.cli.output import print_json, print_line, print_table
-    from podledger.health.salvage import salvage
+    from podledger.doctor.recover import recover
     from podledger.store.database import locate
 
-    salvaged = asyncio.run(salvage(locate(args.source), locate(args.target), args.ledger))
+    recovered = asyncio.run(recover(locate(args.source), locate(args.target), args.ledger))
     if args.json:
-        print_json([one.as_json() for one in salvaged])
+        print_json([one.as_json() for one in recovered])
     else:
-        for one in salvaged:
+        for one in recovered:
             print_line(f"{one.ledger}: {one.kept} entries kept as they were, {one.recorded_anew} recorded anew")
             moved = ((f"{first} to {last}", f"{now} to {now + last - first}") for first, last, now in one.moved)
             print_table(("seq before", "seq now"), moved, empty="no entry has another seq now")
             print_table(("lost from", "to", "why"), one.lost, empty="nothing is lost")
-    return 1 if any(one.lost for one in salvaged) else 0
+    return 1 if any(one.lost for one in recovered) else 0
 
 
 def run_demo(args: Namespace) -> None:
     """Run the demonstration."""
-    from podledger import demo
+    from functools import partial
 
-    demo.run(as_json=args.json)
+    from podledger.cli.demo_report import show
+    from podledger.demo import story
+
+    story.run(partial(show, as_json=args.json))

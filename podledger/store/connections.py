@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from podledger.errors import DamagedError, StorageError
+from podledger.core.errors import DamagedError, StorageError
 from podledger.store.driver import begin
 
 APPLICATION_ID: Final = 0x706F646C
@@ -63,7 +63,7 @@ def alone(path: Path) -> Iterator[Connection]:
     engine.dispose()
 
 
-def settle(path: Path, application_id: int = APPLICATION_ID) -> None:
+def finalize(path: Path, application_id: int = APPLICATION_ID) -> None:
     """Let the database be one file, which can be read where nothing can be written.
 
     Raises:
@@ -102,7 +102,7 @@ _MEANINGS: Final = {
     "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
 }
 
-DAMAGED_HINT: Final = "run `podledger verify`; restore a backup, or save what holds with `podledger salvage`"
+DAMAGED_HINT: Final = "run `podledger verify`; restore a backup, or save what holds with `podledger recover`"
 
 _DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
 

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from podledger.errors import ReadOnlyError, StorageError, UsageError
+from podledger.core.errors import ReadOnlyError, StorageError, UsageError
 from podledger.store.connections import BUSY_TIMEOUT_S, engine_of, readers_of, translated
 from podledger.store.schema import is_bundle, prepare
 

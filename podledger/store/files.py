@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from podledger.errors import StorageError
+from podledger.core.errors import StorageError
 from podledger.store.connections import APPLICATION_ID, BUNDLE_ID
 from podledger.store.schema import application_id
 

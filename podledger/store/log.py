@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from podledger import strictjson
-from podledger.errors import InvalidMomentError, LedgerNotFoundError
-from podledger.events import NO_DIGEST, WITHHELD, Entry, Sender
-from podledger.protocol import timestamp
+from podledger.core import strict_json
+from podledger.core.errors import InvalidMomentError, LedgerNotFoundError
+from podledger.core.events import NO_DIGEST, WITHHELD, Entry, Sender
+from podledger.core.protocol import timestamp
 from podledger.store.driver import PAGE, Positions, execute, fetch, insert_rows
 from podledger.store.tables import events, ledgers, rejected
 
@@ -19,8 +19,8 @@ from podledger.store.tables import events, ledgers, rejected
 class Head(NamedTuple):
     """The ledger's row: its settings, where its chains end, and how many rows its other tables hold.
 
-    `rebuilds` counts the rebuilds of its projections, so that who has cached them knows. `seal` is a digest over the
-    rest, as on every row that may change, so that a change from outside is found.
+    `rebuilds` counts the rebuilds, so that a cache of the projections knows when it is stale. `row_checksum` is a digest
+    over the other values, as in every row that may change, so that `verify` finds a change made from outside.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Head(NamedTuple):
     outbox_count: int
     consumer_count: int
     rebuilds: int
-    seal: str
+    row_checksum: str
 
-    def sealed(self) -> Head:
-        """The same row with the seal that its values have."""
-        return self._replace(seal=seal(self[:-1]))
+    def with_checksum(self) -> Head:
+        """The same row with the row_checksum that its values have."""
+        return self._replace(row_checksum=row_checksum(self[:-1]))
 
 
 class Rejection(NamedTuple):
@@ -78,19 +78,19 @@ class Rejected(NamedTuple):
         }
 
 
-def seal(values: Sequence[Any]) -> str:
+def row_checksum(values: Sequence[Any]) -> str:
     """A digest over the values of a row."""
-    return hashlib.sha256(strictjson.dumps(list(values)).encode()).hexdigest()
+    return hashlib.sha256(strict_json.dumps(list(values)).encode()).hexdigest()
 
 
 def rejected_digest(previous: str, row: Rejected) -> str:
     """The digest of a rejected line: like an entry's, with the digest of its bytes for the bytes."""
-    return seal((previous, *row[:3], hashlib.sha256(row.raw).hexdigest(), *row[4:8]))
+    return row_checksum((previous, *row[:3], hashlib.sha256(row.raw).hexdigest(), *row[4:8]))
 
 
 def new_head(name: str, now_us: int) -> Head:
     """The row of an empty ledger."""
-    return Head(name, now_us, None, None, 0, 0, NO_DIGEST, 0, NO_DIGEST, 0, 0, 0, "").sealed()
+    return Head(name, now_us, None, None, 0, 0, NO_DIGEST, 0, NO_DIGEST, 0, 0, 0, "").with_checksum()
 
 
 def find_head(connection: Connection, ledger: str) -> Head | None:
@@ -119,7 +119,7 @@ def ledger_names(connection: Connection) -> list[str]:
 
 def write_head(connection: Connection, head: Head) -> Head:
     """Put the row back, sealed."""
-    sealed = head.sealed()
+    sealed = head.with_checksum()
     execute(connection, _UPDATE_HEAD, (*sealed[1:], head.name))
     return sealed
 

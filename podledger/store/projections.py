@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from podledger.errors import DamagedError
-from podledger.events import scope_from
-from podledger.names import shown
-from podledger.paths import normalise
-from podledger.rules import UNHEARD, Decision, Fact, State, Tenure, fold
+from podledger.core.errors import DamagedError
+from podledger.core.events import scope_from
+from podledger.core.paths import normalise
+from podledger.core.rules import UNHEARD, Decision, Fact, State, Tenure, fold
+from podledger.core.text import escape
 from podledger.store.driver import execute_many, fetch, held, insert_rows
 from podledger.store.tables import grants, pods, span_node, tenures
 
@@ -94,7 +94,7 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
         query = _STATES.format(marks=", ".join("?" * len(some)))
         for name, newest, status, tenure_from, *tenure in fetch(connection, query, (ledger, *some)):
             if tenure_from is not None and tenure[0] is None:
-                reason = f"the tenure of '{shown(str(name), 60)}' from seq {tenure_from} is gone from the projections"
+                reason = f"the tenure of '{escape(str(name), 60)}' from seq {tenure_from} is gone from the projections"
                 raise DamagedError(reason, hint="run `podledger rebuild`, then `podledger verify`")
             states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
     return states

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from podledger.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.store.connections import (
     APPLICATION_ID,
     BUNDLE_ID,

@@ -50,7 +50,7 @@ ledgers = _table(
     _whole("outbox_count"),
     _whole("consumer_count"),
     _whole("rebuilds"),
-    _text("seal"),
+    _text("row_checksum"),
 )
 
 events = _table(
@@ -144,7 +144,7 @@ outbox = _table(
     _whole("attempts"),
     _text("last_error", nullable=True),
     _whole("settled_us", nullable=True),
-    _text("seal"),
+    _text("row_checksum"),
 )
 
 consumers = _table(
@@ -153,7 +153,7 @@ consumers = _table(
     _key("name"),
     _whole("cursor"),
     _whole("updated_us"),
-    _text("seal"),
+    _text("row_checksum"),
 )
 
 bundle_metadata = MetaData()
@@ -167,11 +167,11 @@ bundle = Table(
     _whole("since_seq"),
     _whole("until_seq"),
     _text("pods", nullable=True),
-    _text("kin"),
+    _text("ancestry"),
     _whole("rejected_count"),
     _whole("made_us"),
     _text("texts_digest"),
-    _text("seal"),
+    _text("row_checksum"),
     sqlite_strict=True,
 )
 

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from podledger.store.connections import alone, settle
+from podledger.store.connections import alone, finalize
 from podledger.store.schema import downgrade_to
 from tests.faults.samples import make_ledger
 
@@ -24,7 +24,7 @@ def main(revision: str) -> None:
     asyncio.run(make_ledger(path, rounds=4))
     with alone(path) as connection:
         downgrade_to(connection, revision)
-    settle(path)
+    finalize(path)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from podledger.carrying.transfer import read_line
-from podledger.errors import ProtocolError
-from podledger.events import content_from, draft, parse_event
-from podledger.protocol import Report, parse_line
-from podledger.receiving.framing import LineBuffer
+from podledger.archive.transfer import read_line
+from podledger.core.errors import ProtocolError
+from podledger.core.events import delegation_from, draft, parse_event
+from podledger.core.protocol import Report, parse_line
+from podledger.server.framing import LineBuffer
 from podledger.store.log import Rejection
 from tests.faults.samples import OWNER, SEED
 
@@ -71,7 +71,7 @@ def _event(found: Report, taken: object) -> str:
     assert json.loads(found.payload)["kind"] == made.kind
     assert parse_event(found.payload) == found.event, "what is read back is another event"
     if made.content:
-        assert content_from(made.kind, found.payload, OWNER) == made.content, "a rebuild reads another delegation"
+        assert delegation_from(made.kind, found.payload, OWNER) == made.content, "a rebuild reads another delegation"
     assert taken == made, "an import reads another event"
     stamp = found.event.stamp
     return f"{made.kind} {bool(stamp)} {bool(stamp and stamp.subject)} {'stamp' in found.payload}"

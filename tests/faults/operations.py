@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from podledger import Ledger, TurnEnded
-from podledger.carrying.backup import backup
-from podledger.carrying.transfer import export_lines, import_lines, read_lines
-from podledger.events import Entry
+from podledger.archive.backup import backup
+from podledger.archive.transfer import export_lines, import_lines, read_lines
+from podledger.core.events import Entry
 from podledger.mirror import write_mirror
 from podledger.store.log import Rejection
 from tests.assets.make import asset

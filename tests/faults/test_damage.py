@@ -54,7 +54,7 @@ def harmed(whole: bytes, seed: int) -> bytes:
 
 
 def check(folder: Path, data: bytes) -> None:
-    """No command fails otherwise than it should, and what is salvaged is a whole ledger."""
+    """No command fails otherwise than it should, and what is recovered is a whole ledger."""
     path, saved = folder / "harmed.db", folder / "saved.db"
     for file in folder.glob("*.db*"):
         file.unlink()
@@ -63,10 +63,10 @@ def check(folder: Path, data: bytes) -> None:
     for command in READS:
         assert run("--db", path, *command).status in (0, 1)
     certificate, doctor = run("--db", path, "verify", "--json").json, run("--db", path, "doctor", "--json").json
-    salvaged = run("salvage", path, saved, "--json")
+    recovered = run("recover", path, saved, "--json")
     lost = certificate["ok"] < doctor["ok"] and [p for p in certificate["problems"] if p["check"] in ("chain", "log")]
     assert not lost, "the doctor must see what harms the log"
-    assert not (certificate["ok"] and salvaged.status), "what is whole is salvaged whole"
+    assert not (certificate["ok"] and recovered.status), "what is whole is recovered whole"
     if saved.exists():
         assert run("--db", saved, "--ledger", OWNER, "verify", "--json").json["ok"]
 
@@ -108,15 +108,15 @@ def test_damage_is_told_from_the_first_seq_that_it_reaches(tmp_path: Path, whole
 
     problems = run("--db", path, "verify", "--json").json["problems"]
     findings = run("--db", path, "doctor", "--json").json["findings"]
-    salvaged = run("salvage", path, tmp_path / "saved.db", "--json").json[0]
+    recovered = run("recover", path, tmp_path / "saved.db", "--json").json[0]
 
     first = min(problem["seq"] for problem in problems if problem["seq"])
     assert 1 < first <= 4 * 5 + 3
     assert any(f["check"] == "log" and f["level"] == "error" and f"seq {first}" in f["detail"] for f in findings)
-    assert salvaged["lost"][0]["first"] == first
-    assert salvaged["kept"] == first - 1
-    gone = sum(loss["last"] - loss["first"] + 1 for loss in salvaged["lost"])
-    assert salvaged["kept"] + salvaged["recorded_anew"] + gone == 40
+    assert recovered["lost"][0]["first"] == first
+    assert recovered["kept"] == first - 1
+    gone = sum(loss["last"] - loss["first"] + 1 for loss in recovered["lost"])
+    assert recovered["kept"] + recovered["recorded_anew"] + gone == 40
 
 
 def test_a_damaged_wal_loses_nothing_that_was_checkpointed(tmp_path: Path, whole: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong, each with its mend, and finds nothing wrong where nothing is."""
+"""The doctor names what is wrong, each with its fix, and finds nothing wrong where nothing is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from podledger import Ledger, TurnEnded
-from podledger.health import doctor, host, surroundings
+from podledger.doctor import examine, host_checks, procfs
 from podledger.store.log import Rejection
 from tests.faults.samples import OWNER, make_ledger, run, spawned, story
 from tests.faults.test_salvage import tamper
@@ -55,7 +55,7 @@ async def test_a_healthy_ledger_has_nothing_wrong(tmp_path: Path) -> None:
     ],
 )
 def test_releases_of_sqlite_with_the_wal_reset_fault_are_named(version: tuple[int, int, int], level: str) -> None:
-    assert surroundings.sqlite_finding(version).level == level
+    assert host_checks.sqlite_finding(version).level == level
 
 
 async def test_missing_triggers(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_missing_triggers(tmp_path: Path) -> None:
 
 def test_settings_that_would_lose_what_was_acknowledged() -> None:
     weak = {"journal_mode": "wal", "synchronous": 1, "recursive_triggers": 0}
-    assert [finding.level for finding in surroundings.settings_findings(weak)] == ["error", "error"]
+    assert [finding.level for finding in host_checks.settings_findings(weak)] == ["error", "error"]
 
 
 MOUNTS = """\
@@ -85,19 +85,19 @@ MOUNTS = """\
     ],
 )
 def test_network_file_systems(path: str, kind: str, level: str) -> None:
-    point, found_kind = host.file_system(Path(path), MOUNTS)
+    point, found_kind = procfs.file_system(Path(path), MOUNTS)
     assert found_kind == kind
-    assert surroundings.place_finding(point, found_kind).level == level
+    assert host_checks.place_finding(point, found_kind).level == level
 
 
 def test_this_file_lies_on_a_known_file_system() -> None:
-    assert host.file_system(Path(__file__))[1] != "unknown"
+    assert procfs.file_system(Path(__file__))[1] != "unknown"
 
 
 def test_low_disk() -> None:
-    levels = [surroundings.room_finding(host.Room(size << 20, None)).level for size in (1, 100, 10_000)]
+    levels = [host_checks.room_finding(procfs.Room(size << 20, None)).level for size in (1, 100, 10_000)]
     assert levels == ["error", "warning", "ok"]
-    assert surroundings.room_finding(host.Room(1 << 40, 10)).level == "warning"
+    assert host_checks.room_finding(procfs.Room(1 << 40, 10)).level == "warning"
 
 
 def from_elsewhere(path: Path) -> dict[str, Any]:
@@ -133,7 +133,7 @@ async def test_the_oldest_reader_and_a_wal_that_has_grown(tmp_path: Path, monkey
             told = from_elsewhere(path)
             assert f"process {reader.pid} " in told["oldest reader"]["detail"]
             assert str(reader.pid) in told["open by"]["detail"]
-            monkeypatch.setattr(surroundings, "LARGE_WAL_BYTES", 1000)
+            monkeypatch.setattr(host_checks, "LARGE_WAL_BYTES", 1000)
             assert found(path, "wal")["level"] == "warning"
             reader.communicate()
         assert "nobody" in from_elsewhere(path)["oldest reader"]["detail"]
@@ -210,6 +210,6 @@ async def test_a_newer_database_and_none_at_all(tmp_path: Path) -> None:
 async def test_the_doctor_changes_nothing(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=1)
     before = (tmp_path / "a.db").read_bytes()
-    assert doctor.examine(tmp_path / "a.db")
+    assert examine.examine(tmp_path / "a.db")
     assert (tmp_path / "a.db").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.db"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from podledger import Ledger
-from podledger.errors import StorageError
-from podledger.events import Entry
+from podledger.core.errors import StorageError
+from podledger.core.events import Entry
 from tests.faults.operations import NAME, OPERATIONS, check_open
 from tests.faults.preload import FOREVER, preloaded
 from tests.faults.samples import OWNER, SEED, Count, spawned
@@ -19,7 +19,7 @@ CALLER_IS_TOLD = {"done", "Input/output error", "No space left on device"}
 
 
 def told_well(told: dict[str, int]) -> bool:
-    """Whether each failure names what SQLite or the system said, in words of ours."""
+    """Whether each failure names what SQLite or the system non_empty, in words of ours."""
     return all(text in CALLER_IS_TOLD or "(SQLITE_" in text or "was not written" in text for text in told)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from podledger import Ledger, Receiver
-from podledger.carrying.backup import backup
-from podledger.errors import StorageError
-from podledger.receiving.limits import Limits
+from podledger.archive.backup import backup
+from podledger.core.errors import StorageError
+from podledger.server.limits import Limits
 from tests.faults.samples import OWNER, run, spawned
 
 NOBODY = 65534
@@ -39,7 +39,7 @@ async def test_all_files_are_their_owner_s_alone_whatever_the_umask(tmp_path: Pa
         await ledger.append(spawned("child"))
         await asyncio.to_thread(backup, folder / "a.db", folder / "backup.db")
         run("--db", folder / "a.db", "export", folder / "export.jsonl")
-        run("salvage", folder / "a.db", folder / "saved.db")
+        run("recover", folder / "a.db", folder / "saved.db")
         async with asyncio.timeout(10):
             while not (folder / "pods.json").exists():
                 await asyncio.sleep(0.01)
@@ -103,7 +103,7 @@ def short() -> Iterator[Path]:
 
 def test_a_socket_is_never_open_to_others(short: Path) -> None:
     """From the first moment that its file is there."""
-    from podledger.receiving.socketfile import SocketFile
+    from podledger.server.socket_file import SocketFile
 
     before = os.umask(0)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from podledger import Ledger
-from podledger.errors import PodledgerError
+from podledger.core.errors import PodledgerError
 from tests.faults.operations import NAME, check_ledger
 from tests.faults.power import Record, lose_power, read_journal
 from tests.faults.preload import preloaded

@@ -21,19 +21,19 @@ def tamper(path: Path, *statements: str) -> None:
 
 async def test_a_whole_ledger_is_salvaged_entry_for_entry(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=2)
-    salvaged = run("salvage", tmp_path / "a.db", tmp_path / "b.db")
-    assert salvaged.status == 0
+    recovered = run("recover", tmp_path / "a.db", tmp_path / "b.db")
+    assert recovered.status == 0
     async with Ledger.open(tmp_path / "a.db") as one, Ledger.open(tmp_path / "b.db") as other:
         assert [entry async for entry in one.entries()] == [entry async for entry in other.entries()]
         assert (await other.head()).parent_socket == "/run/nobody.sock"
         assert [row.raw for row in await other.rejected()] == [row.raw for row in await one.rejected()]
-        assert await other.emissions() == []
+        assert await other.outbox_items() == []
 
 
 async def test_an_altered_entry_is_lost_and_those_after_it_are_recorded_anew(tmp_path: Path) -> None:
     last = await make_ledger(tmp_path / "a.db", rounds=2)
     tamper(tmp_path / "a.db", "UPDATE events SET pod_name = 'other' WHERE seq = 4")
-    result = run("salvage", tmp_path / "a.db", tmp_path / "b.db", "--json")
+    result = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json")
     assert result.status == 1
     assert result.json[0]["lost"] == [{"first": 4, "last": 4, "reason": "its digest is not that of what it holds "
                                        "and of the entry before"}]  # fmt: skip
@@ -51,14 +51,14 @@ async def test_an_altered_entry_is_lost_and_those_after_it_are_recorded_anew(tmp
 async def test_after_a_row_that_is_gone_one_entry_proves_nothing(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=2)
     tamper(tmp_path / "a.db", "DELETE FROM events WHERE seq = 4")
-    lost = run("salvage", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]["lost"]
+    lost = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]["lost"]
     assert [(loss["first"], loss["last"]) for loss in lost] == [(4, 4), (5, 5)]
 
 
 async def test_a_tail_that_is_gone_is_told(tmp_path: Path) -> None:
     last = await make_ledger(tmp_path / "a.db", rounds=2)
     tamper(tmp_path / "a.db", f"DELETE FROM events WHERE seq > {last - 2}")
-    lost = run("salvage", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]["lost"]
+    lost = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]["lost"]
     assert [(loss["first"], loss["last"]) for loss in lost] == [(last - 1, last)]
 
 
@@ -73,14 +73,14 @@ async def test_entries_are_found_without_their_index(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
     path.write_bytes(data)
-    salvaged = run("salvage", path, tmp_path / "b.db", "--json").json[0]
-    assert (salvaged["kept"], salvaged["lost"]) == (last, [])
+    recovered = run("recover", path, tmp_path / "b.db", "--json").json[0]
+    assert (recovered["kept"], recovered["lost"]) == (last, [])
 
 
 async def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=1)
-    result = run("salvage", tmp_path / "a.db", tmp_path / "a.db")
+    result = run("recover", tmp_path / "a.db", tmp_path / "a.db")
     assert (result.status, "exists already" in result.err) == (1, True)
-    assert run("salvage", tmp_path / "none.db", tmp_path / "b.db").status == 1
+    assert run("recover", tmp_path / "none.db", tmp_path / "b.db").status == 1
     (tmp_path / "garbage").write_bytes(b"garbage" * 1000)
-    assert run("salvage", tmp_path / "garbage", tmp_path / "b.db", "--ledger", OWNER).status == 1
+    assert run("recover", tmp_path / "garbage", tmp_path / "b.db", "--ledger", OWNER).status == 1

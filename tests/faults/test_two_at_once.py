@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from podledger import Ledger
-from podledger.carrying.backup import backup
+from podledger.archive.backup import backup
 from tests.faults.operations import NAME, check_ledger
 from tests.faults.samples import OWNER, spawned
 

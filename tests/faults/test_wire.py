@@ -17,9 +17,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from podledger.receiving.framing import Line, LineBuffer
-from podledger.sender import line_of
-from podledger.sending.delivery import deliver
+from podledger.client.delivery import deliver
+from podledger.client.sender import line_of
+from podledger.server.framing import Frame, LineBuffer
 from tests.faults.fuzz import CORPUS, fuzz, read
 from tests.faults.samples import OWNER, Count, run, seeds
 from tests.faults.test_permissions import short
@@ -67,7 +67,7 @@ def test_altered_lines_for_long(seed: int, record_property: Count) -> None:
 @example(data=b"a" * 60 + b"\nb\n", cuts=[10, 20], most=10)
 def test_however_bytes_arrive_short_lines_come_out_the_same(data: bytes, cuts: list[int], most: int) -> None:
     buffer = LineBuffer(most)
-    found: list[Line] = []
+    found: list[Frame] = []
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in pairwise(edges):
         buffer.feed(data[start:end])

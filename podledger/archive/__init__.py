@@ -1,0 +1,1 @@
+"""Ledgers in other files: import, export, backup and collection."""

@@ -1,1 +1,0 @@
-"""What an incident asks: explain, difference, replay, gaps, and plain SQL."""

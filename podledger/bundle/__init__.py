@@ -1,0 +1,1 @@
+"""Bundles: a part of a ledger in one file, to read and verify elsewhere."""

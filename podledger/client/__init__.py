@@ -1,0 +1,1 @@
+"""The sending side: one event to one pod's socket."""

@@ -1,0 +1,42 @@
+"""Names that arrive from models and strangers: which are taken, and how any text is shown safely."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from podledger.core.errors import InvalidNameError
+from podledger.core.text import escape
+
+MAX_NAME_BYTES = 255
+"""The longest name, in bytes of UTF-8: what a file system takes as one path component."""
+
+
+def check_name(name: str, what: str = "pod name") -> str:
+    """Return `name` if a pod, ledger or consumer may bear it.
+
+    Raises:
+        InvalidNameError: it is empty, `.` or `..`, holds `/` or a control character, or is too long.
+    """
+    reason = _objection(name)
+    if reason:
+        raise InvalidNameError(f"{what} '{escape(name, 60)}' {reason}", hint="use a name that could name a folder")
+    return name
+
+
+def _objection(name: str) -> str:
+    if not name:
+        return "is empty"
+    if name in (".", ".."):
+        return "is reserved"
+    if "/" in name:
+        return "holds a slash"
+    if name.isascii() and name.isprintable():
+        return "" if len(name) <= MAX_NAME_BYTES else _TOO_LONG
+    if any(unicodedata.category(char) == "Cc" for char in name):
+        return "holds a control character"
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        return "is no valid Unicode"
+    return "" if len(name.encode()) <= MAX_NAME_BYTES else _TOO_LONG
+
+
+_TOO_LONG = f"is longer than {MAX_NAME_BYTES} bytes"

@@ -1,0 +1,1 @@
+"""The demonstration: a small tree of real processes."""

@@ -1,0 +1,1 @@
+"""What endangers a database, and how to recover a damaged one."""

@@ -1,1 +1,0 @@
-"""What endangers a database, and what a damaged one still holds."""

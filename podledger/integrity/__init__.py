@@ -1,0 +1,1 @@
+"""Proof that a ledger is unchanged: verification, notes and signatures."""

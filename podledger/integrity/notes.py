@@ -1,0 +1,125 @@
+"""Notes of a ledger: its digest at a seq, kept elsewhere, by which the log is later held to what it was.
+
+A chain alone shows that nothing was changed in part; who can write the file can write the whole chain anew. What they
+cannot change is a note that was taken before and kept where they do not reach.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated, Any, Final, NamedTuple
+
+from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
+from sqlalchemy import Connection, select
+
+from podledger.core import strict_json
+from podledger.core.errors import ProtocolError, UsageError
+from podledger.core.events import NO_DIGEST
+from podledger.queries.registry import Moment, resolve
+from podledger.store.expected_rows import Problem
+from podledger.store.log import read_head
+from podledger.store.tables import events
+
+_PLAIN: Final = re.compile(r"(\d{1,19}):([0-9a-fA-F]{64})")
+_TITLE: Final = "podledger note 1"
+
+
+class Note(NamedTuple):
+    """What a ledger's digest was at a seq."""
+
+    seq: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.digest}"
+
+
+_Line = Annotated[str, Strict(), StringConstraints(pattern=r"^[^\n]*$")]
+_Digest = Annotated[str, Strict(), StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class SignedNote(NamedTuple):
+    """A note that names its ledger and the time it was taken, signed with an Ed25519 key.
+
+    `time` is the signer's clock in RFC 3339; `public_key` and `signature` are the raw bytes in hexadecimal.
+    """
+
+    ledger: _Line
+    seq: Annotated[int, Strict()]
+    digest: _Digest
+    time: _Line
+    public_key: _Line
+    signature: _Line
+
+    @property
+    def note(self) -> Note:
+        """The note that is signed."""
+        return Note(self.seq, self.digest)
+
+    def text(self) -> bytes:
+        """What is signed: a title and every field but the signature, each on a line; no field can hold a newline."""
+        return "\n".join((_TITLE, *map(str, self[:5]), "")).encode()
+
+    def as_json(self) -> dict[str, Any]:
+        """The note as `digest --key` prints it."""
+        return self._asdict()
+
+
+_SIGNED: Final = TypeAdapter(SignedNote)
+
+
+def parse_note(text: str) -> Note:
+    """The note that `SEQ:DIGEST` states.
+
+    Raises:
+        UsageError: it states none.
+    """
+    match = _PLAIN.fullmatch(text.strip())
+    if match is None:
+        hint = "give what `podledger digest` printed, a number and 64 hexadecimal digits with a colon between"
+        raise UsageError(f"{text[:90]!r} is no note", hint=hint)
+    return Note(int(match[1]), match[2].lower())
+
+
+def parse_signed_note(text: str) -> SignedNote:
+    """The signed note that a JSON object states; whether its signature is right is not looked at.
+
+    Raises:
+        UsageError: it states none.
+    """
+    try:
+        return _SIGNED.validate_python(strict_json.loads(text))
+    except (ProtocolError, ValidationError) as error:
+        hint = "give the file that `podledger digest --key` wrote"
+        raise UsageError("that is no signed note", hint=hint) from error
+
+
+def note_at(connection: Connection, ledger: str, at: Moment) -> Note:
+    """The ledger's note at a moment.
+
+    Raises:
+        InvalidMomentError: the moment is not in the log.
+    """
+    seq = resolve(connection, ledger, at)
+    return Note(seq, stored_digest(connection, ledger, seq) or read_head(connection, ledger).head_digest)
+
+
+def stored_digest(connection: Connection, ledger: str, seq: int) -> str | None:
+    """The digest that the log holds for a seq, None if it holds no such entry."""
+    if seq == 0:
+        return NO_DIGEST
+    return connection.execute(select(events.c.digest).where(events.c.ledger == ledger, events.c.seq == seq)).scalar()
+
+
+def note_problems(connection: Connection, ledger: str, expected: Sequence[Note]) -> Iterator[Problem]:
+    """Where the log is not what was noted of it."""
+    find = partial(stored_digest, connection, ledger)
+    for note in expected:
+        digest = find(note.seq)
+        if digest is None:
+            yield Problem("expect", note.seq, f"the log does not hold seq {note.seq}, of which a digest was noted")
+        elif digest != note.digest:
+            detail = f"its digest is {digest}, where {note.digest} was noted: it, or an entry before it, was rewritten"
+            yield Problem("expect", note.seq, detail)

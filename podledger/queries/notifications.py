@@ -1,0 +1,81 @@
+"""What the agent should be told: the agent-visible events after a consumer's cursor, each in one line."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, and_, func, insert, not_, select, update
+
+from podledger.core.events import WITHHELD, parse_event, render
+from podledger.core.protocol import moment, timestamp
+from podledger.store import log
+from podledger.store.tables import consumers, events
+
+DEFAULT_CONSUMER: Final = "agent"
+VISIBLE: Final = ("turn_ended", "errored", "shut_down")
+"""The kinds that an agent is told of."""
+
+
+class Notification(NamedTuple):
+    """One line for the agent, and the entry that it is of; `recorded_us` is in microseconds since 1970 (UTC)."""
+
+    seq: int
+    recorded_us: int
+    kind: str
+    pod_name: str
+    line: str
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When the ledger recorded the entry, in UTC."""
+        return moment(self.recorded_us)
+
+    def as_json(self) -> dict[str, Any]:
+        """The notification as `notifications --json` prints it."""
+        return {
+            "seq": self.seq,
+            "recorded_at": timestamp(self.recorded_us),
+            "kind": self.kind,
+            "pod_name": self.pod_name,
+            "line": self.line,
+        }
+
+
+def unread(connection: Connection, ledger: str, consumer: str, after: int, limit: int) -> list[Notification]:
+    """The first notifications after the consumer's cursor and after a seq; no shutdown is told twice."""
+    told_before = and_(events.c.kind == "shut_down", events.c.outcome == "duplicate")
+    after = max(after, cursor(connection, ledger, consumer))
+    query = (
+        select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
+        .where(events.c.ledger == ledger, events.c.seq > after)
+        .where(events.c.kind.in_(VISIBLE), not_(told_before), events.c.payload != WITHHELD)
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+    return [Notification(*row[:4], render(parse_event(row[4]))) for row in connection.execute(query)]
+
+
+def cursor(connection: Connection, ledger: str, consumer: str) -> int:
+    """The seq up to which the consumer has been told, 0 at first."""
+    query = select(func.max(consumers.c.cursor)).where(consumers.c.ledger == ledger, consumers.c.name == consumer)
+    return connection.execute(query).scalar() or 0
+
+
+def acknowledge(connection: Connection, ledger: str, consumer: str, seq: int, now_us: int) -> None:
+    """Move the consumer's cursor on to `seq`, never back.
+
+    Raises:
+        InvalidMomentError: the log does not reach that far.
+    """
+    log.check_seq(connection, ledger, seq)
+    key = (consumers.c.ledger == ledger, consumers.c.name == consumer)
+    known = connection.execute(select(consumers.c.cursor).where(*key)).scalar()
+    values = (ledger, consumer, max(seq, known or 0), now_us)
+    row = dict(zip(consumers.c.keys(), (*values, log.row_checksum(values)), strict=True))
+    if known is not None:
+        connection.execute(update(consumers).where(*key), row)
+        return
+    connection.execute(insert(consumers), row)
+    head = log.read_head(connection, ledger)
+    log.write_head(connection, head._replace(consumer_count=head.consumer_count + 1))

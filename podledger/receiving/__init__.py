@@ -1,1 +1,0 @@
-"""The parts of the receiver, from the socket's file to the commit."""

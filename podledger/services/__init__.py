@@ -1,0 +1,1 @@
+"""What runs next to an open ledger: the outbox and the reconciler."""

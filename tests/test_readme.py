@@ -1,4 +1,4 @@
-"""The README's claims: its code runs and prints what it says, its commands exist, every setting is documented."""
+"""The claims of the README and the pages: code runs, commands print what is shown, references lead somewhere."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ import pytest
 from podledger.cli.parser import build_parser
 from podledger.settings import Settings
 from tests.cli import clean_environment
+from tests.readme import README, commands, constant, with_output
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+ROOT = README.parent
+TEXT = README.read_text()
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """Return the README's fenced blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
 def command_names() -> set[str]:
-    """Every command of the command line."""
+    """Return the name of every command."""
     subparsers = next(action for action in build_parser()._actions if action.dest == "COMMAND" or action.choices)
     assert isinstance(subparsers.choices, dict)
     return set(subparsers.choices)
 
 
-def test_the_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
+def test_library_example_runs_and_prints_as_shown(tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(blocks("python")[0])
     done = subprocess.run(
         [sys.executable, "-W", "error", "example.py"],
@@ -45,12 +47,17 @@ def test_the_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
     assert done.stdout == blocks("text")[0]
 
 
-@pytest.mark.parametrize("line", [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")])
-def test_each_command_shown_is_one_that_the_parser_takes(line: str) -> None:
-    words = shlex.split(line, comments=True)
-    assert words.pop(0) == "podledger"
-    args = build_parser().parse_args([word for word in words if word != "&"])
-    assert callable(args.run)
+def test_session_prints_as_shown() -> None:
+    """If only wording changed, `python -m tests.readme` rewrites the README."""
+    assert len(commands(TEXT)) >= 10
+    assert constant(with_output(TEXT)).splitlines() == constant(TEXT).splitlines()
+
+
+def test_every_command_shown_exists() -> None:
+    table = re.findall(r"^\| (`.*?`) \| [A-Z]", TEXT, re.MULTILINE)
+    shown = {words.split()[0] for row in table for words in re.findall(r"`([a-z]+[^`]*)`", row)}
+    assert len(shown) > 15
+    assert shown | {shlex.split(line)[1] for line in commands(TEXT)} <= command_names()
 
 
 def test_every_command_is_documented() -> None:
@@ -67,7 +74,23 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert default is None or f"`{default}`" in row
 
 
-def test_the_links_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_and_tests_exist(page: Path) -> None:
+    """A page names a file from the top of the checkout, and a test as `tests/FILE.py::TEST`."""
+    named = re.findall(r"`((?:podledger|tests|benchmarks|migrations|docs)/[\w./-]+\.\w+)(?:::(\w+))?`", page.read_text())
+    assert [path for path, _ in named if not (ROOT / path).is_file()] == []
+    tests = [(path, name) for path, name in named if name]
+    assert [name for path, name in tests if f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
+@pytest.mark.parametrize("folder", ["podledger", "tests", "benchmarks", "migrations"])
+def test_pages_named_in_sources_exist(folder: str) -> None:
+    for source in (ROOT / folder).rglob("*.py"):
+        named = re.findall(r"\bdocs/[\w/-]+\.md\b", source.read_text())
+        assert [page for page in named if not (ROOT / page).is_file()] == [], source

@@ -1,1 +1,1 @@
-"""How fast podledger is, beside bare SQLite, a bare server, and the libraries that one would pick instead."""
+"""Compare podledger with bare SQLite, a bare server, and alternative libraries."""

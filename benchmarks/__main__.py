@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--only SECTION …]`: measure, tell, and write `results.json` and `chart.svg`."""
+"""`python -m benchmarks [--quick] [--only SECTION …]`: measure, print, and write `results.json` and `chart.svg`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECTIONS: Final = ("appending", "receiving", "history", "memory", "starting")
 
 
 class Size(NamedTuple):
-    """How much is measured."""
+    """The size of a run: repeats, and events or starts per measurement."""
 
     repeats: int
     appended: int
@@ -33,7 +33,7 @@ QUICK: Final = Size(2, 8_000, 4_000, 10_000, 50_000, 10_000, 3)
 
 
 def run(size: Size, sections: list[str], *, quick: bool) -> Figures:
-    """Measure what is asked for."""
+    """Measure the given sections."""
     figures = Figures(quick=quick)
     found = rivals.find()
     figures.rivals = found.known
@@ -67,9 +67,9 @@ def _measure_history(
 
 
 def main() -> None:
-    """Take the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small run, to try out; its figures mean little")
+    parser.add_argument("--quick", action="store_true", help="a small run to try it out; its figures mean little")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
     parser.add_argument("--to", type=Path, default=HERE, help="the folder for results.json and chart.svg")
     arguments = parser.parse_args()

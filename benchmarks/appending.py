@@ -1,4 +1,4 @@
-"""Rows 1 to 3 and 8: events appended one at a time, by many tasks at once, and in bulk; what a kept event takes."""
+"""Rows 1 to 3 and 8: append one at a time, from many tasks, and in bulk; bytes per event on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BULK, SMALL_BULK = 5_000, 1_000
 
 
 async def together(path: Path, events: Sequence[WireEvent], tasks: int) -> float:
-    """Tasks that append at the same time, each waiting for the commit of each of its events; events a second."""
+    """Append from several tasks, each waiting for the commit of each event; return events per second."""
     async with Ledger.open(path, "root") as ledger:
 
         async def append_all(share: Sequence[WireEvent]) -> None:
@@ -38,7 +38,7 @@ async def together(path: Path, events: Sequence[WireEvent], tasks: int) -> float
 
 
 async def in_bulk(path: Path, events: Sequence[WireEvent], size: int) -> float:
-    """`append_many`, so many at a time; events a second."""
+    """Append with `append_many`, `size` events per call; return events per second."""
     async with Ledger.open(path, "root") as ledger:
         started = time.perf_counter()
         for start in range(0, len(events), size):
@@ -47,7 +47,7 @@ async def in_bulk(path: Path, events: Sequence[WireEvent], size: int) -> float:
 
 
 def imported(path: Path, file: Path, count: int) -> float:
-    """`podledger import` of a file of wire lines, less what it takes for an empty one; events a second."""
+    """Run `podledger import` on wire lines; return events per second, without the time for an empty file."""
     return count / max(1e-9, _import(path, file) - _import(path, Path(os.devnull)))
 
 
@@ -59,7 +59,7 @@ def _import(path: Path, file: Path) -> float:
 
 
 def measure(figures: Figures, places: Places, rivals: Sequence[Rival], *, repeats: int, count: int) -> None:
-    """Podledger and bare SQLite in turn, repeat by repeat; then each rival, and podledger with as many tasks."""
+    """Alternate between podledger and bare SQLite, then each rival and podledger with as many tasks."""
     events = workload.events(count)
     few = events[: count // 20]
     file = places.fresh("jsonl")
@@ -67,7 +67,7 @@ def measure(figures: Figures, places: Places, rivals: Sequence[Rival], *, repeat
     first = places.fresh()
     asyncio.run(in_bulk(first, events, BULK))
     log = bare.log_of(first)
-    gc.freeze()  # what is measured with is not to be looked through by the collector while it is measured
+    gc.freeze()  # so that the collector does not scan the test data while we measure
     for _ in range(repeats):
         _measure_once(figures, places, events, few, file, log)
         for rival in rivals:
@@ -104,9 +104,10 @@ def _compare(figures: Figures, rivals: Sequence[Rival]) -> None:
     figures.compare(1, "one durable append at a time", "podledger, 1 at a time", "bare sqlite3, 1 row a commit")
     figures.compare(2, f"{TASKS} tasks, each waiting for its commit", many, bare_rate, at_least=0.30)
     if fastest:
-        figures.compare(2, f"the same beside {fastest}", many, fastest, at_least=10)
-        figures.compare(2, f"{RIVAL_TASKS} tasks beside {fastest}", f"podledger, {RIVAL_TASKS} at once", fastest)
-    figures.compare(3, f"append_many, {BULK:,} a call", "podledger, append_many", bare_rate, at_least=0.50)
-    figures.compare(3, f"append_many, {SMALL_BULK:,} a call", "podledger, append_many in thousands", bare_rate)
+        few = f"podledger, {RIVAL_TASKS} at once"
+        figures.compare(2, f"the same, compared with {fastest}", many, fastest, at_least=10)
+        figures.compare(2, f"{RIVAL_TASKS} tasks, compared with {fastest}", few, fastest)
+    figures.compare(3, f"append_many, {BULK:,} per call", "podledger, append_many", bare_rate, at_least=0.50)
+    figures.compare(3, f"append_many, {SMALL_BULK:,} per call", "podledger, append_many in thousands", bare_rate)
     figures.compare(3, "import of wire lines", "podledger, import", bare_rate, at_least=0.50)
-    figures.compare(8, "bytes on disk, times a bare row's", "bytes an event takes", "bytes a bare row takes")
+    figures.compare(8, "bytes on disk, compared with a bare row", "bytes an event takes", "bytes a bare row takes")

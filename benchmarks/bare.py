@@ -1,6 +1,6 @@
-"""The limit: the very rows that podledger keeps, put into the same table by Python's sqlite3 alone.
+"""The reference: insert podledger's rows into the same table with Python's sqlite3 alone.
 
-The same durability (WAL, `synchronous=FULL`), and nothing else: no chain, no rules, no projections, no triggers.
+It is as durable (WAL, `synchronous=FULL`), but has no chain, rules, projections or triggers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Row = tuple[Any, ...]
 
 
 class Log(NamedTuple):
-    """A podledger's log as bare SQLite sees it: the statement that makes its table, the columns, and the rows."""
+    """A log for bare SQLite: the statement that creates its table, the columns, and the rows."""
 
     table: str
     columns: list[str]
@@ -22,7 +22,7 @@ class Log(NamedTuple):
 
 
 def log_of(database: Path) -> Log:
-    """The log of a podledger database."""
+    """Return the log of a podledger database."""
     connection = sqlite3.connect(database)
     (table,) = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'events'").fetchone()
     columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(events)")]
@@ -32,10 +32,10 @@ def log_of(database: Path) -> Log:
 
 
 def insert(path: Path, log: Log, per_commit: int, *, nulls: bool = True) -> float:
-    """Put the rows into a new file, so many a transaction; rows a second.
+    """Insert the rows into a new file, `per_commit` per transaction; return rows per second.
 
-    Without `nulls` the columns that are null in the first row, and so in all, are left out of the statement: to bind a
-    null takes Python's driver longer than five values, and podledger does not do it either.
+    Without `nulls`, omit the columns that are null in the first row, and so in all. podledger omits them too, because
+    binding a null takes Python's driver longer than binding five values.
     """
     held = [position for position, value in enumerate(log.rows[0]) if nulls or value is not None]
     names = ", ".join(log.columns[position] for position in held)

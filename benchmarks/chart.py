@@ -1,4 +1,4 @@
-"""The chart of a run: bars on a scale of powers of ten, podledger's in one colour, what it stands beside in another."""
+"""The chart of a run: bars on a logarithmic scale, podledger in one colour and the others in another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT: Final = "#1e293b"
 
 
 class Panel(NamedTuple):
-    """One group of bars: a title, and each bar's series with the words for it."""
+    """One group of bars: a title, and per bar the name of its series and its label."""
 
     title: str
     bars: tuple[tuple[str, str], ...]
@@ -29,9 +29,9 @@ class Panel(NamedTuple):
 
 PANELS: Final = (
     Panel(
-        "Durable appends a second (WAL, synchronous=FULL)",
+        "Durable appends per second (WAL, synchronous=FULL)",
         (
-            ("bare sqlite3, 100 rows a commit", "bare sqlite3, 100 rows a commit"),
+            ("bare sqlite3, 100 rows a commit", "bare sqlite3, 100 rows per commit"),
             ("podledger, append_many", "podledger, append_many"),
             ("podledger, 200 at once", "podledger, 200 tasks"),
             ("podledger, 50 at once", "podledger, 50 tasks"),
@@ -42,14 +42,14 @@ PANELS: Final = (
         ),
     ),
     Panel(
-        "Events a second over the socket, one connection each",
+        "Events per second over the socket, one connection each",
         (
-            ("bare asyncio server", "bare asyncio server, drops them"),
+            ("bare asyncio server", "bare asyncio server, discards them"),
             ("podledger, socket", "podledger, commits them"),
         ),
     ),
     Panel(
-        "Events of the log a second",
+        "Events of the log read per second",
         (
             ("podledger, rebuild", "podledger, rebuild"),
             ("podledger, verify", "podledger, verify"),
@@ -62,7 +62,7 @@ PANELS: Final = (
 
 
 def write(figures: Figures, path: Path) -> None:
-    """Draw what was measured; a series that was not is left out."""
+    """Draw the measured series; omit the others."""
     parts: list[str] = []
     top = 20
     for panel in PANELS:
@@ -73,11 +73,11 @@ def write(figures: Figures, path: Path) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" font-family="sans-serif" font-size="13">'
     )
     ground = f'<rect width="{WIDTH}" height="{top}" fill="#ffffff"/>'
-    path.write_text("\n".join([head, "<title>podledger, measured</title>", ground, *parts, "</svg>"]) + "\n")
+    path.write_text("\n".join([head, "<title>podledger benchmarks</title>", ground, *parts, "</svg>"]) + "\n")
 
 
 def _draw(parts: list[str], title: str, bars: Sequence[tuple[str, str, Spread]], top: int) -> int:
-    """One panel; where the next begins."""
+    """Draw one panel; return where the next one begins."""
     low = 10 ** math.floor(math.log10(min(spread.low for *_, spread in bars)))
     high = 10 ** math.ceil(math.log10(max(spread.high for *_, spread in bars)))
 

@@ -1,4 +1,4 @@
-"""What was measured: series of values, ratios of them within the run, and what is asked of each ratio."""
+"""The figures of a run: series of values, ratios between them, and the target of each ratio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 
 class Spread(NamedTuple):
-    """A series in short: its middle, and its ends."""
+    """The median of a series, and its lowest and highest value."""
 
     median: float
     low: float
@@ -23,12 +23,12 @@ class Spread(NamedTuple):
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """The spread of some values."""
+        """Return the spread of `values`."""
         return Spread(median(values), min(values), max(values))
 
 
 class Ratio(NamedTuple):
-    """One series over another, repeat by repeat, and where it must arrive."""
+    """One series divided by another, repeat by repeat, and its target."""
 
     row: int
     title: str
@@ -38,14 +38,14 @@ class Ratio(NamedTuple):
 
     @property
     def holds(self) -> bool | None:
-        """Whether its median is where it must be; None where nothing is asked of it."""
+        """Whether the median meets the target; None without a target."""
         if self.at_least is not None:
             return self.spread.median >= self.at_least
         return None if self.at_most is None else self.spread.median <= self.at_most
 
 
 class Figures:
-    """The figures of one run, gathered as it goes."""
+    """The figures of one run, collected as it goes."""
 
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
@@ -55,41 +55,41 @@ class Figures:
         self._units: dict[str, str] = {}
 
     def add(self, name: str, value: float, unit: str = "events/s") -> None:
-        """One more value of a series; tell it too."""
+        """Add a value to a series, and print it."""
         self._values[name].append(value)
         self._units[name] = unit
         print(f"  {name:48} {value:14,.4g} {unit}", flush=True)
 
     def spread(self, name: str) -> Spread | None:
-        """The spread of a series; None if it was not measured."""
+        """Return the spread of a series; None if it was not measured."""
         return Spread.of(self._values[name]) if name in self._values else None
 
     def compare(
         self,
         row: int,
         title: str,
-        what: str,
-        beside: str,
+        name: str,
+        reference: str,
         *,
         at_least: float | None = None,
         at_most: float | None = None,
     ) -> None:
-        """One series over another: value by value where both have as many, else over the other's median."""
-        if what not in self._values or beside not in self._values:
+        """Divide one series by another: value by value if they are equally long, else by the other's median."""
+        if name not in self._values or reference not in self._values:
             return
-        over, under = self._values[what], self._values[beside]
+        over, under = self._values[name], self._values[reference]
         if len(over) != len(under):
             under = [median(under)] * len(over)
         spread = Spread.of([a / b for a, b in zip(over, under, strict=True)])
         self.ratios.append(Ratio(row, title, spread, at_least, at_most))
 
     def fastest(self, names: Sequence[str]) -> str | None:
-        """The series with the greatest median."""
+        """Return the series with the highest median; None if none was measured."""
         known = [name for name in names if name in self._values]
         return max(known, key=lambda name: median(self._values[name]), default=None)
 
     def as_json(self) -> dict[str, Any]:
-        """The run as `results.json` holds it."""
+        """Return the run as `results.json` stores it."""
         return {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "quick": self.quick,
@@ -106,12 +106,12 @@ class Figures:
         }
 
     def write(self, path: Path) -> None:
-        """Put the run into a file."""
+        """Write the run to a file."""
         path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
 
 
 def machine() -> dict[str, str | int]:
-    """What the run was on."""
+    """Return the system, cores and versions that the run uses."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count() or 1,

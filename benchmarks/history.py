@@ -1,4 +1,4 @@
-"""Rows 5 and 6: a long log rebuilt and verified; the registry and the holders of a path at random moments of it."""
+"""Rows 5 and 6: rebuild and verify a long log; ask for the registry and a path's holders at random moments."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from podledger.queries.replay import ReplayOptions
 
 BULK = 5_000
 QUESTIONS = 40
-REFOLDS = 3
+REPLAYS = 3
 
 
 async def fill(path: Path, count: int) -> None:
-    """A log of so many events."""
+    """Create a log of `count` events."""
     async with Ledger.open(path, "root") as ledger:
         for batch in workload.batches(count, BULK):
             await ledger.append_many(batch)
 
 
 async def rebuild(path: Path) -> float:
-    """Events of the log a second."""
+    """Rebuild the projections; return events of the log per second."""
     async with Ledger.open(path) as ledger:
         count = (await ledger.head()).head_seq
         started = time.perf_counter()
@@ -37,18 +37,18 @@ async def rebuild(path: Path) -> float:
 
 
 async def verify(path: Path) -> float:
-    """Events of the log a second."""
+    """Verify the ledger; return events of the log per second."""
     async with Ledger.open(path) as ledger:
         started = time.perf_counter()
-        certificate = await ledger.verify()
-        assert certificate.ok
-        return certificate.events / (time.perf_counter() - started)
+        result = await ledger.verify()
+        assert result.ok
+        return result.events / (time.perf_counter() - started)
 
 
 def measure(
     figures: Figures, places: Places, rivals: Sequence[Rival], long_log: Path, *, repeats: int, replayed: int
 ) -> None:
-    """Rebuild, verify and each rival's replay in turn; then the questions."""
+    """Alternate between rebuild, verify and each rival's replay; then ask the questions."""
     events = workload.events(replayed)
     stores = {rival.name: places.fresh() for rival in rivals}
     for rival in rivals:
@@ -61,23 +61,25 @@ def measure(
         figures.add("podledger, verify", asyncio.run(verify(long_log)))
     fastest = figures.fastest([f"{rival.name}, replay" for rival in rivals])
     if fastest:
-        figures.compare(5, f"rebuild beside {fastest}", "podledger, rebuild", fastest, at_least=10)
-        figures.compare(5, f"verify beside {fastest}", "podledger, verify", fastest)
+        replay = f"compared with the replay of {fastest.removesuffix(', replay')}"
+        figures.compare(5, f"rebuild, {replay}", "podledger, rebuild", fastest, at_least=10)
+        figures.compare(5, f"verify, {replay}", "podledger, verify", fastest)
     asyncio.run(ask(figures, long_log))
-    figures.compare(6, "pods --at, beside a refold", "refold to a moment", "pods at a moment", at_least=200)
-    figures.compare(6, "holders --at, beside a refold", "refold to a moment", "holders at a moment", at_least=2_000)
+    replay = "compared with a replay up to then"
+    figures.compare(6, f"pods --at, {replay}", "replay up to a moment", "pods at a moment", at_least=200)
+    figures.compare(6, f"holders --at, {replay}", "replay up to a moment", "holders at a moment", at_least=2_000)
 
 
 async def ask(figures: Figures, path: Path) -> None:
-    """Questions about random moments; a refold from the start to some of them, which tells the same."""
+    """Ask about random moments; for some of them, also replay the log up to that moment."""
     chance = random.Random(2)
     async with Ledger.open(path) as ledger:
         head = (await ledger.head()).head_seq
         moments = [chance.randint(1, head) for _ in range(QUESTIONS)]
-        for moment in moments[:REFOLDS]:
+        for moment in moments[:REPLAYS]:
             started = time.perf_counter()
             await ledger.replay(ReplayOptions(at=moment))
-            figures.add("refold to a moment", time.perf_counter() - started, "s")
+            figures.add("replay up to a moment", time.perf_counter() - started, "s")
         pods, holders = [], []
         for moment in moments:
             path_asked = workload.path_of(workload.any_pod(chance))
@@ -88,6 +90,6 @@ async def ask(figures: Figures, path: Path) -> None:
             await ledger.holders(path_asked, at=moment)
             holders.append(time.perf_counter() - started)
     for name, times in (("pods at a moment", pods), ("holders at a moment", holders)):
-        for part in range(REFOLDS):
-            share = sorted(times[part::REFOLDS])
+        for part in range(REPLAYS):
+            share = sorted(times[part::REPLAYS])
             figures.add(name, share[len(share) // 2], "s")

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.install`: the rivals of the dependency group `bench`, each by itself.
+"""`python -m benchmarks.install`: install each rival of the dependency group `bench` separately.
 
-One that cannot be installed on the Python at hand is left out, and the run says so.
+A rival that this Python cannot install is not measured, and the run reports it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def main() -> None:
-    """Install what can be installed."""
+    """Install the rivals; report those that fail."""
     for rival in tomllib.loads(PROJECT.read_text())["dependency-groups"]["bench"]:
         done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", rival], check=False)
         if done.returncode:

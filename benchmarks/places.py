@@ -1,4 +1,4 @@
-"""Where the files of a run are: one folder, removed at its end."""
+"""A temporary folder for the files of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class Places:
-    """A folder for the databases and sockets of a run."""
+    """A folder for the databases and sockets of a run, removed at the end."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="podledger-bench-"))
@@ -26,10 +26,10 @@ class Places:
         shutil.rmtree(self.folder)
 
     def fresh(self, suffix: str = "db") -> Path:
-        """A path where nothing is."""
+        """Return an unused path."""
         return self.folder / f"{next(self._numbers)}.{suffix}"
 
     @staticmethod
     def size(path: Path) -> int:
-        """How many bytes a database takes, with the files beside it."""
+        """Return the bytes of a database, with its WAL and shared memory file."""
         return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))

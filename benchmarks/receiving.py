@@ -1,4 +1,4 @@
-"""Row 4: the socket, with one connection an event, as real senders do; beside a bare asyncio server, same clients."""
+"""Row 4: the socket, one connection per event as real senders do, compared with a bare asyncio server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BARE, PROTOCOL, OURS = "bare asyncio server", "bare asyncio server, protocol", "
 
 
 def send_all(path: str, lines: Sequence[bytes]) -> None:
-    """One connection a line: connect, read the snapshot, write, close."""
+    """Send each line on its own connection: connect, read the snapshot, write, close."""
     for line in lines:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sending:
             sending.connect(path)
@@ -32,7 +32,7 @@ def send_all(path: str, lines: Sequence[bytes]) -> None:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A server that is ready."""
+    """Start a server; yield its process and output once it listens."""
     command = [sys.executable, "-m", "benchmarks.servers", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -41,14 +41,14 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
 
 
 def rate(kind: str, path: Path, lines: Sequence[bytes], *database: str) -> float:
-    """How many events a second a server takes from a few clients, until it has them all."""
+    """Send lines from a few clients; return the events per second until the server has all of them."""
     context = multiprocessing.get_context("fork")
     clients = [context.Process(target=send_all, args=(str(path), lines[n::CLIENTS])) for n in range(CLIENTS)]
-    with serving(kind, str(path), str(len(lines)), *database) as (_, told):
+    with serving(kind, str(path), str(len(lines)), *database) as (_, output):
         started = time.perf_counter()
         for client in clients:
             client.start()
-        assert told.readline() == "done\n"
+        assert output.readline() == "done\n"
         took = time.perf_counter() - started
         for client in clients:
             client.join()
@@ -56,11 +56,11 @@ def rate(kind: str, path: Path, lines: Sequence[bytes], *database: str) -> float
 
 
 def measure(figures: Figures, places: Places, *, repeats: int, count: int) -> None:
-    """The servers in turn."""
+    """Alternate between the servers."""
     lines = [workload.wire_line(event) for event in workload.events(count)]
     for _ in range(repeats):
         figures.add(BARE, rate("bare", places.fresh("sock"), lines))
         figures.add(OURS, rate("podledger", places.fresh("sock"), lines, str(places.fresh())))
         figures.add(PROTOCOL, rate("protocol", places.fresh("sock"), lines))
-    figures.compare(4, "the socket, beside a bare asyncio server", OURS, BARE, at_least=0.80)
-    figures.compare(4, "the same, beside one without asyncio's streams", OURS, PROTOCOL)
+    figures.compare(4, "the socket, compared with a bare asyncio server", OURS, BARE, at_least=0.80)
+    figures.compare(4, "the same, compared with a server without asyncio's streams", OURS, PROTOCOL)

@@ -1,7 +1,7 @@
 """The servers of row 4, each a process: `python -m benchmarks.servers podledger|bare|protocol SOCKET COUNT [DATABASE]`.
 
-Each says `ready` once it listens and `done` once it has COUNT events: the ledger when they are committed, the bare
-ones, which are what asyncio gives in a few lines with its streams or with a protocol, when they have read them.
+Each prints `ready` once it listens, and `done` once it has COUNT events: podledger when they are committed, the bare
+servers when they have read them. The bare servers are a few lines with asyncio's streams or with a protocol.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ async def serve_podledger(path: str, count: int, database: str) -> None:
     done = asyncio.Event()
     async with Ledger.open(database, "root") as ledger:
         until = (await ledger.head()).head_seq + count
-        ledger.on_commit(lambda recorded: done.set() if recorded.head.head_seq >= until else None)
+        ledger.on_commit(lambda appended: done.set() if appended.head.head_seq >= until else None)
         async with Receiver(ledger, path):
-            await _tell(done)
+            await _report(done)
 
 
 class Dropping(asyncio.Protocol):
-    """Responses the snapshot, reads the line and drops it."""
+    """Sends the snapshot, reads lines and discards them."""
 
     left = 0
     done: asyncio.Event
@@ -37,7 +37,7 @@ class Dropping(asyncio.Protocol):
         self._line = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Speak first."""
+        """Send the snapshot."""
         assert isinstance(transport, asyncio.Transport)
         transport.write(SNAPSHOT)
 
@@ -51,7 +51,7 @@ class Dropping(asyncio.Protocol):
 
 
 async def serve_bare(path: str, count: int) -> None:
-    """Read and drop, with asyncio's streams."""
+    """Read and discard, with asyncio's streams."""
     left, done = count, asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,17 +65,17 @@ async def serve_bare(path: str, count: int) -> None:
             done.set()
 
     async with await asyncio.start_unix_server(answer, path, backlog=1024):
-        await _tell(done)
+        await _report(done)
 
 
 async def serve_protocol(path: str, count: int) -> None:
-    """Read and drop, with a protocol."""
+    """Read and discard, with a protocol."""
     Dropping.left, Dropping.done = count, asyncio.Event()
     async with await asyncio.get_running_loop().create_unix_server(Dropping, path, backlog=1024):
-        await _tell(Dropping.done)
+        await _report(Dropping.done)
 
 
-async def _tell(done: asyncio.Event) -> None:
+async def _report(done: asyncio.Event) -> None:
     print("ready", flush=True)
     await done.wait()
     print("done", flush=True)

@@ -1,4 +1,4 @@
-"""Row 9: how long a command takes from a cold start, beside `python -c pass`, in turns."""
+"""Row 9: the time of a command from a cold start, compared with `python -c pass`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NOTHING = "python -c pass"
 
 
 def seconds(*arguments: str) -> float:
-    """How long Python takes with these arguments."""
+    """Run Python with these arguments; return the seconds it takes."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
 def measure(figures: Figures, places: Places, *, repeats: int) -> None:
-    """The commands in turn, with a server that takes what is sent."""
+    """Alternate between the commands, with a server that accepts every line."""
     database, path = places.fresh(), places.fresh("sock")
     asyncio.run(fill(database, 2_000))
     threading.Thread(target=asyncio.run, args=(_answer(path),), daemon=True).start()
@@ -41,7 +41,7 @@ def measure(figures: Figures, places: Places, *, repeats: int) -> None:
         for name, arguments in commands.items():
             figures.add(name, seconds(*arguments), "s")
     for name, at_most in (("podledger --help", 5.0), ("podledger send", 5.0), ("podledger pods", None)):
-        figures.compare(9, f"{name}, times a bare start", name, NOTHING, at_most=at_most)
+        figures.compare(9, f"{name}, compared with a bare start", name, NOTHING, at_most=at_most)
 
 
 async def _answer(path: Path) -> None:

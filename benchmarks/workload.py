@@ -1,4 +1,4 @@
-"""What everything is measured with: events of a thousand pods, seven in ten of them the end of a turn."""
+"""The workload of every measurement: events of 1,000 pods, 70% of them the end of a turn."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ _SHARES: Final = {"turn_ended": 70, "errored": 10, "shut_down": 10, "scope_sub_d
 
 
 def events(count: int, seed: int = 1) -> list[WireEvent]:
-    """So many events, the same for the same seed."""
+    """Return `count` events, the same for the same seed."""
     chance = random.Random(seed)
     kinds = chance.choices(list(_SHARES), list(_SHARES.values()), k=count)
     return [_event(kind, chance) for kind in kinds]
 
 
 def batches(count: int, size: int) -> Iterator[list[WireEvent]]:
-    """So many events, a batch at a time, so that they need not all be in memory."""
+    """Yield `count` events in batches, so that they do not have to be in memory at once."""
     for start in range(0, count, size):
         yield events(min(size, count - start), seed=start)
 
 
 def wire_line(event: WireEvent) -> bytes:
-    """The event as it comes over a socket."""
+    """Return the event as a line on the socket."""
     return f'{{"method":"pod_event","params":{text_of(event)}}}\n'.encode()
 
 
 def text_of(event: WireEvent) -> str:
-    """The event as JSON."""
+    """Return the event as JSON."""
     return event.model_dump_json(exclude_none=True)
 
 
 def path_of(pod: str) -> str:
-    """A path that the pod may write while it stands."""
+    """Return a path that the pod may write while it is open."""
     return f"/srv/work/{pod}/src"
 
 
 def any_pod(chance: random.Random) -> str:
-    """The name of one of the pods."""
+    """Return the name of a random pod."""
     return chance.choice(_NAMES)
 
 

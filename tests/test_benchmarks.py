@@ -1,7 +1,8 @@
-"""What a run of the benchmarks is made into: ratios, the README's table, the chart."""
+"""The results of a benchmark run: ratios, the README's table, the chart."""
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from benchmarks.figures import Figures
 
 @pytest.fixture
 def figures() -> Figures:
-    """A run in which podledger is a third, and then a half, of bare SQLite."""
+    """Return a run in which podledger reaches a third to a half of the rate of bare SQLite."""
     run = Figures(quick=True)
     for ours, bare in ((30.0, 90.0), (50.0, 100.0), (40.0, 100.0)):
         run.add("podledger, append_many", ours)
@@ -22,19 +23,19 @@ def figures() -> Figures:
     return run
 
 
-def test_a_ratio_is_taken_repeat_by_repeat(figures: Figures) -> None:
+def test_ratio_compares_repeat_by_repeat(figures: Figures) -> None:
     (ratio,) = figures.ratios
 
     assert (ratio.spread.median, ratio.spread.high, ratio.holds) == (0.4, 0.5, False)
 
 
-def test_what_was_not_measured_is_not_compared(figures: Figures) -> None:
+def test_unmeasured_series_is_not_compared(figures: Figures) -> None:
     figures.compare(5, "rebuild", "podledger, rebuild", "podledger, append_many")
 
     assert len(figures.ratios) == 1
 
 
-def test_the_figures_stand_between_the_readmes_markers(figures: Figures, tmp_path: Path) -> None:
+def test_figures_replace_the_text_between_the_markers(figures: Figures, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n")
 
@@ -48,11 +49,11 @@ def test_the_figures_stand_between_the_readmes_markers(figures: Figures, tmp_pat
     assert "old" not in text
 
 
-def test_a_readme_without_markers_is_left_alone(figures: Figures, tmp_path: Path) -> None:
+def test_readme_without_markers_is_unchanged(figures: Figures, tmp_path: Path) -> None:
     assert not report.put_into(tmp_path / "README.md", figures.as_json())
 
 
-def test_the_chart_is_well_formed_and_shows_what_was_measured(figures: Figures, tmp_path: Path) -> None:
+def test_chart_shows_only_measured_series(figures: Figures, tmp_path: Path) -> None:
     chart.write(figures, tmp_path / "chart.svg")
 
     drawn = ET.parse(tmp_path / "chart.svg").getroot()
@@ -61,8 +62,15 @@ def test_the_chart_is_well_formed_and_shows_what_was_measured(figures: Figures, 
     assert "podledger, rebuild" not in words
 
 
-def test_the_workload_is_the_same_each_time_and_mostly_turns() -> None:
+def test_workload_is_reproducible_and_mostly_turns() -> None:
     events = workload.events(2_000)
 
     assert events == workload.events(2_000)
     assert 0.65 < sum(event.kind == "turn_ended" for event in events) / len(events) < 0.75
+
+
+def test_readme_shows_the_last_run() -> None:
+    """`python -m benchmarks.report` updates the README."""
+    run = json.loads((report.HERE / "results.json").read_text())
+
+    assert report.as_markdown(run) in report.README.read_text()

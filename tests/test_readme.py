@@ -83,7 +83,9 @@ def test_links_lead_to_files(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_files_and_tests_exist(page: Path) -> None:
     """A page names a file from the top of the checkout, and a test as `tests/FILE.py::TEST`."""
-    named = re.findall(r"`((?:podledger|tests|benchmarks|migrations|docs)/[\w./-]+\.\w+)(?:::(\w+))?`", page.read_text())
+    named = re.findall(
+        r"`((?:podledger|tests|benchmarks|migrations|docs)/[\w./-]+\.\w+)(?:::(\w+))?`", page.read_text()
+    )
     assert [path for path, _ in named if not (ROOT / path).is_file()] == []
     tests = [(path, name) for path, name in named if name]
     assert [name for path, name in tests if f"def {name}(" not in (ROOT / path).read_text()] == []

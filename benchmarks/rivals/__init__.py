@@ -1,6 +1,6 @@
-"""The libraries that one would pick instead, each used in the way that it supports best, as durable as podledger.
+"""Alternative libraries, each used in the way that it supports best, and as durable as podledger.
 
-One that cannot be imported here is reported with the reason, and not measured.
+A library that cannot be imported is reported with the reason, and not measured.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ _MODULES: Final = {
 
 
 class Rival(Protocol):
-    """What is measured of a library; times are in seconds, rates in events a second."""
+    """The measurements of a library; rates are in events per second."""
 
     name: str
 
     def append_each(self, path: Path, events: Sequence[WireEvent], at_once: int) -> float:
-        """Append each event durably by itself, so many callers at the same time; the rate."""
+        """Append each event durably by itself, from `at_once` concurrent callers; return the rate."""
 
     def fill(self, path: Path, events: Sequence[WireEvent]) -> None:
-        """Put events into a new store, however is quickest."""
+        """Put events into a new store, in the fastest way."""
 
     def replay(self, path: Path) -> tuple[int, float]:
-        """Fold all events of a store, in their order, into a registry: how many pods stand, and the rate."""
+        """Fold all events of a store into a registry, in order; return the number of open pods and the rate."""
 
 
 class Found(NamedTuple):
-    """The rivals that are here, and of all the version, or why it is not here."""
+    """The installed rivals, and per rival its version or the reason why it is missing."""
 
     rivals: list[Rival]
     known: dict[str, str]
 
 
 def find() -> Found:
-    """Import what can be imported."""
+    """Import the rivals that are installed."""
     found = Found([], {})
     for name, module in _MODULES.items():
         try:
             found.rivals.append(import_module(f"benchmarks.rivals.{module}").RIVAL)
             found.known[name] = version(name)
         except ImportError as error:
-            found.known[name] = f"not here: {error}"
+            found.known[name] = f"not installed: {error}"
     return found
 
 
 class Registry:
-    """What a replay folds into: the pods that stand, as the seed system would have them."""
+    """The result of a replay: the open pods, as the original runtime (docs/protocol.md) would hold them."""
 
     def __init__(self) -> None:
         self.pods: dict[str, str] = {}

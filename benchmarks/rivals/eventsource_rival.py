@@ -1,4 +1,4 @@
-"""`eventsource-py`: its SQLite store (WAL; SQLite's default is `synchronous=FULL`), a stream a pod."""
+"""`eventsource-py`: its SQLite store (WAL; SQLite's default is `synchronous=FULL`), one stream per pod."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PodTurnEnded(DomainEvent):
 
 @register_event
 class PodErrored(DomainEvent):
-    """It met an error."""
+    """A pod reported an error."""
 
     event_type: str = "PodErrored"
     aggregate_type: str = "Pod"
@@ -43,7 +43,7 @@ class PodErrored(DomainEvent):
 
 @register_event
 class PodShutDown(DomainEvent):
-    """It has stopped."""
+    """A pod stopped."""
 
     event_type: str = "PodShutDown"
     aggregate_type: str = "Pod"
@@ -52,7 +52,7 @@ class PodShutDown(DomainEvent):
 
 @register_event
 class PodDelegated(DomainEvent):
-    """It was lent a scope."""
+    """A pod was lent a scope."""
 
     event_type: str = "PodDelegated"
     aggregate_type: str = "Pod"
@@ -63,12 +63,12 @@ class PodDelegated(DomainEvent):
 
 
 class EventSource:
-    """A store whose appends are awaited by tasks."""
+    """A store; concurrent callers are tasks."""
 
     name = "eventsource-py"
 
     def append_each(self, path: Path, events: Sequence[WireEvent], at_once: int) -> float:
-        """One `append` an event, to its pod's stream."""
+        """Append each event to its pod's stream."""
         return asyncio.run(self._append_each(path, events, at_once))
 
     async def _append_each(self, path: Path, events: Sequence[WireEvent], at_once: int) -> float:
@@ -86,7 +86,7 @@ class EventSource:
         return len(events) / took
 
     def fill(self, path: Path, events: Sequence[WireEvent]) -> None:
-        """All events of a pod in one `append`."""
+        """Append all events of a pod in one call."""
         asyncio.run(self._fill(path, events))
 
     async def _fill(self, path: Path, events: Sequence[WireEvent]) -> None:
@@ -99,7 +99,7 @@ class EventSource:
         await store.close()
 
     def replay(self, path: Path) -> tuple[int, float]:
-        """`read_all` in pages, which makes each a domain event."""
+        """Read all streams in pages; each event becomes a domain event."""
         return asyncio.run(self._replay(path))
 
     async def _replay(self, path: Path) -> tuple[int, float]:

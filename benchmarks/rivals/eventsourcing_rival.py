@@ -1,4 +1,4 @@
-"""`eventsourcing`: an application of aggregates, on its SQLite append (WAL; `synchronous=FULL` is the default)."""
+"""`eventsourcing`: an application of aggregates, on its SQLite recorder (WAL; `synchronous=FULL` is the default)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = 1_000
 
 
 class Pod(Aggregate):
-    """One pod, and what was reported of it."""
+    """One pod and its reports."""
 
     @event("Created")
     def __init__(self, name: str) -> None:
@@ -31,18 +31,18 @@ class Pod(Aggregate):
 
     @event("Errored")
     def fail(self, message: str) -> None:
-        """It met an error."""
+        """The pod reported an error."""
 
     @event("ShutDown")
     def shut_down(self) -> None:
-        """It has stopped."""
+        """The pod stopped."""
 
     @event("Delegated")
     def delegate(self, parent: str, socket: str, scope: list[dict[str, Any]]) -> None:
-        """It was lent a scope."""
+        """The pod was lent a scope."""
 
     def report(self, reported: WireEvent) -> None:
-        """Trigger what an event says."""
+        """Trigger the event of the aggregate."""
         match reported:
             case ScopeSubDelegated():
                 scope = [rule.model_dump() for rule in reported.scope]
@@ -56,12 +56,12 @@ class Pod(Aggregate):
 
 
 class EventSourcing:
-    """An application; threads stand for the callers, since the library is synchronous."""
+    """An application; concurrent callers are threads, because the library is synchronous."""
 
     name = "eventsourcing"
 
     def append_each(self, path: Path, events: Sequence[WireEvent], at_once: int) -> float:
-        """One `save` an event; a pod's events are one thread's, so that its versions do not collide."""
+        """Save each event; one thread appends all events of a pod, so that its versions do not collide."""
         app = _application(path)
         pods = _pods(app, events)
         order = {name: number for number, name in enumerate(pods)}
@@ -81,7 +81,7 @@ class EventSourcing:
         return len(events) / took
 
     def fill(self, path: Path, events: Sequence[WireEvent]) -> None:
-        """All events of a thousand in one `save`."""
+        """Save 1,000 events per call."""
         app = _application(path)
         pods = _pods(app, events)
         for start in range(0, len(events), PAGE):
@@ -91,12 +91,12 @@ class EventSourcing:
         app.close()
 
     def replay(self, path: Path) -> tuple[int, float]:
-        """The notifications in pages, each made a domain event."""
+        """Read the notifications in pages; each becomes a domain event."""
         app = _application(path)
         registry, count, start = Registry(), 0, 1
         names: dict[Any, str] = {}
         started = time.perf_counter()
-        while page := app.append.select_notifications(start, PAGE):
+        while page := app.recorder.select_notifications(start, PAGE):
             for notification in page:
                 stored: Any = app.mapper.to_domain_event(notification)
                 match type(stored).__name__:

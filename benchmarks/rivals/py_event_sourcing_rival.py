@@ -1,4 +1,4 @@
-"""`py-event-sourcing`: its SQLite streams, a stream a pod; it opens with `synchronous=NORMAL`, which is put to FULL."""
+"""`py-event-sourcing`: its SQLite streams, one per pod, with `synchronous` changed from NORMAL to FULL."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from benchmarks.workload import WireEvent, text_of
 
 
 class PyEventSourcing:
-    """Streams whose writes are awaited by tasks."""
+    """Streams; concurrent callers are tasks."""
 
     name = "py-event-sourcing"
 
     def append_each(self, path: Path, events: Sequence[WireEvent], at_once: int) -> float:
-        """One `write` an event, to its pod's stream, which is open."""
+        """Write each event to its pod's open stream."""
         return asyncio.run(self._append_each(path, events, at_once))
 
     async def _append_each(self, path: Path, events: Sequence[WireEvent], at_once: int) -> float:
@@ -40,7 +40,7 @@ class PyEventSourcing:
             return len(events) / (time.perf_counter() - started)
 
     def fill(self, path: Path, events: Sequence[WireEvent]) -> None:
-        """All events of a pod in one `write`."""
+        """Write all events of a pod in one call."""
         asyncio.run(self._fill(path, events))
 
     async def _fill(self, path: Path, events: Sequence[WireEvent]) -> None:
@@ -53,7 +53,7 @@ class PyEventSourcing:
                     await stream.write(candidates)
 
     def replay(self, path: Path) -> tuple[int, float]:
-        """The stream of all streams; only what changes the registry is decoded."""
+        """Read the stream of all streams; decode only the events that change the registry."""
         return asyncio.run(self._replay(path))
 
     async def _replay(self, path: Path) -> tuple[int, float]:

@@ -1,45 +1,45 @@
-# Everything runs in .venv, which the first verb makes. PYTHON chooses the interpreter that it is made of.
+# Every target runs in .venv, and creates it if necessary. PYTHON chooses the interpreter for it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help demo test check format soak fuzz bench bench-quick build clean
 
-help: ## What there is to make.
+help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed ## A small tree of real processes, and what the ledger makes of it.
+demo: $(VENV)/.installed ## Run a small tree of real processes, and show their ledger.
 	$(BIN)/podledger demo
 
-test: $(VENV)/.dev ## The whole suite.
+test: $(VENV)/.dev ## Run the test suite.
 	$(BIN)/pytest --numprocesses auto
 
-soak: $(VENV)/.dev ## Long rounds of faults; PODLEDGER_SEED plays one again.
+soak: $(VENV)/.dev ## Run the long fault tests; set PODLEDGER_SEED to repeat a run.
 	$(BIN)/pytest -m soak
 
-fuzz: $(VENV)/.dev ## MINUTES (60) of altered lines; what is answered as none before goes into tests/corpus.
+fuzz: $(VENV)/.dev ## Send altered lines for MINUTES (default 60); add lines with a new answer to tests/corpus.
 	$(BIN)/python -m tests.faults.fuzz $(or $(MINUTES),60)
 
-check: $(VENV)/.dev ## Lint, format and types.
+check: $(VENV)/.dev ## Check lint rules, formatting and types.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(VENV)/.dev ## Mend what the linter can mend.
+format: $(VENV)/.dev ## Fix lint problems and formatting.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.bench ## Beside bare SQLite, a bare server and other libraries: some minutes; puts the figures into the README.
+bench: $(VENV)/.bench ## Compare with bare SQLite, a bare server and other libraries (minutes); update the README.
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.report
 
-bench-quick: $(VENV)/.bench ## The same in half a minute, to try it out; nothing is kept.
+bench-quick: $(VENV)/.bench ## Run a short benchmark (half a minute); keep nothing.
 	$(BIN)/python -m benchmarks --quick --to "$$(mktemp -d)"
 
-build: $(VENV)/.dev ## The source distribution, and the wheel that is built from it.
+build: $(VENV)/.dev ## Build the source distribution, and a wheel from it.
 	$(BIN)/python -m build --outdir dist .
 
-clean: ## Remove what the other verbs made.
+clean: ## Remove the virtual environment, builds and caches.
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:

@@ -1,9 +1,10 @@
-"""The house: which module may import which, what stays light, and what is public."""
+"""The structure of the package: import layers, light imports, public names."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,105 +34,109 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 HEAVY = ("sqlalchemy", "aiosqlite", "alembic", "pydantic", "asyncio")
 
 
-def name_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__")
+SOURCES = [path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts]
 
 
-MODULES = {name_of(path): path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts}
+def package_of(path: Path) -> str:
+    """Return the package or top-level module that a source file belongs to; the root itself is ""."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The modules of podledger that a module imports when it runs: what only types need is left out."""
+def imported_packages(path: Path) -> Iterator[str]:
+    """Yield the packages of podledger that a source file imports at run time."""
     for node in running(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "podledger":
-            yield from (alias.name if alias.name in MODULES else "" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("podledger."):
-            module = node.module.removeprefix("podledger.")
-            inside = [f"{module}.{alias.name}" for alias in node.names]
-            yield from (name if name in MODULES else module for name in inside)
+            yield from (alias.name for alias in node.names if alias.name != "__version__")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("podledger."):
+            yield str(node.module).split(".")[1]
         elif isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("podledger.") for alias in node.names if "podledger." in alias.name)
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("podledger."))
 
 
 def running(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a module but for those under `if TYPE_CHECKING`."""
+    """Yield the nodes of a module, except those under `if TYPE_CHECKING`."""
     for node in ast.iter_child_nodes(tree):
         if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
             yield node
             yield from running(node)
 
 
-def package_of(module: str) -> str:
-    return module.partition(".")[0]
-
-
 def test_every_package_belongs_to_a_layer() -> None:
     declared = {name for layer in LAYERS for name in layer}
-    assert {package_of(name) for name in MODULES if name} == declared, "add a new package to LAYERS"
+    assert {package_of(path) for path in SOURCES} - {""} == declared, "add a new package to LAYERS"
 
 
-@pytest.mark.parametrize("module", sorted(name for name in MODULES if name))
-def test_module_imports_only_from_layers_below(module: str) -> None:
-    own = package_of(module)
-    level = next(number for number, layer in enumerate(LAYERS) if own in layer)
-    below = {"", own, *(name for layer in LAYERS[:level] for name in layer)}
-    above = {name for name in imported(MODULES[module]) if package_of(name) not in below}
-    assert above == set()
+@pytest.mark.parametrize("level", range(len(LAYERS)), ids=[" ".join(layer) for layer in LAYERS])
+def test_layer_imports_only_from_layers_below(level: int) -> None:
+    below = {name for layer in LAYERS[:level] for name in layer}
+    for path in SOURCES:
+        own = package_of(path)
+        if own in LAYERS[level]:
+            assert set(imported_packages(path)) - below - {own} == set(), path
 
 
-@pytest.mark.parametrize("package", ["core", "client", "cli.parser"])
-def test_sqlalchemy_stays_out_of(package: str) -> None:
-    for name, path in MODULES.items():
-        if name == package or name.startswith(f"{package}."):
-            assert "sqlalchemy" not in path.read_text(), name
+def test_architecture_page_lists_the_layers_in_order() -> None:
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \|", (PACKAGE.parent / "docs" / "architecture.md").read_text(), re.MULTILINE
+    )
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert [name for name in listed if name != "__main__"] == [
+        name for layer in LAYERS for name in layer if name != "__main__"
+    ]
+
+
+@pytest.mark.parametrize("package", ["core", "client"])
+def test_sqlalchemy_is_not_imported_by(package: str) -> None:
+    for path in SOURCES:
+        if package_of(path) == package:
+            assert "sqlalchemy" not in path.read_text(), path
 
 
 def loaded_by(code: str) -> set[str]:
-    """The heavy packages that a fresh interpreter loads for some code."""
-    show = f"{code}\nimport sys, json\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    """Return the heavy packages that a fresh interpreter loads to run `code`."""
+    script = f"{code}\nimport sys, json\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
     "module", ["podledger", "podledger.core.stamps", "podledger.client.sender", "podledger.cli.parser"]
 )
-def test_it_is_light(module: str) -> None:
+def test_module_loads_no_heavy_package(module: str) -> None:
     assert loaded_by(f"import {module}") == set()
 
 
-def test_looking_around_is_light() -> None:
+def test_listing_names_loads_no_heavy_package() -> None:
     assert loaded_by("import podledger; dir(podledger); podledger.__version__; podledger.PodledgerError") == set()
 
 
-def test_a_model_of_the_wire_needs_no_database() -> None:
+def test_event_models_need_only_pydantic() -> None:
     assert loaded_by("from podledger import TurnEnded, PodSpawned, render; TurnEnded(pod_name='p')") <= {"pydantic"}
 
 
-def test_opening_a_ledger_of_today_s_schema_needs_no_alembic(tmp_path: Path) -> None:
+def test_opening_a_current_ledger_needs_no_alembic(tmp_path: Path) -> None:
     code = (
         "import asyncio\nfrom podledger import Ledger\nasync def main():\n"
         f"    async with Ledger.open({str(tmp_path / 'l.db')!r}, 'root'): pass\nasyncio.run(main())"
     )
-    assert "alembic" in loaded_by(code), "the first time it is made"
+    assert "alembic" in loaded_by(code), "creating it runs the migrations"
     assert "alembic" not in loaded_by(code)
 
 
-def test_all_is_what_is_public() -> None:
+def test_public_names_are_documented_and_sorted() -> None:
     for name in podledger.__all__:
         value = getattr(podledger, name)
-        assert getattr(value, "__doc__", None), f"{name} says nothing of itself"
+        assert getattr(value, "__doc__", None), f"{name} has no docstring"
         assert value.__module__.startswith("podledger.")
     assert list(podledger.__all__) == sorted(podledger.__all__)
     assert set(podledger.__all__) <= set(dir(podledger))
 
 
-def test_what_is_not_public_is_an_attribute_error() -> None:
+def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nothing"):
-        podledger.nothing  # noqa: B018 - looked up for its failure
+        podledger.nothing  # noqa: B018 - the lookup must fail
 
 
-def test_every_module_says_what_it_holds() -> None:
-    for name, path in MODULES.items():
-        assert ast.get_docstring(ast.parse(path.read_text())), f"{name} has no docstring"
+def test_every_module_has_a_docstring() -> None:
+    assert [path for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))] == []

@@ -1,4 +1,4 @@
-"""The wheel: built from the source distribution, it carries its migrations and works from any folder."""
+"""The wheel, built from the source distribution: it contains the migrations and works from any folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the wheel would put into site-packages."""
+    """Return a folder with the contents of the wheel, as in site-packages."""
     built = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
@@ -25,13 +25,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_carries_the_migrations_and_the_marker_of_its_types(installed: Path) -> None:
+def test_wheel_contains_migrations_and_type_marker(installed: Path) -> None:
     assert (installed / "podledger" / "py.typed").exists()
     assert sorted((installed / "podledger" / "migrations").rglob("*.py")) != []
     assert not (installed / "tests").exists()
 
 
-def test_an_installed_podledger_makes_a_ledger_from_any_folder(installed: Path, tmp_path: Path) -> None:
+def test_installed_package_works_from_any_folder(installed: Path, tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed)}
     for words in (["init", "root"], ["spawned", "a", "--socket", "/s"], ["verify"]):
         command = [sys.executable, "-m", "podledger", *words]

@@ -60,6 +60,12 @@ def test_every_command_shown_exists() -> None:
     assert shown | {shlex.split(line)[1] for line in commands(TEXT)} <= command_names()
 
 
+@pytest.mark.parametrize("line", re.findall(r"^podledger .*$", "\n".join(blocks("sh")), re.MULTILINE))
+def test_parser_accepts_every_shell_example(line: str) -> None:
+    words = shlex.split(line.replace("$(cat /mnt/elsewhere/root.digest)", f"1:{'0' * 64}"))[1:]
+    build_parser().parse_args(words[: words.index(">")] if ">" in words else words)
+
+
 def test_every_command_is_documented() -> None:
     documented = (ROOT / "docs" / "commands.md").read_text()
     assert {name for name in command_names() if f"### `{name}" not in documented} == set()

@@ -16,7 +16,7 @@ import podledger
 
 PACKAGE = Path(podledger.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("core",),
+    ("core", "host"),
     ("client", "store"),
     ("queries",),
     ("bundle",),

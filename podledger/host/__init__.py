@@ -1,0 +1,1 @@
+"""The host: facts about processes and files that the kernel vouches for."""

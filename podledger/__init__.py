@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from podledger.client.sender import fire_and_forget, send_pod_event
+    from podledger.core.entries import Entry, Sender
     from podledger.core.errors import PodledgerError
     from podledger.core.events import (
-        Entry,
+        Errored,
         PodExited,
         PodReclaimed,
         PodSpawned,
         PodUnreachable,
-        Sender,
-        render,
+        ScopeSubDelegated,
+        ShutDown,
+        TurnEnded,
     )
-    from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+    from podledger.core.fields import ScopeRule, Stamp
+    from podledger.core.render import render
     from podledger.core.stamps import Stamper, new_incarnation, process_stamper
     from podledger.integrity.notes import Note
     from podledger.integrity.verify import VerifyResult
@@ -34,8 +37,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "VerifyResult": "integrity.verify",
-    "Entry": "core.events",
-    "Errored": "core.protocol",
+    "Entry": "core.entries",
+    "Errored": "core.events",
     "Holder": "queries.registry",
     "Ledger": "ledger",
     "Note": "integrity.notes",
@@ -48,17 +51,17 @@ _HOMES = {
     "PodledgerError": "core.errors",
     "Receiver": "server.receiver",
     "Reconciler": "services.reconciler",
-    "ScopeRule": "core.protocol",
-    "ScopeSubDelegated": "core.protocol",
-    "Sender": "core.events",
-    "ShutDown": "core.protocol",
-    "Stamp": "core.protocol",
+    "ScopeRule": "core.fields",
+    "ScopeSubDelegated": "core.events",
+    "Sender": "core.entries",
+    "ShutDown": "core.events",
+    "Stamp": "core.fields",
     "Stamper": "core.stamps",
-    "TurnEnded": "core.protocol",
+    "TurnEnded": "core.events",
     "fire_and_forget": "client.sender",
     "new_incarnation": "core.stamps",
     "process_stamper": "core.stamps",
-    "render": "core.events",
+    "render": "core.render",
     "send_pod_event": "client.sender",
 }
 

@@ -17,8 +17,10 @@ from sqlalchemy import Connection
 from podledger.bundle.check import read_bundle
 from podledger.bundle.scope import BundleRequest, BundleScope
 from podledger.bundle.write import BundleResult, make_bundle
+from podledger.core.digest import WITHHELD
+from podledger.core.entries import Draft, Entry, draft
 from podledger.core.errors import DamagedError, LedgerNotFoundError, StorageError, UsageError
-from podledger.core.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
+from podledger.core.events import Evidence, LedgerEvent
 from podledger.core.names import check_name
 from podledger.core.rules import fact_of
 from podledger.integrity.notes import Note, note_at

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from podledger import Errored, Ledger, PodSpawned, ScopeRule, ScopeSubDelegated, Sender, ShutDown, Stamp, TurnEnded
-from podledger.core.events import LedgerEvent, draft
+from podledger.core.entries import draft
+from podledger.core.events import LedgerEvent
 from podledger.store.log import Rejection
 
 START_NS = 1_767_225_600_000_000_000

@@ -27,7 +27,8 @@ from podledger import (
     Stamp,
     TurnEnded,
 )
-from podledger.core.events import LedgerEvent, draft
+from podledger.core.entries import draft
+from podledger.core.events import LedgerEvent
 from tests.cli import podledger
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "incident.md"

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from podledger.core.events import LedgerEvent, PodSpawned
-from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, TurnEnded
+from podledger.core.events import Errored, LedgerEvent, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
+from podledger.core.fields import ScopeRule
 
 Row = dict[str, Any]
 Delegation = tuple[str, tuple[ScopeRule, ...], str]

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from podledger.core.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable
-from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+from podledger.core.events import (
+    Errored,
+    LedgerEvent,
+    PodExited,
+    PodReclaimed,
+    PodSpawned,
+    PodUnreachable,
+    ScopeSubDelegated,
+    ShutDown,
+    TurnEnded,
+)
+from podledger.core.fields import ScopeRule, Stamp
 from tests.support import life, stamped
 
 NAMES = ("ada", "bob", "cy")

@@ -14,8 +14,18 @@ from typing import Any
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
-from podledger.core.events import Entry, LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, draft
-from podledger.core.protocol import ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded
+from podledger.core.entries import Entry, draft
+from podledger.core.events import (
+    LedgerEvent,
+    PodExited,
+    PodReclaimed,
+    PodSpawned,
+    PodUnreachable,
+    ScopeSubDelegated,
+    ShutDown,
+    TurnEnded,
+)
+from podledger.core.fields import ScopeRule, Stamp
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.ledger import Ledger
 from podledger.queries import registry

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podledger.core.entries import Entry
 from podledger.core.errors import InvalidMomentError, UsageError
-from podledger.core.events import Entry, LedgerEvent
-from podledger.core.protocol import Stamp
+from podledger.core.events import LedgerEvent
+from podledger.core.fields import Stamp
 from podledger.core.rules import fact_of
 from podledger.ledger import Ledger
 from podledger.queries import diff, gaps, replay

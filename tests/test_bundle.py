@@ -18,8 +18,9 @@ from podledger.archive.collect import collect
 from podledger.archive.transfer import export_lines
 from podledger.bundle.scope import BundleRequest
 from podledger.bundle.write import BundleResult
+from podledger.core.digest import payload_digest
 from podledger.core.errors import InvalidMomentError, ReadOnlyError, StorageError, UsageError
-from podledger.core.events import DELEGATIONS, LedgerEvent, payload_digest
+from podledger.core.events import DELEGATIONS, LedgerEvent
 from tests.given import a_ledger, incarnation, podledger, podledger_json, stamp, ticking, write
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from podledger.client.sender import line_of
-from podledger.core.events import LedgerEvent
-from podledger.core.protocol import Report, ScopeSubDelegated, parse_line
+from podledger.core.events import LedgerEvent, ScopeSubDelegated
+from podledger.core.protocol import Report, parse_line
 from podledger.ledger import Ledger
 from podledger.store import outbox_rows
 from tests.support import (

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
+from podledger.core.entries import draft
 from podledger.core.errors import (
     DamagedError,
     InvalidMomentError,
@@ -22,8 +23,8 @@ from podledger.core.errors import (
     StorageError,
     UsageError,
 )
-from podledger.core.events import LedgerEvent, PodSpawned, draft
-from podledger.core.protocol import Errored, ScopeRule
+from podledger.core.events import Errored, LedgerEvent, PodSpawned
+from podledger.core.fields import ScopeRule
 from podledger.ledger import Ledger
 from podledger.store import group_commit
 from podledger.store.append import Appended
@@ -448,7 +449,7 @@ APPENDER = """
 import asyncio, sys
 from podledger.core.events import PodReclaimed, PodSpawned
 from podledger.ledger import Ledger
-from podledger.core.protocol import ShutDown, TurnEnded
+from podledger.core.events import ShutDown, TurnEnded
 
 LIFE = (PodSpawned(pod_name="p", socket_path="/run/p"), TurnEnded(pod_name="p"), PodReclaimed(pod_name="p", reason="-"),
         TurnEnded(pod_name="p"), ShutDown(pod_name="p"))

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 
 from podledger import ledger as ledger_module
+from podledger.core.digest import chain_digest
+from podledger.core.entries import Entry, Sender, draft
 from podledger.core.errors import InvalidMomentError
-from podledger.core.events import Entry, LedgerEvent, Sender, chain_digest, draft
-from podledger.core.protocol import Errored
+from podledger.core.events import Errored, LedgerEvent
 from podledger.ledger import Ledger
 from podledger.store.log import Rejection
 from tests import stranger, strategies
@@ -302,7 +303,7 @@ WRITER = """
 import asyncio, sys
 from podledger.ledger import Ledger
 from podledger.core.events import PodSpawned
-from podledger.core.protocol import ShutDown, TurnEnded
+from podledger.core.events import ShutDown, TurnEnded
 
 async def main(path, name, rounds):
     async with Ledger.open(path, "root") as ledger:

@@ -7,7 +7,7 @@ from datetime import UTC
 import pytest
 
 from podledger.core.errors import InvalidMomentError, InvalidNameError
-from podledger.core.protocol import Errored
+from podledger.core.events import Errored
 from podledger.ledger import Ledger
 from tests.support import (
     connected,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podledger.core.fields import ScopeRule
 from podledger.core.paths import ancestors, covers, normalise
-from podledger.core.protocol import ScopeRule
 from tests.model import reaches
 
 parts = st.sampled_from(("a", "b", "ab", ".", "..", "", "...", "é", " "))

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from podledger import Ledger, Note
+from podledger.core.digest import chain_digest
 from podledger.core.errors import InvalidMomentError, MissingPackageError, UsageError
-from podledger.core.events import chain_digest
 from podledger.integrity.notes import parse_note, parse_signed_note
 from podledger.integrity.signing import is_signed_by, read_private_key, sign
 from podledger.store.log import Head

@@ -21,7 +21,9 @@ import pytest
 from podledger.client import background, delivery
 from podledger.client.sender import deliver, fire_and_forget, line_of, send_pod_event
 from podledger.core.errors import InvalidEventError, InvalidNameError
-from podledger.core.protocol import Errored, Event, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, parse_line
+from podledger.core.events import Errored, Event, ScopeSubDelegated, ShutDown, TurnEnded
+from podledger.core.fields import ScopeRule, Stamp
+from podledger.core.protocol import parse_line
 from podledger.core.stamps import Stamper, new_incarnation
 from tests.sockets import SNAPSHOT, dead_at, parent_at, short_folder, silent_at, until
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from podledger.core.events import LedgerEvent
-from podledger.core.protocol import Errored
+from podledger.core.events import Errored, LedgerEvent
 from podledger.ledger import Ledger
 from tests.cli import Result, clean_environment, podledger
 from tests.support import connected, new_database, spawned, turned, writes

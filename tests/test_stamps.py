@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from podledger.core import stamps
-from podledger.core.protocol import Stamp
+from podledger.core.fields import Stamp
 from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation, process_stamper
 from tests.support import life
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
+from podledger.core.entries import Sender
 from podledger.core.errors import LedgerNotFoundError, PodledgerError
-from podledger.core.events import Sender
 from podledger.integrity import verify
 from podledger.integrity.verify import expected_schema
 from podledger.ledger import Ledger

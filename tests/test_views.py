@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podledger.core.events import LedgerEvent, Sender, draft
-from podledger.core.protocol import Errored, ScopeRule, timestamp
+from podledger.core.entries import Sender, draft
+from podledger.core.events import Errored, LedgerEvent
+from podledger.core.fields import ScopeRule
+from podledger.core.times import timestamp
 from podledger.queries import gaps, notifications
 from podledger.store import append, log
 from tests import strategies

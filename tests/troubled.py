@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from podledger.core.events import LedgerEvent, PodExited, PodReclaimed, PodSpawned, PodUnreachable, Sender, draft
-from podledger.core.protocol import Errored, ScopeRule, ScopeSubDelegated, ShutDown, Stamp, TurnEnded, timestamp
+from podledger.core.entries import Sender, draft
+from podledger.core.events import (
+    Errored,
+    LedgerEvent,
+    PodExited,
+    PodReclaimed,
+    PodSpawned,
+    PodUnreachable,
+    ScopeSubDelegated,
+    ShutDown,
+    TurnEnded,
+)
+from podledger.core.fields import ScopeRule, Stamp
+from podledger.core.times import timestamp
 from podledger.ledger import Ledger
 
 BEGAN = datetime(2026, 1, 31, 14, 0, tzinfo=UTC)

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from podledger.archive.divergence import Copy, check_agree
+from podledger.core.entries import Entry
 from podledger.core.errors import ChainError, UsageError
-from podledger.core.events import Entry
 from podledger.store import append, log
 from podledger.store.append import Appended
 from podledger.store.connections import read_only

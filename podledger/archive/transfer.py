@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any, Final, NamedTuple, get_args
 
 from podledger.core import protocol, strict_json
+from podledger.core.entries import Draft, Entry, Outcome, draft
 from podledger.core.errors import ProtocolError
-from podledger.core.events import EVIDENCE, Draft, Entry, Evidence, Outcome, draft, event_from, parse_event
-from podledger.core.protocol import Report, microseconds
+from podledger.core.events import EVIDENCE, Evidence, event_from, parse_event
+from podledger.core.protocol import Report
+from podledger.core.times import microseconds
 from podledger.ledger import Ledger
 from podledger.store import log
 from podledger.store.log import Rejection

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, func, select
 
 from podledger.bundle.scope import BundleRow, BundleScope, known_gaps
 from podledger.bundle.write import texts_digest
+from podledger.core.digest import WITHHELD
+from podledger.core.entries import Entry
 from podledger.core.errors import DamagedError
-from podledger.core.events import WITHHELD, Entry
 from podledger.queries.gaps import Gap
 from podledger.store.connections import BUNDLE_ID
 from podledger.store.expected_rows import Problem

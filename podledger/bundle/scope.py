@@ -14,8 +14,9 @@ from typing import Final, NamedTuple, Self
 
 from sqlalchemy import Connection, text
 
+from podledger.core.entries import Entry
 from podledger.core.errors import UsageError
-from podledger.core.events import DELEGATIONS, Entry
+from podledger.core.events import DELEGATIONS
 from podledger.queries import registry
 from podledger.queries.gaps import Gap, gaps_until
 from podledger.queries.registry import Moment

@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from podledger.bundle.scope import BundleRequest, BundleRow, BundleScope, bundle_scope, known_gaps
-from podledger.core.events import NO_DIGEST, WITHHELD, Entry, payload_digest
+from podledger.core.digest import NO_DIGEST, WITHHELD, payload_digest
+from podledger.core.entries import Entry
 from podledger.core.rules import fact_of
 from podledger.store import log
 from podledger.store.connections import BUNDLE_ID, alone, finalize, read_only

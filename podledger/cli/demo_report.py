@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from podledger.cli.output import STYLES, clock, print_json, print_line, print_table, print_tree
-from podledger.core.events import render
+from podledger.core.render import render
 from podledger.core.text import pluralize
 from podledger.queries import registry
 from podledger.queries.gaps import gaps_until

@@ -9,7 +9,8 @@ from podledger.cli.parser import Commands, at_least, non_empty
 from podledger.core.text import escape, pluralize
 
 if TYPE_CHECKING:
-    from podledger.core.events import Entry, Evidence, LedgerEvent
+    from podledger.core.entries import Entry
+    from podledger.core.events import Evidence, LedgerEvent
     from podledger.ledger import Ledger
 
 
@@ -107,7 +108,7 @@ def run_spawned(args: Namespace) -> None:
         "pid": args.pid,
     }
     if args.incarnation:
-        from podledger.core.protocol import Stamp
+        from podledger.core.fields import Stamp
 
         fields["stamp"] = Stamp.naming(checked_incarnation(args.incarnation)).model_dump()
     _record(args, fields)

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from podledger.core.protocol import timestamp
 from podledger.core.text import escape, pluralize
+from podledger.core.times import timestamp
 
 if TYPE_CHECKING:
     from podledger.queries.gaps import Missing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.parser import Commands, Parser, at_least
 
 if TYPE_CHECKING:
-    from podledger.core.events import Entry
+    from podledger.core.entries import Entry
     from podledger.ledger import Ledger
     from podledger.queries.registry import Moment
 
@@ -62,8 +62,9 @@ def run_events(args: Namespace) -> None:
 def _check_words(args: Namespace) -> None:
     from typing import get_args
 
+    from podledger.core.entries import Outcome
     from podledger.core.errors import UsageError
-    from podledger.core.events import KINDS, Outcome
+    from podledger.core.events import KINDS
 
     if args.follow and args.until:
         raise UsageError("--follow has no end, and --until is one", hint="leave one of them out")
@@ -107,7 +108,7 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
 
 def _print_entry(entry: Entry, *, as_json: bool) -> None:
     from podledger.cli.output import STYLES, clock, print_json, print_line
-    from podledger.core.events import render
+    from podledger.core.render import render
     from podledger.core.text import escape
 
     if as_json:

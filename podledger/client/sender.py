@@ -19,7 +19,7 @@ from podledger.core.names import check_name
 from podledger.core.stamps import Stamper, process_stamper
 
 if TYPE_CHECKING:
-    from podledger.core.protocol import Event
+    from podledger.core.events import Event
 
 __all__ = ["deliver", "deliver_async", "event_line", "fire_and_forget", "line_of", "send_pod_event"]
 

@@ -1,33 +1,14 @@
-"""What is recorded: the eight kinds of event, how each is known, the entry of the log and its digest."""
+"""The eight kinds of event, and how each is known."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
-from pydantic_core import to_json
-from typing_extensions import TypedDict
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from podledger.core import strict_json
 from podledger.core.errors import ProtocolError
-from podledger.core.protocol import (
-    Errored,
-    Event,
-    PodEvent,
-    PodName,
-    Scope,
-    ScopeSubDelegated,
-    ShutDown,
-    Stamp,
-    Text,
-    TurnEnded,
-    moment,
-    read_event,
-    timestamp,
-)
+from podledger.core.fields import Int, PodName, Scope, Stamp, Text, WireModel
 from podledger.core.text import escape
 
 Kind = Literal[
@@ -43,10 +24,66 @@ Kind = Literal[
 Evidence = Literal["reported", "observed", "inferred"]
 """How an event is known: a pod said so on the socket, the owner did or saw it, it was concluded from silence."""
 
-Outcome = Literal["applied", "duplicate", "conflict", "late", "unknown", "noted", "confirmed", "revived", "ignored"]
-"""What the rules made of an event."""
 
-Int = Annotated[int, Strict(), Field(ge=-(1 << 63), le=(1 << 63) - 1)]
+class Event(WireModel):
+    """What every event is: a kind, the pod that it is about, and a stamp if its sender stamped it."""
+
+    kind: str
+    stamp: Stamp | None = None
+
+    @property
+    def about(self) -> str:
+        """The name of the pod that the event is about."""
+        raise NotImplementedError
+
+    def payload(self) -> str:
+        """The event as one line of compact JSON, without what is not set."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True).decode()
+
+
+class PodEvent(Event):
+    """An event about the pod that it names."""
+
+    pod_name: PodName
+
+    @property
+    def about(self) -> str:
+        """The name of the pod that the event is about."""
+        return self.pod_name
+
+
+class TurnEnded(PodEvent):
+    """A pod finished a turn."""
+
+    kind: Literal["turn_ended"] = "turn_ended"
+
+
+class Errored(PodEvent):
+    """A pod met an error; `message` is whatever a tool or a model printed."""
+
+    kind: Literal["errored"] = "errored"
+    message: Text
+
+
+class ShutDown(PodEvent):
+    """A pod has stopped."""
+
+    kind: Literal["shut_down"] = "shut_down"
+
+
+class ScopeSubDelegated(Event):
+    """`parent_pod` spawned `sub_pod`, which listens on `sub_socket`, and lent it `scope`."""
+
+    kind: Literal["scope_sub_delegated"] = "scope_sub_delegated"
+    parent_pod: PodName
+    sub_pod: PodName
+    sub_socket: Text
+    scope: Scope
+
+    @property
+    def about(self) -> str:
+        """The name of the pod that the event is about: the one that was spawned."""
+        return self.sub_pod
 
 
 class PodSpawned(PodEvent):
@@ -88,6 +125,9 @@ class PodReclaimed(PodEvent):
     reason: Text
 
 
+WireEvent = TurnEnded | Errored | ShutDown | ScopeSubDelegated
+E = TypeVar("E", bound=Event)
+_WIRE_EVENT: TypeAdapter[WireEvent] = TypeAdapter(Annotated[WireEvent, Field(discriminator="kind")])
 LedgerEvent = (
     TurnEnded | Errored | ShutDown | ScopeSubDelegated | PodSpawned | PodExited | PodUnreachable | PodReclaimed
 )
@@ -108,7 +148,7 @@ DELEGATIONS: Final = frozenset({"pod_spawned", "scope_sub_delegated"})
 """The kinds that lend a scope to a pod."""
 
 _EVENT: TypeAdapter[LedgerEvent] = TypeAdapter(Annotated[LedgerEvent, Field(discriminator="kind")])
-_SCOPE = TypeAdapter(Scope)
+_STAMP = TypeAdapter(Stamp)
 
 
 def parse_event(payload: str) -> LedgerEvent:
@@ -129,248 +169,39 @@ def event_from(fields: Any) -> LedgerEvent:
     return read_event(_EVENT, fields)
 
 
-class Sender(NamedTuple):
-    """The process at the other end of a socket, as the kernel attests it."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-class Delegation(NamedTuple):
-    """What a delegation states of the pod. `scope` is canonical JSON; `callback_address` is None if not stated."""
-
-    socket_path: str
-    scope: str
-    parent_pod: str
-    callback_address: str | None
-
-
-class Draft(NamedTuple):
-    """An event on its way into the log: all that is known before it has its place there."""
-
-    kind: Kind
-    evidence: Evidence
-    pod_name: str
-    payload: str
-    sender: Sender | None
-    stamp: Stamp | None
-    content: Delegation | None
-
-
-class Entry(NamedTuple):
-    """One entry of a ledger's log, as it is stored; `recorded_us` is in microseconds since 1970 (UTC).
-
-    From `stamp_id` to `subject` it holds the stamp's fields, null for an event without one; from `pid` to `gid` the
-    sender, null for a local fact. `rules` is the version of the rules that decided `outcome`.
-    """
-
-    ledger: str
-    seq: int
-    recorded_us: int
-    evidence: Evidence
-    kind: Kind
-    pod_name: str
-    payload: str
-    pid: int | None
-    uid: int | None
-    gid: int | None
-    stamp_id: str | None
-    source: str | None
-    sequence: int | None
-    sent_us: int | None
-    subject: str | None
-    outcome: Outcome
-    rules: int
-    digest: str
-
-    @property
-    def recorded_at(self) -> datetime:
-        """When the ledger recorded it, in UTC."""
-        return moment(self.recorded_us)
-
-    @property
-    def event(self) -> LedgerEvent:
-        """The event that the payload states."""
-        return parse_event(self.payload)
-
-    @property
-    def sender(self) -> Sender | None:
-        """Who sent it, as the kernel attests; None for a local fact."""
-        return None if self.pid is None else Sender(self.pid, self.uid or 0, self.gid or 0)
-
-    def as_json(self) -> dict[str, Any]:
-        """The entry as `events --json` prints it; `payload` is the event's exact text, which the digest is over."""
-        return {
-            "ledger": self.ledger,
-            "seq": self.seq,
-            "recorded_at": timestamp(self.recorded_us),
-            "evidence": self.evidence,
-            "kind": self.kind,
-            "pod_name": self.pod_name,
-            "outcome": self.outcome,
-            "rules": self.rules,
-            "event": strict_json.loads(self.payload),
-            "payload": self.payload,
-            "sender": self.sender and self.sender._asdict(),
-            "digest": self.digest,
-        }
-
-
-NO_DIGEST: Final = "0" * 64
-"""What the first entry of a ledger has for a previous digest."""
-
-
-def payload_digest(payload: str) -> str:
-    """SHA-256 of the payload's UTF-8, in hexadecimal."""
-    return hashlib.sha256(payload.encode()).hexdigest()
-
-
-WITHHELD: Final = "{}"
-"""What stands in a bundle for the payload of an entry outside of its slice: no event is empty."""
-
-
-def chain_digest(previous: str, fields: Sequence[Any], withheld: str | None = None) -> str:
-    """SHA-256 over the previous digest and an entry's fields but `digest`, each on a line, null as an empty line.
-
-    The payload's own digest stands for the payload: `withheld` is that where the payload is not there any more.
-    `docs/ledger-format.md` states the form.
-    """
-    ledger, seq, recorded_us, evidence, kind, pod_name, payload = fields[:7]
-    known = fields[7:15]
-    lines = _BLANK if known == _UNKNOWN else "\n".join(["" if field is None else str(field) for field in known])
-    text = (
-        f"{previous}\n{ledger}\n{seq}\n{recorded_us}\n{evidence}\n{kind}\n{pod_name}\n"
-        f"{withheld or payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-_UNKNOWN: Final = (None,) * 8
-_BLANK: Final = "\n" * 7
-"""The sender's and the stamp's fields where neither is known, and the lines that stand for them."""
-
-
-def draft(
-    event: LedgerEvent,
-    owner: str,
-    *,
-    payload: str | None = None,
-    sender: Sender | None = None,
-    evidence: Evidence | None = None,
-) -> Draft:
-    """`event` on its way into the log of `owner`; `payload` is its text where it came from outside."""
-    kind: Kind = event.kind
-    return Draft(
-        kind,
-        evidence or EVIDENCE[kind],
-        event.about,
-        event.payload() if payload is None else payload,
-        sender,
-        event.stamp,
-        delegation_of(event, owner) if kind in DELEGATIONS else None,
-    )
-
-
-def delegation_of(event: Event, owner: str) -> Delegation | None:
-    """What a delegation states; None for an event of another kind."""
-    match event:
-        case PodSpawned():
-            return Delegation(event.socket_path, scope_text(event.scope), owner, event.callback_address)
-        case ScopeSubDelegated():
-            return Delegation(event.sub_socket, scope_text(event.scope), event.parent_pod, None)
-        case _:
-            return None
-
-
-def scope_text(scope: Scope) -> str:
-    """A scope as canonical JSON."""
-    return _SCOPE.dump_json(scope).decode()
-
-
-def scope_from(text: str) -> Scope:
-    """The scope that `scope_text` wrote.
+def wire_event_from(fields: Any) -> WireEvent:
+    """The event of a pod's own that a decoded JSON object states.
 
     Raises:
-        ProtocolError: the text was damaged since.
+        ProtocolError: it states none.
     """
-    try:
-        return _SCOPE.validate_json(text)
-    except ValidationError as error:
-        raise ProtocolError("a scope that was stored is damaged", hint="run `podledger verify`") from error
+    return read_event(_WIRE_EVENT, fields)
 
 
-class _Rule(TypedDict):
-    target: Text
-    permission: Literal["read", "write"]
-    recursive: NotRequired[Annotated[bool, Strict()]]
-
-
-class _Spawned(TypedDict):
-    socket_path: str
-    scope: NotRequired[list[_Rule]]
-    callback_address: NotRequired[str]
-
-
-class _Delegated(TypedDict):
-    sub_socket: str
-    scope: list[_Rule]
-    parent_pod: PodName
-
-
-_SPAWNED, _DELEGATED = TypeAdapter(_Spawned), TypeAdapter(_Delegated)
-
-
-def delegation_from(kind: str, payload: str, owner: str) -> Delegation:
-    """What the payload of a delegation states, read without the rest of it.
-
-    It validates into dictionaries, not models, because a rebuild does this for each delegation of the log.
+def read_event(adapter: TypeAdapter[E], fields: Any) -> E:
+    """The event that a decoded JSON object states; a malformed stamp costs nothing but itself.
 
     Raises:
-        ProtocolError: it is no delegation.
+        ProtocolError: it states none, with the field and the reason.
     """
+    if isinstance(fields, dict) and "stamp" in fields:
+        fields = fields | {"stamp": _read_stamp(fields["stamp"])}
     try:
-        if kind == "pod_spawned":
-            spawned = _SPAWNED.validate_json(payload)
-            scope, callback = spawned.get("scope", []), spawned.get("callback_address", "")
-            return Delegation(spawned["socket_path"], _canonical(scope), owner, callback)
-        told = _DELEGATED.validate_json(payload)
-        return Delegation(told["sub_socket"], _canonical(told["scope"]), told["parent_pod"], None)
+        event: E = adapter.validator.validate_python(fields)
     except ValidationError as error:
-        raise ProtocolError(f"the payload of a {kind} states no delegation") from error
+        raise ProtocolError(_first_problem(error)) from error
+    return event
 
 
-def _canonical(scope: list[_Rule]) -> str:
-    """What `scope_text` makes of the same scope."""
-    for rule in scope:
-        rule.setdefault("recursive", True)
-    return to_json(scope).decode()
+def _read_stamp(fields: Any) -> Stamp | None:
+    try:
+        return _STAMP.validate_python(fields)
+    except ValidationError:
+        return None
 
 
-SHOWN_MESSAGE: Final = 4096
-"""How many characters of a message or a reason `render` shows."""
-
-
-def render(event: Event) -> str:
-    """One line for a person or an agent. What a pod wrote is escaped, and a long message cut, so that it stays one."""
-    name = escape(event.about)
-    match event:
-        case TurnEnded():
-            return f"Pod `{name}` finished a turn."
-        case Errored():
-            return f"Pod `{name}` reported an error: {escape(event.message, SHOWN_MESSAGE)}"
-        case ShutDown():
-            return f"Pod `{name}` has stopped."
-        case ScopeSubDelegated():
-            return f"Pod `{escape(event.parent_pod)}` spawned `{name}` and delegated scope to it."
-        case PodSpawned():
-            return f"Pod `{name}` was spawned, with its socket at {escape(event.socket_path, SHOWN_MESSAGE)}."
-        case PodExited():
-            how = f"with code {event.exit_code}" if event.signal is None else f"by signal {event.signal}"
-            return f"Pod `{name}` exited {how}."
-        case PodUnreachable():
-            return f"Pod `{name}` did not answer (attempt {event.attempt}): {escape(event.reason, SHOWN_MESSAGE)}"
-        case PodReclaimed():
-            return f"Pod `{name}` was reclaimed: {escape(event.reason, SHOWN_MESSAGE)}"
-        case _:
-            raise TypeError(f"no line for {type(event).__name__}")
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    reason = problem["msg"].removeprefix("Value error, ")
+    return escape(f"{where}: {reason}" if where else reason, 300)

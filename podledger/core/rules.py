@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+from podledger.core.delegations import Delegation, delegation_from
+from podledger.core.entries import Entry, Outcome
 from podledger.core.errors import ProtocolError
-from podledger.core.events import DELEGATIONS, EVIDENCE, Delegation, Entry, Evidence, Kind, Outcome, delegation_from
+from podledger.core.events import DELEGATIONS, EVIDENCE, Evidence, Kind
 
 VERSION: Final = 1
 """The version of these rules, logged with each outcome."""

@@ -115,7 +115,7 @@ async def _tell_story(ledger: Ledger, root: str, children: dict[str, Child]) -> 
 
 async def _spawn(ledger: Ledger, child: Child, rule: str) -> None:
     from podledger.core.events import PodSpawned
-    from podledger.core.protocol import ScopeRule, Stamp
+    from podledger.core.fields import ScopeRule, Stamp
 
     permission, _, target = rule.partition(":")
     scope = (ScopeRule.model_validate({"target": target, "permission": permission}),)

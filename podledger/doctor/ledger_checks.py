@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from podledger.bundle.check import read_bundle
-from podledger.core.protocol import timestamp
 from podledger.core.text import escape, pluralize
+from podledger.core.times import timestamp
 from podledger.doctor import procfs
 from podledger.doctor.finding import SALVAGE, Finding, Level, guarded
 from podledger.integrity.scan import losses, scan

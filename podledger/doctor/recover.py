@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from podledger.core import strict_json
+from podledger.core.entries import Draft, Entry, Sender, draft
 from podledger.core.errors import DamagedError, LedgerNotFoundError, PodledgerError, ProtocolError, StorageError
-from podledger.core.events import Draft, Entry, Sender, draft
-from podledger.core.protocol import timestamp
+from podledger.core.times import timestamp
 from podledger.integrity.scan import UNREADABLE, Loss, ScannedEntry, losses, scan, scanned_ledgers
 from podledger.ledger import Ledger
 from podledger.store.connections import read_only

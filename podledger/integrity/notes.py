@@ -15,8 +15,8 @@ from pydantic import Strict, StringConstraints, TypeAdapter, ValidationError
 from sqlalchemy import Connection, select
 
 from podledger.core import strict_json
+from podledger.core.digest import NO_DIGEST
 from podledger.core.errors import ProtocolError, UsageError
-from podledger.core.events import NO_DIGEST
 from podledger.queries.registry import Moment, resolve
 from podledger.store.expected_rows import Problem
 from podledger.store.log import read_head

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from podledger.core.events import NO_DIGEST, Entry, chain_digest
+from podledger.core.digest import NO_DIGEST, chain_digest
+from podledger.core.entries import Entry
 from podledger.store.driver import PAGE
 
 GONE: Final = "it cannot be read"

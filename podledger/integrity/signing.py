@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from podledger.core.errors import MissingPackageError, StorageError, UsageError
-from podledger.core.protocol import timestamp
+from podledger.core.times import timestamp
 from podledger.integrity.notes import Note, SignedNote
 
 if TYPE_CHECKING:

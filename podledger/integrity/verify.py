@@ -12,8 +12,9 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import StaticPool
 
 from podledger.bundle.check import Bundle, bundle_problems, entry_problems, read_bundle, withheld_digests
+from podledger.core.digest import NO_DIGEST, WITHHELD, chain_digest
+from podledger.core.entries import Entry
 from podledger.core.errors import PodledgerError
-from podledger.core.events import NO_DIGEST, WITHHELD, Entry, chain_digest
 from podledger.core.text import escape
 from podledger.integrity.notes import Note, note_problems
 from podledger.integrity.scan import UNREADABLE, losses, scan, scanned_ledgers

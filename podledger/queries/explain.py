@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from podledger.core.events import Delegation, Entry
+from podledger.core.delegations import Delegation
+from podledger.core.entries import Entry
 from podledger.core.rules import UNHEARD, Decision, Fact, State, Tenure, fold, hear
 from podledger.core.text import escape
 

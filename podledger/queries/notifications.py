@@ -7,8 +7,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, func, insert, not_, select, update
 
-from podledger.core.events import WITHHELD, parse_event, render
-from podledger.core.protocol import moment, timestamp
+from podledger.core.digest import WITHHELD
+from podledger.core.events import parse_event
+from podledger.core.render import render
+from podledger.core.times import moment, timestamp
 from podledger.store import log
 from podledger.store.tables import consumers, events
 

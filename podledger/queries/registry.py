@@ -15,10 +15,13 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from podledger.core import paths
+from podledger.core.delegations import delegation_from, scope_from
+from podledger.core.digest import WITHHELD
 from podledger.core.errors import InvalidMomentError
-from podledger.core.events import WITHHELD, Evidence, delegation_from, scope_from
-from podledger.core.protocol import Scope, microseconds
+from podledger.core.events import Evidence
+from podledger.core.fields import Scope
 from podledger.core.rules import Tenure
+from podledger.core.times import microseconds
 from podledger.store import log
 from podledger.store.driver import PAGE, fetch
 from podledger.store.tables import DELEGATION, OPEN_NODE, nodes_at

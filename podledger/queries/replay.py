@@ -10,8 +10,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from podledger.core.delegations import delegation_from, scope_from, scope_text
+from podledger.core.entries import Outcome
 from podledger.core.errors import ProtocolError
-from podledger.core.events import DELEGATIONS, EVIDENCE, Outcome, delegation_from, scope_from, scope_text
+from podledger.core.events import DELEGATIONS, EVIDENCE
 from podledger.core.rules import UNHEARD, Fact, State, fold
 from podledger.queries import registry
 from podledger.queries.registry import Moment

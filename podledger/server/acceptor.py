@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from podledger.core.events import Sender
+from podledger.core.entries import Sender
 from podledger.server.connection import attested
 
 AT_ONCE: Final = 64

@@ -7,7 +7,7 @@ import struct
 import time
 from typing import Final
 
-from podledger.core.events import Sender
+from podledger.core.entries import Sender
 from podledger.server.framing import LineBuffer
 
 CHUNK_BYTES: Final = 16 << 10

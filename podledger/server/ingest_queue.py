@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from podledger.core.entries import Draft
 from podledger.core.errors import PodledgerError
-from podledger.core.events import Draft
 from podledger.core.text import pluralize
 from podledger.ledger import Ledger
 from podledger.server.connection import Peer

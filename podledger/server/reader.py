@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from podledger.core.entries import draft
 from podledger.core.errors import ProtocolError
-from podledger.core.events import draft
 from podledger.core.protocol import Report, Request, parse_line
 from podledger.server.connection import CHUNK_BYTES, ClientConnection
 from podledger.server.framing import Frame

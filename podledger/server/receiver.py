@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from podledger.core.events import Sender
+from podledger.core.entries import Sender
 from podledger.core.protocol import snapshot_frame
 from podledger.ledger import Ledger
 from podledger.server.acceptor import Acceptor, files_left

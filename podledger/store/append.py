@@ -8,8 +8,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from podledger.core import rules
+from podledger.core.digest import chain_digest
+from podledger.core.entries import Draft, Entry
 from podledger.core.errors import ChainError, ProtocolError
-from podledger.core.events import Draft, Entry, chain_digest
 from podledger.core.rules import Fact, fact_of
 from podledger.store.log import Head, Rejection, append_entries, append_rejections, read_head, write_head
 from podledger.store.outbox_rows import append_outbox, relay_payload

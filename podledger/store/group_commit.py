@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from podledger.core.entries import Draft, Entry
 from podledger.core.errors import PodledgerError, StorageError
-from podledger.core.events import Draft, Entry
 from podledger.store import append
 from podledger.store.append import Appended
 from podledger.store.database import Database

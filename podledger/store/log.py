@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, select
 
 from podledger.core import strict_json
+from podledger.core.digest import NO_DIGEST, WITHHELD
+from podledger.core.entries import Entry, Sender
 from podledger.core.errors import InvalidMomentError, LedgerNotFoundError
-from podledger.core.events import NO_DIGEST, WITHHELD, Entry, Sender
-from podledger.core.protocol import timestamp
+from podledger.core.times import timestamp
 from podledger.store.driver import PAGE, Positions, execute, fetch, insert_rows
 from podledger.store.tables import events, ledgers, rejected
 
@@ -19,7 +20,7 @@ from podledger.store.tables import events, ledgers, rejected
 class Head(NamedTuple):
     """The ledger's row: its settings, where its chains end, and how many rows its other tables hold.
 
-    `rebuilds` counts the rebuilds, so that a cache of the projections knows when it is stale. `row_checksum` is a digest
+    `rebuilds` counts them, so that a cache of the projections knows when it is stale. `row_checksum` is a digest
     over the other values, as in every row that may change, so that `verify` finds a change made from outside.
     """
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, select, update
 
 from podledger.core import strict_json
-from podledger.core.events import Draft, Outcome
+from podledger.core.entries import Draft, Outcome
 from podledger.store.driver import insert_rows
 from podledger.store.log import Head, row_checksum
 from podledger.store.tables import outbox

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from podledger.core.delegations import scope_from
 from podledger.core.errors import DamagedError
-from podledger.core.events import scope_from
 from podledger.core.paths import normalise
 from podledger.core.rules import UNHEARD, Decision, Fact, State, Tenure, fold
 from podledger.core.text import escape

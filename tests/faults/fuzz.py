@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from podledger.archive.transfer import read_line
+from podledger.core.delegations import delegation_from
+from podledger.core.entries import draft
 from podledger.core.errors import ProtocolError
-from podledger.core.events import delegation_from, draft, parse_event
+from podledger.core.events import parse_event
 from podledger.core.protocol import Report, parse_line
 from podledger.server.framing import LineBuffer
 from podledger.store.log import Rejection

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from podledger import Ledger, ShutDown, TurnEnded
+from podledger.core.entries import Entry
 from podledger.core.errors import PodledgerError, StorageError
-from podledger.core.events import Entry
 from podledger.mirror import write_mirror
 from tests.faults.operations import NAME, OPERATIONS, check_ledger, check_open, fresh
 from tests.faults.preload import CHANGES, EVERYTHING, FAIL, KILL, TEAR, Faults

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from podledger import Ledger, TurnEnded
 from podledger.archive.backup import backup
 from podledger.archive.transfer import export_lines, import_lines, read_lines
-from podledger.core.events import Entry
+from podledger.core.entries import Entry
 from podledger.mirror import write_mirror
 from podledger.store.log import Rejection
 from tests.assets.make import asset

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from podledger import Errored, Ledger, PodSpawned, ScopeRule, ScopeSubDelegated, ShutDown, Stamper, TurnEnded
 from podledger.cli import main
 from podledger.core.events import LedgerEvent
-from podledger.core.protocol import Stamp
+from podledger.core.fields import Stamp
 from podledger.store.log import Rejection
 
 OWNER = "root"

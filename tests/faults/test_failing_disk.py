@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from podledger import Ledger
+from podledger.core.entries import Entry
 from podledger.core.errors import StorageError
-from podledger.core.events import Entry
 from tests.faults.operations import NAME, OPERATIONS, check_open
 from tests.faults.preload import FOREVER, preloaded
 from tests.faults.samples import OWNER, SEED, Count, spawned

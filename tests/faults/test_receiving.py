@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from podledger import Ledger, Receiver, send_pod_event
-from podledger.core.protocol import Errored
+from podledger.core.events import Errored
 from tests.faults.operations import NAME, check_open
 from tests.faults.samples import OWNER
 from tests.faults.test_failing_disk import small_disk

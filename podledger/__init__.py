@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from podledger.integrity.notes import Note
     from podledger.integrity.verify import VerifyResult
     from podledger.ledger import Ledger
-    from podledger.queries.registry import Holder, Pod
+    from podledger.queries.holders import Holder
+    from podledger.queries.registry import Pod
     from podledger.server.receiver import Receiver
     from podledger.services.outbox import Outbox
     from podledger.services.reconciler import Reconciler
@@ -39,7 +40,7 @@ _HOMES = {
     "VerifyResult": "integrity.verify",
     "Entry": "core.entries",
     "Errored": "core.events",
-    "Holder": "queries.registry",
+    "Holder": "queries.holders",
     "Ledger": "ledger",
     "Note": "integrity.notes",
     "Outbox": "services.outbox",

@@ -19,30 +19,32 @@ from podledger.bundle.scope import BundleRequest, BundleScope
 from podledger.bundle.write import BundleResult, make_bundle
 from podledger.core.digest import WITHHELD
 from podledger.core.entries import Draft, Entry, draft
-from podledger.core.errors import DamagedError, LedgerNotFoundError, StorageError, UsageError
+from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, StorageError, UsageError
 from podledger.core.events import Evidence, LedgerEvent
 from podledger.core.names import check_name
+from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
 from podledger.integrity.notes import Note, note_at
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.mirror import Mirror
-from podledger.queries import notifications, registry
+from podledger.queries import notifications
 from podledger.queries.diff import RegistryDiff, diff
-from podledger.queries.explain import Explained, Story, explain
-from podledger.queries.gaps import Gap, Missing, gaps_at, missing_at
+from podledger.queries.explain import Explained, PodHistory, explain
+from podledger.queries.gaps import Answer, Gap, Missing, gaps_at, missing_at
+from podledger.queries.holders import Holder, holders_at
+from podledger.queries.moments import Moment, span
 from podledger.queries.notifications import DEFAULT_CONSUMER, Notification
-from podledger.queries.registry import Holder, Moment, Pod
+from podledger.queries.registry import Pod, pods_at
 from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult, replay
 from podledger.store import log, outbox_rows
 from podledger.store.append import Appended
-from podledger.store.connections import BUSY_TIMEOUT_S, DAMAGED_HINT, read_only
+from podledger.store.connections import BUSY_TIMEOUT_S
 from podledger.store.database import Database
-from podledger.store.expected_rows import Progress
 from podledger.store.files import check_apart
 from podledger.store.group_commit import GroupCommit
 from podledger.store.log import Head, Rejected, Rejection, Selection
 from podledger.store.outbox_rows import OutboxItem, OutboxStatus
-from podledger.store.rebuild import differing, put_right
+from podledger.store.rebuild import correct_rows, differing
 from podledger.store.schema import check_whole
 
 PAGE: Final = 1_000
@@ -181,14 +183,14 @@ class Ledger:
         limit: int | None = None,
         withheld: bool = False,
     ) -> AsyncIterator[Entry]:
-        """The entries of the log by seq: from the moment `since` up to and with the moment `until`.
+        """Yield the entries of the log by seq, from the moment `since` to the moment `until`, both included.
 
-        Of a bundle those alone that it shows, unless `withheld`.
+        Of a bundle this leaves out the entries that it does not show, unless `withheld`.
 
         Raises:
             InvalidMomentError: a moment is not in the log.
         """
-        first, last = await self.read(partial(registry.span, ledger=self._name, since=since, until=until))
+        first, last = await self.read(partial(span, ledger=self._name, since=since, until=until))
         selection = Selection(first - 1, last, pod, kind, outcome, whole=self.database.is_bundle and not withheld)
         left = limit
         while left is None or left > 0:
@@ -202,33 +204,46 @@ class Ledger:
             selection = selection._replace(after=page[-1].seq)
 
     async def rejected(self, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
-        """The lines that were no events, after a number of theirs."""
+        """Return the rejected lines after one number, at most `limit`."""
         return await self.read(partial(log.read_rejected, ledger=self._name, after=after, limit=limit))
 
     async def head(self) -> Head:
-        """The ledger's settings, and where its chains end."""
+        """Return the ledger's settings, and where its chains end."""
         return await self.read(partial(log.read_head, ledger=self._name))
 
     async def pods(self, at: Moment = None, *, closed: bool = False) -> list[Pod]:
-        """The registry at a moment (a seq, an aware time, or now), by name; with `closed` also what was over by then.
+        """Return the registry at a moment (a seq, an aware time, or now), by name.
+
+        `closed` adds the tenures that had ended by then.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
         """
-        return await self.read(partial(registry.pods_at, ledger=self._name, at=at, closed=closed))
+        return await self.read(partial(pods_at, ledger=self._name, at=at, closed=closed))
 
     async def holders(self, path: str, at: Moment = None) -> list[Holder]:
-        """Who could write `path` at a moment; in a bundle, who of the pods that it shows.
+        """Return the pods that could write `path` at a moment; in a bundle, those among the pods that it shows.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
         """
-        holders = await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
-        what = await self._slice()
+        return await self.read(partial(self._holders, path=path, at=at))
+
+    async def holders_with_missing(self, path: str, at: Moment = None) -> Answer[list[Holder]]:
+        """Return `holders`, and how many reports were missing at that moment, from one snapshot.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+        return await self.read_with_missing(partial(self._holders, path=path, at=at), at)
+
+    def _holders(self, connection: Connection, path: str, at: Moment) -> list[Holder]:
+        holders = holders_at(connection, self._name, path, at)
+        what = self._bundle_scope(connection)
         return holders if what is None else [holder for holder in holders if what.is_of(holder.pod_name)]
 
     async def gaps(self, at: Moment = None) -> list[Gap]:
-        """What stamped senders had sent by a moment, as far as what arrived shows, and the ledger had not got.
+        """Return the gaps at a moment: what stamped senders had sent, as far as what arrived shows, and did not arrive.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
@@ -236,7 +251,7 @@ class Ledger:
         return await self.read(partial(gaps_at, ledger=self._name, at=at))
 
     async def missing(self, at: Moment = None) -> Missing:
-        """How many reports were missing at a moment, and of how many senders.
+        """Count the reports that were missing at a moment, and their senders.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
@@ -244,28 +259,28 @@ class Ledger:
         return await self.read(partial(missing_at, ledger=self._name, at=at))
 
     async def explain(
-        self, pod_name: str, at: Moment = None, *, story: Story | None = None
+        self, pod_name: str, at: Moment = None, *, history: PodHistory | None = None
     ) -> AsyncIterator[Explained]:
-        """The life of a pod name up to a moment: each event about it, with what it did and why, in words.
+        """Yield each event about a pod name up to a moment, with what it did and why, in words.
 
-        A `story` of that name can be asked afterwards how the pod stands.
+        Pass a `history` of that name to read the pod's status from it afterwards.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
             ProtocolError: an entry was altered.
             UsageError: this is a bundle that does not show that pod.
         """
-        what = await self._slice()
+        what = await self.read(self._bundle_scope)
         if what is not None and not what.folds(pod_name):
             raise UsageError(f"the bundle does not show the pod {pod_name!r}", hint="use the ledger that it is from")
-        story = story or Story(pod_name)
+        history = history or PodHistory(pod_name)
         async for entry in self.entries(pod=pod_name, until=at, withheld=True):
-            explained = explain(story, entry, fact_of(entry, self._name))
+            explained = explain(history, entry, fact_of(entry, self._name))
             if entry.payload != WITHHELD:
                 yield explained
 
     async def diff(self, before: Moment, after: Moment = None) -> RegistryDiff:
-        """What changed in the registry and the grants between two moments, and by which events.
+        """Return what changed in the registry and the grants between two moments, and by which events.
 
         Raises:
             InvalidMomentError: a moment is not in the log, or the second is the earlier.
@@ -275,12 +290,12 @@ class Ledger:
     async def replay(
         self,
         plan: ReplayOptions,
-        told: Callable[[ChangedOutcome], None] | None = None,
+        on_result: Callable[[ChangedOutcome], None] | None = None,
         progress: Progress | None = None,
     ) -> ReplayResult:
-        """What the registry would be, had the events come as `plan` says; nothing is written.
+        """Return what the registry would be if the events had come as `plan` says; this writes nothing.
 
-        `told` is called, from another thread, for each event that would be decided otherwise than it was.
+        `on_result` is called, on another thread, with each event whose outcome would change.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
@@ -288,15 +303,11 @@ class Ledger:
             UsageError: this is a bundle, which holds no whole log.
         """
         check_whole(self.database.place)
-
-        def work() -> ReplayResult:
-            with read_only(self.database.place) as connection:
-                return replay(connection, self._name, plan, told, progress)
-
-        return await asyncio.to_thread(work)
+        work = partial(replay, ledger=self._name, plan=plan, on_result=on_result, progress=progress)
+        return await self.database.run_job(work)
 
     async def note(self, at: Moment = None) -> Note:
-        """The ledger's digest at a moment, to be kept elsewhere and given to `verify` later.
+        """Return the ledger's digest at a moment, to keep elsewhere and give to `verify` later.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
@@ -304,24 +315,20 @@ class Ledger:
         return await self.read(partial(note_at, ledger=self._name, at=at))
 
     async def verify(self, progress: Progress | None = None, *, expected: Sequence[Note] = ()) -> VerifyResult:
-        """Check the file, the chain, the numbering, the triggers, and the projections against a refold of the log.
+        """Check the file, the chain, the numbering and the triggers, and compare the projections with the log.
 
-        `expected` is what was noted of the log before; where it is otherwise now is a problem too.
+        `expected` are digests that were noted before; each that is different now is a problem too.
 
         Raises:
             StorageError: the file cannot be read to its end.
         """
-
-        def check() -> VerifyResult:
-            with read_only(self.database.place) as connection:
-                return verify(connection, self._name, progress, expected)
-
-        return await asyncio.to_thread(check)
+        work = partial(verify, ledger=self._name, progress=progress, expected=expected)
+        return await self.database.run_job(work)
 
     async def rebuild(self, progress: Progress | None = None) -> int:
-        """Fold the log anew, aside, and put the projections right; how many of their rows that changed.
+        """Derive the projections from the log again, and correct them; return how many rows that changed.
 
-        Writing goes on meanwhile; of the pods whose rows differ the log is then folded once more with writing stopped.
+        Other callers can append meanwhile. The pods whose rows differ are then read once more with appending stopped.
 
         Raises:
             ProtocolError: an entry was altered.
@@ -329,12 +336,12 @@ class Ledger:
         """
         self.database.check_writable()
         try:
-            with read_only(self.database.place) as aside:
-                names = await asyncio.to_thread(differing, aside, self._name, progress)
-                aside.commit()
-                work = partial(put_right, aside=aside, ledger=self._name, names=names)
+            with self.database.snapshot() as snapshot:
+                names = await asyncio.to_thread(differing, snapshot, self._name, progress)
+                snapshot.commit()
+                work = partial(correct_rows, snapshot=snapshot, ledger=self._name, names=names)
                 changes = await self.database.write(work)
-        except (TypeError, ValueError) as error:  # a value of another type stands where the log or a projection has one
+        except (TypeError, ValueError) as error:  # a value has another type than its column
             raise DamagedError(f"{self.database.path} is damaged: {error}", hint=DAMAGED_HINT) from error
         if changes:
             self._mirror.changed()
@@ -361,7 +368,7 @@ class Ledger:
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
     ) -> list[Notification]:
-        """What the agent should be told, after the consumer's cursor and after the seq `after`, at most `limit`."""
+        """Return unread notifications after the consumer's cursor and the seq `after`, at most `limit`."""
         check_name(consumer, "consumer")
         work = partial(notifications.unread, ledger=self._name, consumer=consumer, after=after, limit=limit)
         return await self.read(work)
@@ -393,21 +400,33 @@ class Ledger:
         await self._mirror.write()
 
     async def outbox_items(self, *, status: OutboxStatus | None = None, after: int = 0) -> list[OutboxItem]:
-        """What the ledger owes, or owed, its parent."""
+        """Return what the ledger owes, or owed, its parent, after the number `after`."""
         return await self.read(partial(outbox_rows.read_outbox, ledger=self._name, status=status, after=after))
 
     async def update_outbox_item(self, item: OutboxItem) -> None:
         """Keep what became of an item."""
         await self.database.write(partial(outbox_rows.write_outbox_item, item=item))
 
-    async def _slice(self) -> BundleScope | None:
-        """What the bundle shows, if this is one and it does not show all."""
-        found = await self.read(read_bundle) if self.database.is_bundle else None
+    def _bundle_scope(self, connection: Connection) -> BundleScope | None:
+        """Return what the bundle shows, or None if this is no bundle or it shows all."""
+        found = read_bundle(connection) if self.database.is_bundle else None
         return None if found is None or found.what.pods is None else found.what
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database."""
         return await self.database.read(work)
+
+    async def read_with_missing(self, work: Callable[[Connection], T], at: Moment = None) -> Answer[T]:
+        """Run `work`, and count the reports that were missing at a moment, on one snapshot of the database.
+
+        Raises:
+            InvalidMomentError: the moment is not in the log.
+        """
+
+        def answer(connection: Connection) -> Answer[T]:
+            return Answer(work(connection), missing_at(connection, self._name, at))
+
+        return await self.read(answer)
 
     def on_commit(self, listener: Callable[[Appended], None]) -> None:
         """Have `listener` called after each commit of this object, on the event loop."""

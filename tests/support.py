@@ -28,13 +28,15 @@ from podledger.core.events import (
 from podledger.core.fields import ScopeRule, Stamp
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.ledger import Ledger
-from podledger.queries import registry
-from podledger.queries.registry import Holder, Moment, Pod
+from podledger.queries.holders import Holder, holders_at
+from podledger.queries.moments import Moment
+from podledger.queries.registry import Pod, pods_at
+from podledger.queries.tree import children_by_parent
 from podledger.store import append, log
-from podledger.store.connections import APPLICATION_ID
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache
 from podledger.store.schema import prepare, upgrade_to
+from podledger.store.sqlite.files import APPLICATION_ID
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -144,15 +146,15 @@ class Bench:
 
     def pods(self, at: Moment = None, *, closed: bool = False) -> list[dict[str, Any]]:
         """What `pods --json` prints."""
-        return [pod.as_json() for pod in registry.pods_at(self.connection, self.owner, at, closed=closed)]
+        return [pod.as_json() for pod in pods_at(self.connection, self.owner, at, closed=closed)]
 
     def holders(self, path: str, at: Moment = None) -> list[Holder]:
         """Who could write `path`."""
-        return registry.holders_at(self.connection, self.owner, path, at)
+        return holders_at(self.connection, self.owner, path, at)
 
     def tree(self, at: Moment = None) -> dict[str, str]:
         """Of each open pod the one that it hangs under."""
-        _, children = registry.children_by_parent(self.connection, self.owner, at)
+        _, children = children_by_parent(self.connection, self.owner, at)
         names = {pod.from_seq: pod.pod_name for pod in self._open(at)}
         return {
             pod.pod_name: self.owner if above is None else names[above]
@@ -161,7 +163,7 @@ class Bench:
         }
 
     def _open(self, at: Moment) -> list[Pod]:
-        return registry.pods_at(self.connection, self.owner, at)
+        return pods_at(self.connection, self.owner, at)
 
     def verify(self) -> VerifyResult:
         """The certificate."""

@@ -18,7 +18,7 @@ from podledger.core.fields import Stamp
 from podledger.core.rules import fact_of
 from podledger.ledger import Ledger
 from podledger.queries import diff, gaps, replay
-from podledger.queries.explain import Story, explain
+from podledger.queries.explain import PodHistory, explain
 from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult
 from podledger.store.log import read_all
 from tests import strategies
@@ -77,7 +77,7 @@ def told(folder: Path, *words: object) -> Result:
 def reasons(*events: LedgerEvent) -> list[str]:
     """Why each event of the pod `ada` had its outcome."""
     bench = Bench(events)
-    story = Story("ada")
+    story = PodHistory("ada")
     entries = [entry for entry in read_all(bench.connection, OWNER) if entry.pod_name == "ada"]
     return [explain(story, entry, fact_of(entry, OWNER)).because for entry in entries]
 
@@ -88,30 +88,30 @@ def reasons(*events: LedgerEvent) -> list[str]:
         ([turned("ada")], "unknown: nothing was known of this pod"),
         ([stopped("ada")], "unknown: nothing was known of this pod"),
         ([spawned("ada")], "opened a tenure"),
-        ([spawned("ada"), turned("ada")], "noted: the pod was in the registry, and stays"),
-        ([spawned("ada"), spawned("ada")], "duplicate: the delegation of seq 1 said the same"),
+        ([spawned("ada"), turned("ada")], "noted: the pod was in the registry, and stays there"),
+        ([spawned("ada"), spawned("ada")], "duplicate: same as the delegation of seq 1"),
         (
             [spawned("ada"), spawned("ada", "/run/other")],
-            "conflict: same name, other socket; the first, of seq 1, stands",
+            "conflict: same name, other socket; the first, of seq 1, is kept",
         ),
         (
             [spawned("ada"), delegated("ada", "/run/other", writes("/srv"))],
-            "conflict: same name, other socket and other scope and other parent; the first, of seq 1, stands",
+            "conflict: same name, other socket and other scope and other parent; the first, of seq 1, is kept",
         ),
         ([turned("bob"), spawned("ada"), stopped("ada")], "ended the tenure from seq 2"),
         ([spawned("ada"), stopped("ada"), turned("ada")], "late: reported after the pod had stopped at seq 2"),
         ([spawned("ada"), stopped("ada"), exited("ada")], "duplicate: the pod had stopped at seq 2 already"),
         ([spawned("ada"), stopped("ada"), spawned("ada")], "opened a tenure: the one before had stopped at seq 2"),
-        ([spawned("ada"), unreachable("ada")], "noted: a suspicion, which takes nothing back"),
+        ([spawned("ada"), unreachable("ada")], "noted: a suspicion, which changes nothing"),
         ([unreachable("ada")], "ignored: the pod was not in the registry"),
         ([reclaimed("ada")], "ignored: the pod was not in the registry"),
         (
             [spawned("ada"), reclaimed("ada")],
-            "ended the tenure from seq 1; a report of the pod would bring it back",
+            "ended the tenure from seq 1; a report from the pod would bring it back",
         ),
         (
             [spawned("ada"), reclaimed("ada"), turned("ada")],
-            "revived: it reported after it had been reclaimed at seq 2; what it says beats what was inferred",
+            "revived: it reported after it had been reclaimed at seq 2; a report outweighs what was inferred",
         ),
         (
             [spawned("ada"), reclaimed("ada"), stopped("ada")],
@@ -119,23 +119,23 @@ def reasons(*events: LedgerEvent) -> list[str]:
         ),
         (
             [stamped(spawned("ada"), 1), stamped(spawned("ada", "/run/2"), 2)],
-            "superseded the tenure from seq 1: it speaks of a newer life; opened a tenure",
+            "superseded the tenure from seq 1: it is about a newer incarnation; opened a tenure",
         ),
         (
             [stamped(spawned("ada"), 2), stamped(turned("ada"), 1)],
-            "late: it speaks of an earlier life; a newer one was heard of at seq 1",
+            "late: it is about an earlier incarnation; a newer one is known since seq 1",
         ),
         (
             [stamped(spawned("ada"), 1), stamped(stopped("ada"), 1), spawned("ada"), stamped(turned("ada"), 1)],
-            "late: it speaks of the life before the unstamped delegation of seq 3",
+            "late: it is about the incarnation before the unstamped delegation of seq 3",
         ),
         (
             [spawned("ada"), stamped(turned("ada"), 1)],
-            "told which life the tenure from seq 1 is; noted: the pod was in the registry, and stays",
+            "named the incarnation of the tenure from seq 1; noted: the pod was in the registry, and stays there",
         ),
         (
             [stamped(turned("ada"), 1), stamped(turned("ada"), 1)],
-            "unknown: this life was never delegated here",
+            "unknown: this incarnation was never delegated here",
         ),
         (
             [stamped(stopped("ada"), 1), stamped(spawned("ada"), 1)],
@@ -171,7 +171,7 @@ WORDS = {
 @given(strategies.histories)
 def test_every_reason_names_the_outcome_that_was_logged_and_no_later_seq(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
-    stories = {name: Story(name) for name in (*strategies.NAMES, "nobody")}
+    stories = {name: PodHistory(name) for name in (*strategies.NAMES, "nobody")}
     for entry in read_all(bench.connection, OWNER):
         because = explain(stories[entry.pod_name], entry, fact_of(entry, OWNER)).because
         assert WORDS[entry.outcome] in because or entry.outcome == "applied"
@@ -185,18 +185,18 @@ def test_a_story_ends_as_the_registry_stands(history: list[LedgerEvent]) -> None
     bench = Bench(history)
     standing = {pod["pod_name"]: pod["from_seq"] for pod in bench.pods()}
     for name in strategies.NAMES:
-        story = Story(name)
+        story = PodHistory(name)
         for entry in read_all(bench.connection, OWNER):
             if entry.pod_name == name:
                 explain(story, entry, fact_of(entry, OWNER))
         expected = f"in its tenure from seq {standing[name]}" if name in standing else "is not in the registry"
-        assert expected in story.standing()
+        assert expected in story.status()
 
 
 def test_an_entry_that_the_rules_now_see_otherwise_says_so() -> None:
     [entry] = list(read_all(Bench([turned("ada")]).connection, OWNER))
     older: Entry = entry._replace(outcome="noted", rules=0)
-    because = explain(Story("ada"), older, fact_of(older, OWNER)).because
+    because = explain(PodHistory("ada"), older, fact_of(older, OWNER)).because
     assert because == "unknown: nothing was known of this pod (logged as 'noted', by version 0 of the rules)"
 
 

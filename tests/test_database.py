@@ -17,9 +17,11 @@ from sqlalchemy import Connection
 
 from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.ledger import Ledger
-from podledger.store.connections import APPLICATION_ID, read_only, translated
+from podledger.store.connections import read_only
 from podledger.store.database import Database, locate
-from podledger.store.schema import SCHEMA_HEAD, prepare, schema_revision
+from podledger.store.schema import SCHEMA_HEAD, identify, prepare
+from podledger.store.sqlite.errors import translated
+from podledger.store.sqlite.files import APPLICATION_ID
 from tests.support import OWNER, connected, new_database, turned
 
 
@@ -115,7 +117,7 @@ def test_another_program_s_alembic_database_is_refused(tmp_path: Path) -> None:
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "l.db").touch()
     prepare(tmp_path / "l.db", create=True)
-    assert schema_revision(tmp_path / "l.db") == SCHEMA_HEAD
+    assert identify(tmp_path / "l.db").revision == SCHEMA_HEAD
 
 
 def test_a_newer_schema_is_refused_with_the_mend(tmp_path: Path) -> None:

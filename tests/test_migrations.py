@@ -18,10 +18,10 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
 from podledger.core.errors import PodledgerError
-from podledger.integrity.verify import schema_of
 from podledger.ledger import Ledger
 from podledger.store import schema
 from podledger.store.schema import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to
+from podledger.store.sqlite.files import schema_of
 from podledger.store.tables import metadata
 from tests.support import OWNER, TRIGGERS, VIEWS, connected, delegated, rows_of, spawned, turned
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from podledger.client.sender import deliver, line_of
+from podledger.client.delivery import deliver
+from podledger.client.sender import line_of
 from tests.sockets import short_folder
 
 MEMORY_MIB = 250

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from podledger.core.errors import InvalidMomentError
 from podledger.core.events import LedgerEvent
-from podledger.queries import registry
+from podledger.queries import moments
 from podledger.store.tables import nodes_at, span_node
 from tests import strategies
 from tests.model import Model
@@ -146,7 +146,7 @@ def test_a_time_and_its_seq_show_the_same(history: list[LedgerEvent], data: st.D
     for seq, at in enumerate(times, 1):
         last = max(other for other, then in enumerate(times, 1) if then == at)
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)
-        assert registry.resolve(bench.connection, OWNER, moment) == last >= seq
+        assert moments.resolve(bench.connection, OWNER, moment) == last >= seq
 
 
 def test_a_naive_time_is_refused() -> None:
@@ -174,13 +174,13 @@ def test_a_seq_that_the_log_does_not_hold_is_refused(seq: int) -> None:
     ],
 )
 def test_a_moment_is_a_seq_or_a_time(text: str, moment: int | datetime) -> None:
-    assert registry.parse_moment(text) == moment
+    assert moments.parse_moment(text) == moment
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "-1", "1.5", "²", "9" * 19 + "-01-01", "2026-13-01", "14:03"])
 def test_what_is_neither_is_refused(text: str) -> None:
     with pytest.raises(InvalidMomentError) as caught:
-        registry.parse_moment(text)
+        moments.parse_moment(text)
     assert caught.value.hint
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from podledger.client import background, delivery
-from podledger.client.sender import deliver, fire_and_forget, line_of, send_pod_event
+from podledger.client.delivery import deliver
+from podledger.client.sender import fire_and_forget, line_of, send_pod_event
 from podledger.core.errors import InvalidEventError, InvalidNameError
 from podledger.core.events import Errored, Event, ScopeSubDelegated, ShutDown, TurnEnded
 from podledger.core.fields import ScopeRule, Stamp

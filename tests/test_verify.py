@@ -17,13 +17,13 @@ from sqlalchemy.pool import StaticPool
 
 from podledger.core.entries import Sender
 from podledger.core.errors import LedgerNotFoundError, PodledgerError
+from podledger.core.problem import Problem
 from podledger.integrity import verify
 from podledger.integrity.verify import expected_schema
 from podledger.ledger import Ledger
 from podledger.store import log
-from podledger.store.connections import translated
-from podledger.store.expected_rows import Problem
 from podledger.store.log import Rejection
+from podledger.store.sqlite.errors import translated
 from tests.support import (
     OWNER,
     TRIGGERS,

@@ -20,12 +20,12 @@ from sqlalchemy import Connection
 from podledger.archive.divergence import Copy, check_agree
 from podledger.core.entries import Entry
 from podledger.core.errors import ChainError, UsageError
+from podledger.core.progress import Progress
 from podledger.store import append, log
 from podledger.store.append import Appended
 from podledger.store.connections import read_only
 from podledger.store.database import Database, locate
 from podledger.store.driver import insert_rows
-from podledger.store.expected_rows import Progress
 from podledger.store.log import Rejected, Selection
 from podledger.store.projections import StateCache
 from podledger.store.schema import check_whole, prepare

@@ -12,9 +12,9 @@ from podledger.bundle.write import texts_digest
 from podledger.core.digest import WITHHELD
 from podledger.core.entries import Entry
 from podledger.core.errors import DamagedError
+from podledger.core.problem import Problem
 from podledger.queries.gaps import Gap
-from podledger.store.connections import BUNDLE_ID
-from podledger.store.expected_rows import Problem
+from podledger.store.sqlite.files import BUNDLE_ID, application_id_of
 from podledger.store.tables import bundle, bundle_gaps, bundle_texts, withheld
 
 
@@ -31,7 +31,7 @@ def read_bundle(connection: Connection) -> Bundle | None:
     Raises:
         DamagedError: the file says that it is one, and does not say of what.
     """
-    if connection.exec_driver_sql("PRAGMA main.application_id").scalar() != BUNDLE_ID:
+    if application_id_of(connection) != BUNDLE_ID:
         return None
     rows = connection.execute(select(bundle)).all()
     try:

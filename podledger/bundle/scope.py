@@ -17,9 +17,9 @@ from sqlalchemy import Connection, text
 from podledger.core.entries import Entry
 from podledger.core.errors import UsageError
 from podledger.core.events import DELEGATIONS
-from podledger.queries import registry
 from podledger.queries.gaps import Gap, gaps_until
-from podledger.queries.registry import Moment
+from podledger.queries.lineage import lineage
+from podledger.queries.moments import Moment, span
 from podledger.store.log import read_head, row_checksum
 
 
@@ -102,7 +102,7 @@ def bundle_scope(connection: Connection, ledger: str, wanted: BundleRequest) -> 
         UsageError: nothing is known of the pod, or nothing is in the span.
     """
     pod = wanted.pod
-    first, last = registry.span(connection, ledger, wanted.since, wanted.until)
+    first, last = span(connection, ledger, wanted.since, wanted.until)
     if first > last:
         if not read_head(connection, ledger).head_seq:
             raise UsageError("the ledger is empty", hint="there is nothing to put into a bundle yet")
@@ -126,7 +126,7 @@ def _below(connection: Connection, ledger: str, pod: str, first: int, last: int)
     )
     rows = connection.execute(query, {"ledger": ledger, "first": first, "last": last})
     stood = {from_seq: name for name, from_seq in rows}
-    lines = registry.lineage(connection, ledger, last, [(name, from_seq) for from_seq, name in stood.items()])
+    lines = lineage(connection, ledger, last, [(name, from_seq) for from_seq, name in stood.items()])
     for from_seq, line in lines.items():
         if any(ancestor.pod_name == pod for ancestor in line):
             yield stood[from_seq]

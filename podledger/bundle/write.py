@@ -12,15 +12,16 @@ from sqlalchemy import Connection
 from podledger.bundle.scope import BundleRequest, BundleRow, BundleScope, bundle_scope, known_gaps
 from podledger.core.digest import NO_DIGEST, WITHHELD, payload_digest
 from podledger.core.entries import Entry
+from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
 from podledger.store import log
-from podledger.store.connections import BUNDLE_ID, alone, finalize, read_only
+from podledger.store.connections import alone, read_only
 from podledger.store.driver import insert_rows
-from podledger.store.expected_rows import Progress
 from podledger.store.files import placing
 from podledger.store.log import Head
 from podledger.store.projections import Fold, StateCache, save
 from podledger.store.schema import check_whole, prepare
+from podledger.store.sqlite.files import BUNDLE_ID, finalize
 from podledger.store.tables import bundle, bundle_gaps, bundle_metadata, bundle_texts, events, ledgers, withheld
 
 MODE: Final = 0o400

@@ -11,8 +11,8 @@ from podledger.cli.reading import add_at, moment_of
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
     from podledger.queries.diff import Edge, PodChange, RegistryDiff
-    from podledger.queries.explain import Explained, Story
-    from podledger.queries.replay import ChangedOutcome, ChangedPod, PodStanding
+    from podledger.queries.explain import Explained, PodHistory
+    from podledger.queries.replay import ChangedOutcome, ChangedPod, PodContent
 
 
 def add_commands(commands: Commands) -> None:
@@ -46,7 +46,7 @@ def run_holders(args: Namespace) -> None:
     at = moment_of(args.at)
 
     async def work(ledger: Ledger) -> Any:
-        return await ledger.holders(args.path, at), await ledger.missing(at)
+        return await ledger.holders_with_missing(args.path, at)
 
     holders, missing = with_ledger(args, work)
     if args.json:
@@ -69,12 +69,12 @@ def run_explain(args: Namespace) -> None:
     from podledger.cli.output import print_json_list, print_line, tell_missing
     from podledger.cli.session import with_ledger
     from podledger.core.text import escape
-    from podledger.queries.explain import Story
+    from podledger.queries.explain import PodHistory
 
-    at, story = moment_of(args.at), Story(args.pod)
+    at, history = moment_of(args.at), PodHistory(args.pod)
 
     async def work(ledger: Ledger) -> Any:
-        events = ledger.explain(args.pod, at, story=story)
+        events = ledger.explain(args.pod, at, history=history)
         if args.json:
             await print_json_list({"pod_name": args.pod}, "events", (event.as_json() async for event in events))
             return None
@@ -88,7 +88,7 @@ def run_explain(args: Namespace) -> None:
 
     missing = with_ledger(args, work)
     if missing is not None:
-        _print_standing(story)
+        _print_status(history)
         tell_missing(missing)
 
 
@@ -104,22 +104,23 @@ def _print_event(event: Explained) -> None:
     print_line(f"    {escape(event.because, 500)}", STYLES.get(entry.outcome, ""))
 
 
-def _print_standing(story: Story) -> None:
+def _print_status(history: PodHistory) -> None:
     from podledger.cli.output import print_line
 
-    print_line(story.standing(), "bold")
+    print_line(history.status(), "bold")
 
 
 def run_diff(args: Namespace) -> None:
     """Print what changed."""
     from podledger.cli.output import print_json, print_table, tell_missing
     from podledger.cli.session import with_ledger
-    from podledger.queries.registry import parse_moment
+    from podledger.queries.moments import parse_moment
 
     before, after = parse_moment(args.before), parse_moment(args.after)
 
     async def work(ledger: Ledger) -> Any:
-        return await ledger.diff(before, after), await ledger.missing(after)
+        found = await ledger.diff(before, after)
+        return found, await ledger.missing(found.until_seq)
 
     found, missing = with_ledger(args, work)
     if args.json:
@@ -193,7 +194,8 @@ def run_replay(args: Namespace) -> None:
         if args.json:
             return await _replay_json(ledger, plan)
         with progress("replay") as told:
-            return await ledger.replay(plan, _print_reversal, told), await ledger.missing(plan.at)
+            replayed = await ledger.replay(plan, _print_reversal, told)
+            return replayed, await ledger.missing(replayed.until_seq)
 
     done = with_ledger(args, work)
     if args.json:
@@ -237,7 +239,7 @@ def _otherwise_row(pod: ChangedPod) -> tuple[str, str, str]:
     return (pod.pod_name, _standing(pod.logged), _standing(pod.now))
 
 
-def _standing(standing: PodStanding | None) -> str:
+def _standing(standing: PodContent | None) -> str:
     if standing is None:
         return "nothing"
     life = f", life {standing.incarnation}" if standing.incarnation else ""

@@ -89,7 +89,7 @@ def _lines(file: str) -> Iterator[bytes]:
 
     from podledger.archive.transfer import MAX_LINE_BYTES
     from podledger.core.errors import StorageError, UsageError
-    from podledger.store.schema import application_id
+    from podledger.store.sqlite.files import application_id
 
     if file != "-" and application_id(Path(file)):
         hint = "export it first; to bring ledgers together there is `podledger collect`"

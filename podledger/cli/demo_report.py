@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from podledger.cli.output import STYLES, clock, print_json, print_line, print_table, print_tree
 from podledger.core.render import render
 from podledger.core.text import pluralize
-from podledger.queries import registry
 from podledger.queries.gaps import gaps_until
+from podledger.queries.tree import children_by_parent, tree_json
 
 if TYPE_CHECKING:
     from podledger.ledger import Ledger
@@ -30,8 +30,8 @@ async def show(ledger: Ledger, *, as_json: bool) -> None:
     notifications = await ledger.notifications()
     gaps = await ledger.read(partial(gaps_until, ledger=ledger.name, until=entries[-1].seq))
     certificate = await ledger.verify()
-    seq, children = await ledger.read(partial(registry.children_by_parent, ledger=ledger.name, at=None))
-    tree = registry.tree_json(ledger.name, seq, children)
+    seq, children = await ledger.read(partial(children_by_parent, ledger=ledger.name, at=None))
+    tree = tree_json(ledger.name, seq, children)
     if as_json:
         print_json(
             {

@@ -11,7 +11,7 @@ from podledger.core.text import pluralize
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podledger.queries.sql import Answer
+    from podledger.queries.sql import SqlResult
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the start of a formula."""
@@ -74,7 +74,7 @@ def _cell(value: Any) -> Any:
     return f"x'{value[:250].hex()}'" if isinstance(value, bytes) else value
 
 
-def _print_csv(answer: Answer) -> None:
+def _print_csv(answer: SqlResult) -> None:
     import csv
     import sys
 

@@ -10,7 +10,7 @@ from podledger.cli.parser import Commands, Parser, at_least
 if TYPE_CHECKING:
     from podledger.core.entries import Entry
     from podledger.ledger import Ledger
-    from podledger.queries.registry import Moment
+    from podledger.queries.moments import Moment
 
 FOLLOW_S = 0.2
 """How often `events --follow` looks for more."""
@@ -46,7 +46,7 @@ def add_at(parser: Parser) -> None:
 
 def moment_of(text: str | None) -> Moment:
     """The moment that an argument names."""
-    from podledger.queries.registry import parse_moment
+    from podledger.queries.moments import parse_moment
 
     return None if text is None else parse_moment(text)
 
@@ -165,17 +165,17 @@ def _print_tree(args: Namespace) -> None:
 
     from podledger.cli.output import print_json, print_tree, tell_missing
     from podledger.cli.session import with_ledger
-    from podledger.queries import registry
+    from podledger.queries.tree import children_by_parent, tree_json
 
     at = moment_of(args.at)
 
     async def work(ledger: Ledger) -> Any:
-        seq, children = await ledger.read(partial(registry.children_by_parent, ledger=ledger.name, at=at))
+        seq, children = await ledger.read(partial(children_by_parent, ledger=ledger.name, at=at))
         return ledger.name, seq, children, None if args.json else await ledger.missing(seq)
 
     name, seq, children, missing = with_ledger(args, work)
 
-    tree = registry.tree_json(name, seq, children)
+    tree = tree_json(name, seq, children)
     if args.json:
         print_json(tree)
     else:

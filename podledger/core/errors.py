@@ -16,10 +16,13 @@
     ├── SocketError              the receiver's socket cannot be had
     └── MissingPackageError      an optional package is not installed
 
-Driver errors are translated in `database` alone, with the driver's error kept as `__cause__`.
+Driver errors are translated in `store/sqlite` alone, with the driver's error kept as `__cause__`.
 """
 
 from __future__ import annotations
+
+DAMAGED_HINT = "run `podledger verify`; restore a backup, or save what holds with `podledger recover`"
+"""How to go on with a damaged database."""
 
 
 class PodledgerError(Exception):

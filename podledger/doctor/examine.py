@@ -11,14 +11,16 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from podledger.core.errors import DAMAGED_HINT
 from podledger.core.text import escape
 from podledger.doctor import host_checks
-from podledger.doctor.finding import SALVAGE, Finding, all_ok, guarded
+from podledger.doctor.finding import Finding, all_ok, guarded
 from podledger.doctor.ledger_checks import MOST_TOLD, ledger_findings
 from podledger.integrity.scan import scanned_ledgers
 from podledger.integrity.verify import schema_problems
 from podledger.store.connections import read_only, writer_settings
-from podledger.store.schema import SCHEMA_HEAD, is_bundle, schema_revision
+from podledger.store.schema import SCHEMA_HEAD, identify, is_bundle
+from podledger.store.sqlite.files import integrity_faults
 
 __all__ = ["Finding", "all_ok", "examine"]
 
@@ -40,7 +42,7 @@ def _file_findings(path: Path) -> Iterator[Finding]:
     if not path.is_file():
         yield Finding("file", "error", f"there is no database at {path}", "make one with `podledger init NAME`")
         return
-    revision = schema_revision(path)
+    revision = identify(path).revision
     if revision is not None and revision > SCHEMA_HEAD:
         detail = f"it has schema {revision}, newer than this podledger's {SCHEMA_HEAD}"
         yield Finding("schema", "error", detail, "update podledger")
@@ -62,11 +64,11 @@ def _database_findings(path: Path, ledger: str | None) -> Iterator[Finding]:
 
 def integrity_findings(connection: Connection) -> Iterator[Finding]:
     """What SQLite says of the file's pages."""
-    found = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA main.quick_check({MOST_TOLD})")]
-    if found == ["ok"]:
+    found = list(integrity_faults(connection, quick=True, limit=MOST_TOLD))
+    if not found:
         yield Finding("file", "ok", "its pages are sound")
     else:
-        yield from (Finding("file", "error", escape(detail, 300), SALVAGE) for detail in found)
+        yield from (Finding("file", "error", escape(detail, 300), DAMAGED_HINT) for detail in found)
 
 
 def _schema_findings(connection: Connection, *, bundle: bool) -> Iterator[Finding]:

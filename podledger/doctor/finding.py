@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from podledger.core.errors import PodledgerError
+from podledger.core.errors import DAMAGED_HINT, PodledgerError
 from podledger.core.text import escape
 
 Level = Literal["ok", "warning", "error"]
-
-SALVAGE: Final = "run `podledger verify`; restore a backup, or save what holds with `podledger recover`"
 
 
 class Finding(NamedTuple):
@@ -35,5 +33,5 @@ def guarded(check: str, work: Callable[[], Iterable[Finding]]) -> list[Finding]:
     except PodledgerError as error:
         found.append(Finding(check, "error", error.message, error.hint))
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of a check, the others must go on
-        found.append(Finding(check, "error", f"the check failed: {escape(repr(error), 300)}", SALVAGE))
+        found.append(Finding(check, "error", f"the check failed: {escape(repr(error), 300)}", DAMAGED_HINT))
     return found

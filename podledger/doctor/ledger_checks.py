@@ -10,10 +10,11 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from podledger.bundle.check import read_bundle
+from podledger.core.errors import DAMAGED_HINT
 from podledger.core.text import escape, pluralize
 from podledger.core.times import timestamp
 from podledger.doctor import procfs
-from podledger.doctor.finding import SALVAGE, Finding, Level, guarded
+from podledger.doctor.finding import Finding, Level, guarded
 from podledger.integrity.scan import losses, scan
 from podledger.queries.gaps import gaps_until
 from podledger.store import log
@@ -48,7 +49,7 @@ def _log_findings(connection: Connection, name: str) -> Iterator[Finding]:
     lost = list(losses(scan(connection, name)))
     for first, last, reason in lost[:MOST_TOLD]:
         run = f"seq {first}" if first == last else f"seq {first} to {last}"
-        yield Finding("log", "error", f"{run}: {reason}", SALVAGE)
+        yield Finding("log", "error", f"{run}: {reason}", DAMAGED_HINT)
     if not lost:
         entries = pluralize(log.read_head(connection, name).head_seq, "entry", "entries")
         yield Finding("log", "ok", f"the chain holds: {entries}")

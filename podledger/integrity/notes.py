@@ -17,8 +17,8 @@ from sqlalchemy import Connection, select
 from podledger.core import strict_json
 from podledger.core.digest import NO_DIGEST
 from podledger.core.errors import ProtocolError, UsageError
-from podledger.queries.registry import Moment, resolve
-from podledger.store.expected_rows import Problem
+from podledger.core.problem import Problem
+from podledger.queries.moments import Moment, resolve
 from podledger.store.log import read_head
 from podledger.store.tables import events
 

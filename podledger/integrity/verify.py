@@ -8,23 +8,33 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
 from podledger.bundle.check import Bundle, bundle_problems, entry_problems, read_bundle, withheld_digests
 from podledger.core.digest import NO_DIGEST, WITHHELD, chain_digest
 from podledger.core.entries import Entry
 from podledger.core.errors import PodledgerError
+from podledger.core.problem import Problem
+from podledger.core.progress import Progress
 from podledger.core.text import escape
 from podledger.integrity.notes import Note, note_problems
 from podledger.integrity.scan import UNREADABLE, losses, scan, scanned_ledgers
 from podledger.store import log
-from podledger.store.connections import APPLICATION_ID, BUNDLE_ID, read_only
-from podledger.store.expected_rows import Problem, Progress, checked_rows
+from podledger.store.connections import read_only
+from podledger.store.expected_rows import checked_rows
 from podledger.store.log import Head
 from podledger.store.outbox_rows import read_outbox
 from podledger.store.rebuild import differences
 from podledger.store.schema import upgrade_to
+from podledger.store.sqlite.files import (
+    APPLICATION_ID,
+    BUNDLE_ID,
+    application_id_of,
+    integrity_faults,
+    schema_of,
+    user_version_of,
+)
 from podledger.store.tables import bundle_metadata, consumers, metadata
 
 MAX_PROBLEMS = 1000
@@ -141,7 +151,7 @@ def _projection_problems(connection: Connection, ledger: str, bundle: Bundle | N
         connection,
         ledger,
         folds=bundle.what.folds if bundle else lambda _: True,
-        told=lambda problem: told.append(problem) if len(told) <= MAX_PROBLEMS else None,
+        on_problem=lambda problem: told.append(problem) if len(told) <= MAX_PROBLEMS else None,
     )
     found = differences(connection, ledger, expected)
     try:
@@ -157,9 +167,8 @@ def _projection_problems(connection: Connection, ledger: str, bundle: Bundle | N
 
 
 def _file_problems(connection: Connection) -> Iterator[Problem]:
-    for (finding,) in connection.exec_driver_sql("PRAGMA main.integrity_check"):
-        if finding != "ok":
-            yield Problem("file", None, str(finding))
+    for fault in integrity_faults(connection):
+        yield Problem("file", None, fault)
 
 
 def schema_problems(connection: Connection, *, bundle: bool = False) -> Iterator[Problem]:
@@ -172,12 +181,6 @@ def schema_problems(connection: Connection, *, bundle: bool = False) -> Iterator
             yield Problem("schema", None, f"{name} was altered")
     for name in found.keys() - expected.keys():
         yield Problem("schema", None, f"{name} is not podledger's")
-
-
-def schema_of(connection: Connection) -> dict[str, str]:
-    """The SQL of every table, index, trigger and view, by kind and name."""
-    query = "SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL"
-    return {str(name): str(sql) for name, sql in connection.execute(text(query))}
 
 
 @cache
@@ -194,8 +197,11 @@ def expected_schema(*, bundle: bool = False) -> dict[str, str]:
 
 
 def _header_problems(connection: Connection, application_id: int) -> Iterator[Problem]:
-    for mark, expected in (("application_id", application_id), ("user_version", 0)):
-        found = connection.exec_driver_sql(f"PRAGMA main.{mark}").scalar()
+    marks = (
+        ("application_id", application_id_of(connection), application_id),
+        ("user_version", user_version_of(connection), 0),
+    )
+    for mark, found, expected in marks:
         if found != expected:
             yield Problem("file", None, f"the header's {mark} is {found}, and not {expected}")
 

@@ -1,19 +1,23 @@
-"""What changed between two moments: the pods and the grants that appeared, ended or changed, and by which event."""
+"""The difference between two moments: the pods and grants that appeared, ended or changed, and by which event."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from podledger.core.errors import InvalidMomentError
-from podledger.queries import registry
-from podledger.queries.registry import Moment, Pod
+from podledger.queries.lineage import delegated_source
+from podledger.queries.moments import Moment, resolve
+from podledger.queries.registry import Pod, pods_at
+from podledger.queries.spans import LEDGER, SEQ
+from podledger.store.driver import HotStatement
+from podledger.store.tables import events, tenures
 
 Change = Literal["appeared", "ended", "changed", "passed"]
-"""`passed`: it appeared and ended in between, and stands at neither moment."""
+"""`passed`: it appeared and ended in between, and was open at neither moment."""
 
 
 class Edge(NamedTuple):
@@ -24,10 +28,10 @@ class Edge(NamedTuple):
 
 
 class PodChange(NamedTuple):
-    """A pod that is not at the second moment what it was at the first.
+    """A pod that differs between the two moments.
 
-    `fields` names what differs where both hold it; `ended` is the event that ended what stood before, `began` the one
-    that made it what it is now.
+    If it is open at both, `fields` names what differs. `ended` is the event that ended what was before, `began` the one
+    that made it what it is after.
     """
 
     pod_name: str
@@ -39,7 +43,7 @@ class PodChange(NamedTuple):
     after: Pod | None
 
     def as_json(self) -> dict[str, Any]:
-        """The change as `diff --json` prints it."""
+        """Return the change as `diff --json` prints it."""
         return {
             "pod_name": self.pod_name,
             "change": self.change,
@@ -62,7 +66,7 @@ class GrantChange(NamedTuple):
     edge: Edge
 
     def as_json(self) -> dict[str, Any]:
-        """The change as `diff --json` prints it."""
+        """Return the change as `diff --json` prints it."""
         return self._asdict() | {"edge": self.edge._asdict()}
 
 
@@ -75,7 +79,7 @@ class RegistryDiff(NamedTuple):
     grants: tuple[GrantChange, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The difference as `diff --json` prints it."""
+        """Return the difference as `diff --json` prints it."""
         return {
             "from_seq": self.from_seq,
             "until_seq": self.until_seq,
@@ -88,79 +92,91 @@ _COMPARED = ("socket_path", "scope_delegated", "callback_address", "parent_pod",
 
 
 def diff(connection: Connection, ledger: str, before: Moment, after: Moment) -> RegistryDiff:
-    """What changed in the registry and the grants between two moments.
+    """Return what changed in the registry and the grants between two moments.
 
     Raises:
         InvalidMomentError: one of them is not in the log, or the second is the earlier.
     """
-    first, last = registry.resolve(connection, ledger, before), registry.resolve(connection, ledger, after)
+    first, last = resolve(connection, ledger, before), resolve(connection, ledger, after)
     if first > last:
         reason = f"seq {first} comes after seq {last}"
         raise InvalidMomentError(reason, hint="give the earlier moment first")
-    then = {pod.pod_name: pod for pod in registry.pods_at(connection, ledger, first)}
-    now = {pod.pod_name: pod for pod in registry.pods_at(connection, ledger, last)}
+    then = {pod.pod_name: pod for pod in pods_at(connection, ledger, first)}
+    now = {pod.pod_name: pod for pod in pods_at(connection, ledger, last)}
     edges = _Edges(connection, ledger, first, last)
-    pods = [*_standing(edges, then, now), *_passed(edges, then, now)]
-    grants = sorted(_grants(edges, then, now))
+    pods = [*_changed(edges, then, now), *_passed(edges, then, now)]
+    grants = sorted(_changed_grants(edges, then, now))
     return RegistryDiff(first, last, tuple(sorted(pods, key=lambda change: change.pod_name)), tuple(grants))
 
 
 class _Edges:
-    """The events between two moments that opened or closed tenures."""
+    """The events after the entry `first` up to the entry `last` that opened, closed or changed tenures."""
 
     def __init__(self, connection: Connection, ledger: str, first: int, last: int) -> None:
         self._connection = connection
-        self._values = {"ledger": ledger, "first": first, "last": last}
-
-    def passed(self) -> list[tuple[str, int, int]]:
-        """The tenures that opened and closed in between: name, from, until."""
-        return [(name, opened, closed) for name, opened, closed in self._rows(_PASSED)]
+        self._ledger = ledger
+        self._first, self._last = first, last
 
     def at(self, seq: int) -> Edge:
-        """The event at a seq."""
-        return Edge(seq, str(self._scalar("SELECT kind FROM events WHERE ledger = :ledger AND seq = :seq", seq=seq)))
+        """Return the event at a seq."""
+        ((kind,),) = _KIND.fetch(self._connection, {"ledger": self._ledger, "seq": seq})
+        return Edge(seq, kind)
 
     def closing(self, pod: Pod) -> Edge:
-        """The event that ended the tenure of a pod that stood at the first moment."""
-        return self.at(int(self._scalar(_CLOSED, name=pod.pod_name, seq=pod.from_seq)))
+        """Return the event that ended the tenure of a pod that was open at the first moment."""
+        return self.at(int(self._scalar(select(tenures.c.until_seq).where(*_tenure_of(pod)))))
 
-    def telling(self, pod: Pod, fields: tuple[str, ...]) -> Edge | None:
-        """The last event in between by which a standing tenure was better known: its life, or where to call back."""
-        values = {"name": pod.pod_name, "seq": pod.from_seq, "parent": pod.parent_pod}
-        found = [self._scalar(_NAMED, **values)] if "incarnation" in fields else []
+    def changing(self, pod: Pod, fields: tuple[str, ...]) -> Edge | None:
+        """Return the last event that changed a pod in the same tenure: its incarnation or its callback address."""
+        found = []
+        if "incarnation" in fields:
+            named = select(tenures.c.named_seq).where(*_tenure_of(pod), self._between(tenures.c.named_seq))
+            found.append(self._scalar(named))
         if "callback_address" in fields:
-            found.append(self._scalar(_SOURCE_DELEGATED, **values) or self._scalar(_PARENT_OPENED, **values))
+            found.append(self._parent_known(pod))
         seqs = [int(seq) for seq in found if seq is not None]
         return self.at(max(seqs)) if seqs else None
 
-    def _rows(self, query: str) -> Iterable[Any]:
-        return self._connection.execute(text(query), self._values)
+    def passed(self) -> Iterable[tuple[str, int, int]]:
+        """Return the tenures that opened and closed in between: name, `from_seq`, `until_seq`."""
+        query = select(tenures.c.pod_name, tenures.c.from_seq, tenures.c.until_seq).where(
+            tenures.c.ledger == LEDGER,
+            self._between(tenures.c.node),
+            tenures.c.from_seq > self._first,
+            tenures.c.until_seq <= self._last,
+        )
+        rows = self._connection.execute(query.order_by(tenures.c.pod_name, tenures.c.from_seq), self._values)
+        return [(name, opened, closed) for name, opened, closed in rows]
 
-    def _scalar(self, query: str, **values: Any) -> Any:
-        return self._connection.execute(text(query), self._values | values).scalar()
+    def _parent_known(self, pod: Pod) -> Any:
+        """Return the first seq that delegated the pod's source, else the first that opened a tenure of its parent."""
+        tenure = select(tenures.c.source).where(*_tenure_of(pod)).subquery("tenure")
+        delegated = select(func.min(events.c.seq)).where(delegated_source(tenure), self._between(events.c.seq))
+        opened = select(func.min(tenures.c.from_seq)).where(
+            tenures.c.ledger == LEDGER, tenures.c.pod_name == pod.parent_pod, self._between(tenures.c.from_seq)
+        )
+        return self._scalar(delegated) or self._scalar(opened)
+
+    def _between(self, seq: ColumnElement[Any]) -> ColumnElement[bool]:
+        return (seq > self._first) & (seq <= self._last)
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        return {"ledger": self._ledger}
+
+    def _scalar(self, query: Select[Any]) -> Any:
+        return self._connection.execute(query, self._values).scalar()
 
 
-_PASSED = """
-SELECT pod_name, from_seq, until_seq FROM tenures
-WHERE ledger = :ledger AND node > :first AND node <= :last AND from_seq > :first AND until_seq <= :last
-ORDER BY pod_name, from_seq
-"""
-_TENURE = "ledger = :ledger AND pod_name = :name AND from_seq = :seq"
-_CLOSED = f"SELECT until_seq FROM tenures WHERE {_TENURE}"
-_NAMED = f"SELECT named_seq FROM tenures WHERE {_TENURE} AND named_seq > :first AND named_seq <= :last"
-_SOURCE_DELEGATED = f"""
-SELECT min(seq) FROM events
-WHERE ledger = :ledger AND subject = (SELECT source FROM tenures WHERE {_TENURE})
-    AND subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated') AND seq > :first AND seq <= :last
-"""
-_PARENT_OPENED = """
-SELECT min(from_seq) FROM tenures
-WHERE ledger = :ledger AND pod_name = :parent AND from_seq > :first AND from_seq <= :last
-"""
+_KIND: Final = HotStatement(select(events.c.kind).where(events.c.ledger == LEDGER, events.c.seq == SEQ))
 
 
-def _standing(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterator[PodChange]:
-    """The pods that stand at one moment or both, and are not the same."""
+def _tenure_of(pod: Pod) -> tuple[ColumnElement[bool], ...]:
+    return (tenures.c.ledger == LEDGER, tenures.c.pod_name == pod.pod_name, tenures.c.from_seq == pod.from_seq)
+
+
+def _changed(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterator[PodChange]:
+    """Yield the pods that were open at one moment or both, and differ."""
     for name in then.keys() | now.keys():
         before, after = then.get(name), now.get(name)
         if before is None and after is not None:
@@ -170,14 +186,14 @@ def _standing(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Itera
         elif before is not None and after is not None and before != after:
             fields = tuple(field for field in _COMPARED if getattr(before, field) != getattr(after, field))
             if before.from_seq == after.from_seq:
-                yield PodChange(name, "changed", fields, None, edges.telling(after, fields), before, after)
+                yield PodChange(name, "changed", fields, None, edges.changing(after, fields), before, after)
             else:
                 ended, began = edges.closing(before), edges.at(after.from_seq)
                 yield PodChange(name, "changed", fields, ended, began, before, after)
 
 
 def _passed(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterator[PodChange]:
-    """The pods that stand at neither moment and did in between, each with its first and last edge."""
+    """Yield the pods that were open in between and at neither moment, each with its first and last edge."""
     spans: dict[str, tuple[int, int]] = {}
     for name, opened, closed in edges.passed():
         if name not in then and name not in now:
@@ -186,12 +202,12 @@ def _passed(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterato
         yield PodChange(name, "passed", (), edges.at(closed), edges.at(opened), None, None)
 
 
-def _grants(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterator[GrantChange]:
-    """What was lent or taken back, net: what a pod holds at both moments is no change."""
+def _changed_grants(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterator[GrantChange]:
+    """Yield what was lent or taken back, net: what a pod holds at both moments is no change."""
     for name in then.keys() | now.keys():
         before, after = then.get(name), now.get(name)
         lent, kept = _rules(after), _rules(before)
-        if after is not None:
+        if after is not None and (lent - kept):
             edge = edges.at(after.from_seq)
             yield from (GrantChange(name, "appeared", *rule, edge) for rule in (lent - kept).elements())
         if before is not None and (kept - lent):

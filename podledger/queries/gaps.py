@@ -1,19 +1,22 @@
-"""What stamped senders sent and this ledger never got: the numbers missing from each sender's sequence."""
+"""Gaps: the numbers missing from each stamped sender's sequence, which are reports that this ledger never received."""
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import BigInteger, Connection, Select, bindparam, case, func, select
 
-from podledger.queries.registry import Moment, resolve
+from podledger.queries.moments import Moment, resolve
+from podledger.store.tables import events
+
+T = TypeVar("T")
 
 
 class Gap(NamedTuple):
     """A run of missing sequence numbers, `first` to `last`, of one sender.
 
-    `pod_name` is the sender's where one of its events says so, else None. `after_seq` and `before_seq` are the log's
-    entries of the sender's events on either side; `after_seq` is None where its first ones are missing.
+    `pod_name` is the sender's if one of its events names it, else None. `after_seq` and `before_seq` are the log's
+    entries of the sender's events on either side; `after_seq` is None if the sender's first events are missing.
     """
 
     source: str
@@ -24,7 +27,7 @@ class Gap(NamedTuple):
     before_seq: int
 
     def as_json(self) -> dict[str, Any]:
-        """The gap as `gaps --json` prints it."""
+        """Return the gap as `gaps --json` prints it."""
         return self._asdict()
 
 
@@ -35,50 +38,85 @@ class Missing(NamedTuple):
     senders: int
 
 
-_GAPS: Final = """
-WITH heard AS (
-    SELECT source, sequence, min(seq) AS seq, max(CASE WHEN subject = source THEN pod_name END) AS pod_name
-    FROM events WHERE ledger = :ledger AND source IS NOT NULL AND seq <= :until
-    GROUP BY source, sequence
-), ordered AS (
-    SELECT source, sequence, seq,
-        max(pod_name) OVER (PARTITION BY source) AS pod_name,
-        lag(sequence, 1, 0) OVER (PARTITION BY source ORDER BY sequence) AS before,
-        lag(seq) OVER (PARTITION BY source ORDER BY sequence) AS after_seq
-    FROM heard
-)
-SELECT source, pod_name, before + 1, sequence - 1, after_seq, seq
-FROM ordered WHERE sequence > before + 1 ORDER BY seq, source
-"""
+class Answer(NamedTuple, Generic[T]):
+    """What a question found, and how many reports were missing at that moment; both are of one snapshot."""
+
+    found: T
+    missing: Missing
 
 
 def gaps_until(connection: Connection, ledger: str, until: int) -> list[Gap]:
-    """The gaps in what had arrived up to the seq `until`.
+    """Return the gaps in what had arrived up to the seq `until`.
 
-    A sender's last events are missed only where a later one, such as its `shut_down`, bears a higher number.
+    A sender's last events are missing only if a later one, such as its `shut_down`, has a higher number.
     """
-    return [Gap(*row) for row in connection.execute(text(_GAPS), {"ledger": ledger, "until": until})]
-
-
-_MISSING: Final = """
-SELECT CAST(total(missing) AS INTEGER), count(*) FROM (
-    SELECT max(sequence) - count(DISTINCT sequence) AS missing
-    FROM events WHERE ledger = :ledger AND source IS NOT NULL AND seq <= :until
-    GROUP BY source
-) WHERE missing > 0
-"""
+    return [Gap(*row) for row in connection.execute(_gaps(), {"ledger": ledger, "until": until})]
 
 
 def missing_until(connection: Connection, ledger: str, until: int) -> Missing:
-    """How much is missing in what had arrived up to the seq `until`: the gaps, only counted."""
-    return Missing(*connection.execute(text(_MISSING), {"ledger": ledger, "until": until}).one())
+    """Count what is missing in what had arrived up to the seq `until`."""
+    lost = connection.execute(_missing(), {"ledger": ledger, "until": until}).scalars().all()
+    return Missing(sum(lost), len(lost))
 
 
 def gaps_at(connection: Connection, ledger: str, at: Moment) -> list[Gap]:
-    """The gaps at a moment."""
+    """Return the gaps at a moment.
+
+    Raises:
+        InvalidMomentError: the moment is not in the log.
+    """
     return gaps_until(connection, ledger, resolve(connection, ledger, at))
 
 
 def missing_at(connection: Connection, ledger: str, at: Moment) -> Missing:
-    """How much was missing at a moment."""
+    """Count what was missing at a moment.
+
+    Raises:
+        InvalidMomentError: the moment is not in the log.
+    """
     return missing_until(connection, ledger, resolve(connection, ledger, at))
+
+
+_NUMBERED = (
+    events.c.ledger == bindparam("ledger"),
+    events.c.source.is_not(None),
+    events.c.seq <= bindparam("until", type_=BigInteger),
+)
+"""The conditions of the stamped entries up to a seq."""
+
+
+def _gaps() -> Select[Any]:
+    arrived = (
+        select(
+            events.c.source,
+            events.c.sequence,
+            func.min(events.c.seq).label("seq"),
+            func.max(case((events.c.subject == events.c.source, events.c.pod_name))).label("pod_name"),
+        )
+        .where(*_NUMBERED)
+        .group_by(events.c.source, events.c.sequence)
+        .cte("arrived")
+    )
+    source, sequence = arrived.c.source, arrived.c.sequence
+    before = func.lag(sequence, 1, 0).over(partition_by=source, order_by=sequence)
+    after_seq = func.lag(arrived.c.seq).over(partition_by=source, order_by=sequence)
+    ordered = select(
+        source,
+        sequence,
+        arrived.c.seq,
+        func.max(arrived.c.pod_name).over(partition_by=source).label("pod_name"),
+        before.label("before"),
+        after_seq.label("after_seq"),
+    ).cte("ordered")
+    first, last = ordered.c.before + 1, ordered.c.sequence - 1
+    return (
+        select(ordered.c.source, ordered.c.pod_name, first, last, ordered.c.after_seq, ordered.c.seq)
+        .where(first <= last)
+        .order_by(ordered.c.seq, ordered.c.source)
+    )
+
+
+def _missing() -> Select[Any]:
+    """Return the query for how many reports of each sender are missing, left to Python to add up without overflow."""
+    lost = func.max(events.c.sequence) - func.count(events.c.sequence.distinct())
+    return select(lost).where(*_NUMBERED).group_by(events.c.source).having(lost > 0)

@@ -1,4 +1,4 @@
-"""What the agent should be told: the agent-visible events after a consumer's cursor, each in one line."""
+"""Notifications: the events that the agent should know of, after a consumer's cursor, each as one line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from podledger.store.tables import consumers, events
 
 DEFAULT_CONSUMER: Final = "agent"
 VISIBLE: Final = ("turn_ended", "errored", "shut_down")
-"""The kinds that an agent is told of."""
+"""The kinds of which an agent is notified."""
 
 
 class Notification(NamedTuple):
-    """One line for the agent, and the entry that it is of; `recorded_us` is in microseconds since 1970 (UTC)."""
+    """One line for the agent, and the entry that it is about; `recorded_us` is in microseconds since 1970 (UTC)."""
 
     seq: int
     recorded_us: int
@@ -34,7 +34,7 @@ class Notification(NamedTuple):
         return moment(self.recorded_us)
 
     def as_json(self) -> dict[str, Any]:
-        """The notification as `notifications --json` prints it."""
+        """Return the notification as `notifications --json` prints it."""
         return {
             "seq": self.seq,
             "recorded_at": timestamp(self.recorded_us),
@@ -45,13 +45,13 @@ class Notification(NamedTuple):
 
 
 def unread(connection: Connection, ledger: str, consumer: str, after: int, limit: int) -> list[Notification]:
-    """The first notifications after the consumer's cursor and after a seq; no shutdown is told twice."""
-    told_before = and_(events.c.kind == "shut_down", events.c.outcome == "duplicate")
+    """Return the first notifications after the consumer's cursor and after a seq, none for a repeated shutdown."""
+    repeated = and_(events.c.kind == "shut_down", events.c.outcome == "duplicate")
     after = max(after, cursor(connection, ledger, consumer))
     query = (
         select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
         .where(events.c.ledger == ledger, events.c.seq > after)
-        .where(events.c.kind.in_(VISIBLE), not_(told_before), events.c.payload != WITHHELD)
+        .where(events.c.kind.in_(VISIBLE), not_(repeated), events.c.payload != WITHHELD)
         .order_by(events.c.seq)
         .limit(limit)
     )
@@ -59,7 +59,7 @@ def unread(connection: Connection, ledger: str, consumer: str, after: int, limit
 
 
 def cursor(connection: Connection, ledger: str, consumer: str) -> int:
-    """The seq up to which the consumer has been told, 0 at first."""
+    """Return the seq up to which the consumer has acknowledged, 0 at first."""
     query = select(func.max(consumers.c.cursor)).where(consumers.c.ledger == ledger, consumers.c.name == consumer)
     return connection.execute(query).scalar() or 0
 
@@ -70,7 +70,7 @@ def acknowledge(connection: Connection, ledger: str, consumer: str, seq: int, no
     Raises:
         InvalidMomentError: the log does not reach that far.
     """
-    log.check_seq(connection, ledger, seq)
+    log.check_within(seq, log.read_head(connection, ledger).head_seq)
     key = (consumers.c.ledger == ledger, consumers.c.name == consumer)
     known = connection.execute(select(consumers.c.cursor).where(*key)).scalar()
     values = (ledger, consumer, max(seq, known or 0), now_us)

@@ -1,28 +1,39 @@
-"""What the registry would be, had the events come otherwise: in the order of their senders, or without their stamps.
+"""Replays: what the registry would be if the events had come in their senders' order, or without their stamps.
 
-A pure fold in memory, of the states of the pod names alone. Nothing is written, sent or told.
+A replay is a pure fold in memory. It writes nothing, sends nothing and notifies nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+    union_all,
+)
 
-from podledger.core.delegations import delegation_from, scope_from, scope_text
+from podledger.core.delegations import scope_from, scope_text
 from podledger.core.entries import Outcome
 from podledger.core.errors import ProtocolError
-from podledger.core.events import DELEGATIONS, EVIDENCE
-from podledger.core.rules import UNHEARD, Fact, State, fold
-from podledger.queries import registry
-from podledger.queries.registry import Moment
-from podledger.store.expected_rows import Progress
+from podledger.core.progress import Progress, reported
+from podledger.core.rules import UNHEARD, Fact, Logged, State, fact_of, fold
+from podledger.queries.moments import Moment, resolve
+from podledger.queries.registry import pods_at
+from podledger.queries.spans import LEDGER
+from podledger.store.driver import HotStatement
+from podledger.store.tables import events, is_delegation
 
 Order = Literal["logged", "sent"]
-
-EVERY: Final = 10_000
-"""How often progress is told."""
 
 
 class ReplayOptions(NamedTuple):
@@ -34,7 +45,7 @@ class ReplayOptions(NamedTuple):
 
 
 class ChangedOutcome(NamedTuple):
-    """An event that the replay decides otherwise than the ledger did."""
+    """An event for which the replay decides another outcome than the ledger did."""
 
     seq: int
     kind: str
@@ -43,12 +54,12 @@ class ChangedOutcome(NamedTuple):
     now: Outcome
 
     def as_json(self) -> dict[str, Any]:
-        """The reversal as `replay --json` prints it."""
+        """Return the changed outcome as `replay --json` prints it."""
         return self._asdict()
 
 
-class PodStanding(NamedTuple):
-    """What the registry holds of a pod: the content of its open tenure, and the event that opened it."""
+class PodContent(NamedTuple):
+    """What the registry holds of a pod: the content of its open tenure, and the seq of the event that opened it."""
 
     opened_by: int
     socket_path: str
@@ -57,20 +68,20 @@ class PodStanding(NamedTuple):
     incarnation: str | None
 
     def as_json(self) -> dict[str, Any]:
-        """What stands as `replay --json` prints it."""
+        """Return the content as `replay --json` prints it."""
         scope = [rule.model_dump() for rule in scope_from(self.scope)]
         return self._asdict() | {"scope": scope}
 
 
 class ChangedPod(NamedTuple):
-    """A pod that the replay leaves in another standing than the ledger has it; None: not in the registry."""
+    """A pod that the replay leaves with other content than the ledger; None: not in the registry."""
 
     pod_name: str
-    logged: PodStanding | None
-    now: PodStanding | None
+    logged: PodContent | None
+    now: PodContent | None
 
     def as_json(self) -> dict[str, Any]:
-        """The difference as `replay --json` prints it."""
+        """Return the changed pod as `replay --json` prints it."""
         return {
             "pod_name": self.pod_name,
             "logged": self.logged and self.logged.as_json(),
@@ -79,7 +90,7 @@ class ChangedPod(NamedTuple):
 
 
 class ReplayResult(NamedTuple):
-    """What a replay came to: up to which seq, how many events it decided otherwise, and the pods that differ."""
+    """The result of a replay up to a seq: how many outcomes changed, and the pods that differ."""
 
     until_seq: int
     reversals: int
@@ -90,88 +101,92 @@ def replay(
     connection: Connection,
     ledger: str,
     plan: ReplayOptions,
-    told: Callable[[ChangedOutcome], None] | None = None,
+    on_result: Callable[[ChangedOutcome], None] | None = None,
     progress: Progress | None = None,
 ) -> ReplayResult:
-    """Fold the log as `plan` says; `told` is called for each event that is decided otherwise, in the plan's order.
+    """Apply the rules to the log as `plan` says; `on_result` gets each changed outcome, in the plan's order.
 
     Raises:
         InvalidMomentError: the moment is not in the log.
         ProtocolError: an entry was altered.
     """
-    until = registry.resolve(connection, ledger, plan.at)
+    until = resolve(connection, ledger, plan.at)
     states: dict[str, State] = {}
     count = 0
-    for done, (fact, logged) in enumerate(_facts(connection, ledger, until, plan), 1):
+    for fact, logged in reported(_facts(connection, ledger, until, plan), progress, until):
         decision = fold(states.get(fact.pod_name, UNHEARD), fact)
         states[fact.pod_name] = decision.state
         if decision.outcome != logged:
             count += 1
-            if told:
-                told(ChangedOutcome(fact.seq, fact.kind, fact.pod_name, logged, decision.outcome))
-        if progress and done % EVERY == 0:
-            progress(done, until)
+            if on_result:
+                on_result(ChangedOutcome(fact.seq, fact.kind, fact.pod_name, logged, decision.outcome))
     return ReplayResult(until, count, tuple(_differences(connection, ledger, until, states, plan)))
 
 
 def _facts(connection: Connection, ledger: str, until: int, plan: ReplayOptions) -> Iterator[tuple[Fact, Outcome]]:
-    values = {"ledger": ledger, "until": until}
-    rows = connection.execute(text(_ORDERS[plan.order]), values, execution_options={"yield_per": EVERY})
-    for seq, kind, evidence, pod_name, subject, source, outcome, payload in rows:
-        if kind not in EVIDENCE:
-            raise ProtocolError(f"entry {seq}: {kind!r} is no kind of event")
-        content = delegation_from(kind, payload, ledger) if kind in DELEGATIONS else None
-        if not plan.stamps:
-            subject = source = None  # noqa: PLW2901 - the event as it would be without
-        yield Fact(seq, kind, evidence, pod_name, subject, source, content), outcome
+    for logged in map(Logged._make, _query(plan.order).pages(connection, {"ledger": ledger, "until": until})):
+        try:
+            fact = fact_of(logged, ledger)
+        except ProtocolError as error:
+            raise ProtocolError(f"entry {logged.seq}: {error.message}", hint=error.hint) from error
+        yield fact if plan.stamps else fact._replace(subject=None, source=None), logged.outcome
 
 
-_COLUMNS = f"""e.seq, e.kind, e.evidence, e.pod_name, e.subject, e.source, e.outcome,
-    CASE WHEN e.kind IN ({", ".join(f"'{kind}'" for kind in sorted(DELEGATIONS))}) THEN e.payload END"""
+@cache
+def _query(order: Order) -> HotStatement:
+    payload = case((is_delegation(), events.c.payload), else_="").label("payload")
+    query = select(*(payload if field == "payload" else events.c[field] for field in Logged._fields))
+    if order == "logged":
+        return HotStatement(query.where(*_up_to).order_by(events.c.seq))
+    sent = _in_sent_order().cte("sent")
+    query = query.join_from(sent, events, (events.c.ledger == LEDGER) & (events.c.seq == sent.c.seq))
+    return HotStatement(query.order_by(sent.c.at_us, sent.c.place, sent.c.sequence, sent.c.seq))
 
-_LOGGED: Final = f"SELECT {_COLUMNS} FROM events AS e WHERE e.ledger = :ledger AND e.seq <= :until ORDER BY e.seq"
 
-_SENT: Final = f"""
-WITH placed AS (
-    SELECT seq, sequence,
-        max(min(sent_us, recorded_us)) OVER (PARTITION BY source ORDER BY sequence, seq) AS at_us,
-        max(seq) OVER (PARTITION BY source ORDER BY sequence, seq) AS place
-    FROM events WHERE ledger = :ledger AND seq <= :until AND source IS NOT NULL
-    UNION ALL
-    SELECT seq, 0, recorded_us, seq
-    FROM events WHERE ledger = :ledger AND seq <= :until AND source IS NULL
-)
-SELECT {_COLUMNS} FROM placed CROSS JOIN events AS e ON e.ledger = :ledger AND e.seq = placed.seq
-ORDER BY placed.at_us, placed.place, placed.sequence, placed.seq
-"""
-"""The senders' order: of one sender by its sequence, across senders by the time that it gave.
+_up_to: Final = (events.c.ledger == LEDGER, events.c.seq <= bindparam("until", type_=BigInteger))
 
-A sender's clock may be wrong. Nothing was sent after it was recorded, and nothing before what the same sender sent
-before it, so those bounds go before the clock's word. What is not stamped has its place by when it was recorded.
-"""
 
-_ORDERS: Final[dict[Order, str]] = {"logged": _LOGGED, "sent": _SENT}
+def _in_sent_order() -> CompoundSelect[Any]:
+    """Return what sorts the entries in their senders' order: of one sender by sequence, across senders by time.
+
+    A sender's clock may be wrong. Nothing was sent after it was recorded, nor before what the same sender sent before
+    it, and these bounds outweigh the clock. An unstamped entry has the place at which it was recorded.
+    """
+    sent_us = case((events.c.sent_us < events.c.recorded_us, events.c.sent_us), else_=events.c.recorded_us)
+    stamped = select(
+        events.c.seq,
+        events.c.sequence,
+        _highest(sent_us).label("at_us"),
+        _highest(events.c.seq).label("place"),
+    ).where(*_up_to, events.c.source.is_not(None))
+    local = select(events.c.seq, literal(0).label("sequence"), events.c.recorded_us, events.c.seq)
+    return union_all(stamped, local.where(*_up_to, events.c.source.is_(None)))
+
+
+def _highest(value: ColumnElement[int]) -> ColumnElement[int]:
+    """Return the highest value of a sender up to each of its entries."""
+    return func.max(value).over(partition_by=events.c.source, order_by=(events.c.sequence, events.c.seq))
 
 
 def _differences(
     connection: Connection, ledger: str, until: int, states: dict[str, State], plan: ReplayOptions
 ) -> Iterator[ChangedPod]:
-    """The pods whose content differs and, where lives are known at all, those that are another life."""
+    """Yield the pods whose content differs, and with stamps also those of another incarnation."""
     compared = slice(1, None if plan.stamps else -1)
     held = {
-        pod.pod_name: PodStanding(
+        pod.pod_name: PodContent(
             pod.from_seq, pod.socket_path, scope_text(pod.scope_delegated), pod.parent_pod, pod.incarnation
         )
-        for pod in registry.pods_at(connection, ledger, until)
+        for pod in pods_at(connection, ledger, until)
     }
     for name in sorted(held.keys() | states.keys()):
-        logged, now = held.get(name), _standing(states.get(name, UNHEARD))
+        logged, now = held.get(name), _content(states.get(name, UNHEARD))
         if (logged and logged[compared]) != (now and now[compared]):
             yield ChangedPod(name, logged, now)
 
 
-def _standing(state: State) -> PodStanding | None:
+def _content(state: State) -> PodContent | None:
     tenure = state.tenure
     if state.status != "open" or tenure is None:
         return None
-    return PodStanding(tenure.from_seq, tenure.socket_path, tenure.scope, tenure.parent_pod, tenure.incarnation)
+    return PodContent(tenure.from_seq, tenure.socket_path, tenure.scope, tenure.parent_pod, tenure.incarnation)

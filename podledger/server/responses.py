@@ -12,8 +12,7 @@ from functools import partial
 from podledger.core.errors import PodledgerError
 from podledger.core.protocol import error_frame, frame, pods_listed_frame
 from podledger.ledger import Ledger
-from podledger.queries import registry
-from podledger.queries.registry import Pod
+from podledger.queries.registry import Pod, registry_bytes
 from podledger.server.connection import ClientConnection
 from podledger.server.ingest_queue import IngestQueue
 from podledger.server.limits import Limits
@@ -100,7 +99,7 @@ class Responses:
 
     async def _listing(self) -> bytes:
         try:
-            size = await self._ledger.read(partial(registry.standing_bytes, ledger=self._ledger.name))
+            size = await self._ledger.read(partial(registry_bytes, ledger=self._ledger.name))
             if size <= self._limits.max_listed_bytes:
                 return await asyncio.to_thread(_listed, await self._ledger.pods())
             message = f"the registry takes {size:,} bytes, too many to list here: use `podledger pods`"

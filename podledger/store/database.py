@@ -1,13 +1,13 @@
-"""The open database: one connection writes and checkpoints, on a thread of its own; readers go over aiosqlite."""
+"""The open database: its two kinds of engine, the thread that writes, and the one place that closes them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,20 +15,19 @@ from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from podledger.core.errors import ReadOnlyError, StorageError, UsageError
-from podledger.store.connections import BUSY_TIMEOUT_S, engine_of, readers_of, translated
-from podledger.store.schema import is_bundle, prepare
+from podledger.store.connections import BUSY_TIMEOUT_S, Engines
+from podledger.store.schema import prepare
+from podledger.store.sqlite.errors import translated
+from podledger.store.sqlite.files import empty_wal
 
-LARGE_WAL_BYTES: Final = 16 << 20
-"""A WAL of this size is emptied as soon as its readers let it be."""
-
-TRIM_MS: Final = 200
-"""How long readers are waited for then."""
+EMPTY_WAL_BYTES: Final = 16 << 20
+"""The size in bytes at which the writer empties the WAL."""
 
 T = TypeVar("T")
 
 
 def locate(target: str | os.PathLike[str]) -> Path:
-    """The file that a path or a SQLAlchemy URL names.
+    """Return the file that a path or a SQLAlchemy URL names.
 
     Raises:
         UsageError: it names no SQLite file.
@@ -49,46 +48,48 @@ def locate(target: str | os.PathLike[str]) -> Path:
 
 
 class Database:
-    """An open database: one writer, a few readers.
+    """An open database. Open it with `open`; `close` closes every connection, also after an error.
 
-    Open it with `open`, and `close` it. `write` and `read` take a function of a synchronous SQLAlchemy connection.
-    `path` is as it was given, `place` the same wherever the process goes.
+    `read` answers a question on the async engine. `write` runs a transaction on the writer's thread, and `run_job` a
+    job that reads a whole log, each on a sync engine. All three take a function of a sync SQLAlchemy connection.
+
+    `path` is the path as it was given; `place` is absolute, so that the process may change its folder.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(self, path: Path, *, is_bundle: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.path = path
-        self.is_bundle = is_bundle(path)
-        self._busy_timeout_s = busy_timeout_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
-        self._writer = engine_of(path, busy_timeout_s, writing=True)
-        self._connection: Connection | None = None
         self.place = path.absolute()
+        self.is_bundle = is_bundle
+        self._busy_timeout_s = busy_timeout_s
+        self._engines = Engines(path, busy_timeout_s)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
+        self._writer: Connection | None = None
         self._file = _identity(self.place)
-        self._trim_at = LARGE_WAL_BYTES
-        self._readers = readers_of(path, busy_timeout_s)
+        self._empty_wal_at = EMPTY_WAL_BYTES
 
     @classmethod
     async def open(
         cls, target: str | os.PathLike[str], *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> Database:
-        """Open the database that `target` names; with `create`, make it if need be and bring it up to date.
+        """Open the database that `target` names; `create` makes one if there is none, and upgrades an older one.
 
         Raises:
-            LedgerNotFoundError: there is none, and none is to be made.
+            LedgerNotFoundError: there is no such database, and `create` is false.
             SchemaError: it is of another version.
             StorageError: it cannot be opened.
         """
         path = locate(target)
-        await asyncio.to_thread(prepare, path, create=create, busy_timeout_s=busy_timeout_s)
-        return cls(path, busy_timeout_s=busy_timeout_s)
+        found = await asyncio.to_thread(prepare, path, create=create, busy_timeout_s=busy_timeout_s)
+        return cls(path, is_bundle=found.is_bundle, busy_timeout_s=busy_timeout_s)
 
     async def write(self, work: Callable[[Connection], T], *, after: Callable[[T], None] | None = None) -> T:
-        """Run `work` in one transaction that holds the write lock from its first moment; return after the commit.
+        """Run `work` in one transaction that holds the write lock from its start; return after the commit.
 
         `after` is called with the result on the same thread, before the next transaction begins.
 
         Raises:
-            ReadOnlyError: it is a bundle.
+            ReadOnlyError: the database is a bundle.
+            StorageError: nothing was committed.
         """
         self.check_writable()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work, after)
@@ -96,15 +97,30 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database, read-only."""
         with translated(self.path):
-            async with self._readers.connect() as connection:
+            async with self._engines.questions.connect() as connection:
                 return await connection.run_sync(work)
 
+    async def run_job(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on one snapshot of the database, on another thread: for a job that reads a whole log."""
+
+        def job() -> T:
+            with self.snapshot() as connection:
+                return work(connection)
+
+        return await asyncio.to_thread(job)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Open a read-only connection for a job; it works on any thread, and may make temporary tables."""
+        with translated(self.path), self._engines.jobs.connect() as connection:
+            yield connection
+
     def check_writable(self) -> None:
-        """See that the database may be written.
+        """Check that the database can be written.
 
         Raises:
             ReadOnlyError: it is a bundle.
-            StorageError: its file was removed or replaced meanwhile, or this process may not write it.
+            StorageError: its file was removed or replaced, or this process may not write it.
         """
         if self.is_bundle:
             hint = "read it with `events`, `pods`, `verify` and the like; to go on, use the ledger that it is from"
@@ -114,13 +130,15 @@ class Database:
             raise StorageError(f"{self.path} is read-only", hint="check the permissions of the file and its folder")
 
     async def close(self) -> None:
-        """Close every connection; the writer's last, so that it leaves one file behind."""
-        await self._readers.dispose()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()
+        """Close every connection: the writer's last, so that it leaves one file."""
+        try:
+            await self._engines.dispose()
+        finally:
+            with self._thread:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
 
     def _check_in_place(self) -> None:
-        """See that what is written will be found at the path again: SQLite would go on with a file that has no name."""
+        """Check that the path still names the open file: SQLite would go on writing to a file without a name."""
         if _identity(self.place) != self._file:
             reason = f"{self.path} was removed or replaced while it was open"
             raise StorageError(reason, hint="put the file back, or open the one that is there now")
@@ -128,38 +146,33 @@ class Database:
     def _write(self, work: Callable[[Connection], T], after: Callable[[T], None] | None) -> T:
         with translated(self.path):
             try:
-                if self._connection is None:
-                    self._connection = self._writer.connect()
-                with self._connection.begin():
-                    done = work(self._connection)
+                if self._writer is None:
+                    self._writer = self._engines.writer.connect()
+                with self._writer.begin():
+                    done = work(self._writer)
             except (DBAPIError, sqlite3.Error):
                 self._disconnect()
                 raise
         if after is not None:
             after(done)
-        self._trim_wal(self._connection)
+        self._empty_wal(self._writer)
         return done
 
-    def _trim_wal(self, connection: Connection) -> None:
-        """Empty a WAL that has grown large: where reading never pauses, SQLite's own checkpoints never get to its end.
+    def _empty_wal(self, writer: Connection) -> None:
+        """Empty a WAL that has grown large: with readers at all times, SQLite's own checkpoints never reach its end.
 
-        What was committed stays so if this fails; it is then tried again when the WAL has grown as much once more.
+        What was committed stays committed if this fails; the next try is when the WAL has grown by as much again.
         """
         size = _size(self.place.with_name(f"{self.place.name}-wal"))
-        if size < self._trim_at:
+        if size < self._empty_wal_at:
             return
-        self._trim_at = size + LARGE_WAL_BYTES
+        self._empty_wal_at = size + EMPTY_WAL_BYTES
         with suppress(sqlite3.Error):
-            driver = connection.connection.cursor()
-            driver.execute(f"PRAGMA busy_timeout = {TRIM_MS}")
-            blocked, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            driver.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout_s * 1000)}")
-            driver.close()
-            if not blocked:
-                self._trim_at = LARGE_WAL_BYTES
+            if empty_wal(writer, self._busy_timeout_s):
+                self._empty_wal_at = EMPTY_WAL_BYTES
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._writer = self._writer, None
         if connection is not None:
             connection.close()
 

@@ -1,6 +1,7 @@
-"""Statements that go straight to the driver, in the connection's transaction: those of every append and question.
+"""Hot statements: SQLAlchemy Core that is compiled once and then runs on the driver, in the connection's transaction.
 
-SQLAlchemy adds 20 to 100 µs to a statement, which would be most of what a small one takes.
+SQLAlchemy adds 20 to 100 µs to each statement, most of what a small one takes. So the statements of every append and
+of the common questions run here; all others run as Core.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, groupby, islice
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Table
-from sqlalchemy.engine.interfaces import AdaptedConnection, DBAPICursor
+from sqlalchemy import ClauseElement, Connection, Dialect, Table, insert
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from podledger.store.sqlite import engines
 
 ROWS_A_STATEMENT: Final = 50
-"""How many rows of a long run one statement inserts. Between two of its steps the driver lets go of the interpreter's
-lock, and beside a busy event loop it waited longer to get that back than the rows took. SQLite may bind 999 values."""
+"""How many rows of a long run one statement inserts. The driver releases the interpreter's lock between two of its
+steps; in a process with a busy event loop, waiting to get it back took longer than the rows. SQLite may bind 999
+values."""
 
 PAGE: Final = 500
 """How many rows are held in memory while many are read: so few that the garbage collector rarely sees one twice."""
@@ -25,45 +30,77 @@ Row = Sequence[Any]
 Positions = tuple[int, ...]
 
 
+class _Compiled(NamedTuple):
+    """A statement's text in one dialect, its own values, and the names of all values in the order of their marks."""
+
+    text: str
+    constants: Mapping[str, Any]
+    order: Sequence[str] | None
+
+
+class HotStatement:
+    """A Core statement that runs as its compiled text on the driver.
+
+    It is compiled once per dialect, so it may hold no parameter that expands: write `in_` with one `bindparam` a value.
+    `columns` are those that an INSERT or UPDATE sets.
+    """
+
+    def __init__(self, statement: ClauseElement, columns: Sequence[str] | None = None) -> None:
+        self._statement = statement
+        self._columns = columns
+        self._compiled: dict[str, _Compiled] = {}
+
+    def fetch(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run the statement; return all its rows."""
+        compiled = self._for(connection.dialect)
+        return fetch(connection, compiled.text, _bound(compiled, values))
+
+    def pages(self, connection: Connection, values: Mapping[str, Any]) -> Iterator[Row]:
+        """Run the statement on a sync connection; yield its rows, with a page in memory at a time."""
+        compiled = self._for(connection.dialect)
+        cursor = execute(connection, compiled.text, _bound(compiled, values))
+        return chain.from_iterable(iter(lambda: cursor.fetchmany(PAGE), []))
+
+    def text(self, connection: Connection) -> str:
+        """Return the statement as the connection's driver takes it."""
+        return self._for(connection.dialect).text
+
+    def _for(self, dialect: Dialect) -> _Compiled:
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)
+            assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what compiles to DDL is no statement for here
+            order = compiled.positiontup if compiled.positional else None
+            found = self._compiled[dialect.name] = _Compiled(str(compiled), compiled.params, order)
+        return found
+
+
+def _bound(compiled: _Compiled, values: Mapping[str, Any]) -> Row | Mapping[str, Any]:
+    """Return the values as the driver takes them: in order, or by name."""
+    named = {**compiled.constants, **values}
+    return named if compiled.order is None else [named[name] for name in compiled.order]
+
+
+def fetch(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+    """Run one compiled statement; return all its rows."""
+    _begin(connection)
+    return engines.fetch(connection, statement, values)
+
+
 def execute(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> DBAPICursor:
-    """Run one statement."""
+    """Run one compiled statement on a sync connection."""
     cursor = _cursor(connection)
     cursor.execute(statement, values)
     return cursor
 
 
-def fetch(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-    """Run one statement; all its rows. Over aiosqlite that is one change of thread and back instead of three."""
-    if not connection.in_transaction():
-        connection.begin()
-    driver: object = connection.connection.dbapi_connection
-    if isinstance(driver, AdaptedConnection):
-        return list(driver.run_async(lambda reader: reader.execute_fetchall(statement, values)))
-    return list(execute(connection, statement, values).fetchall())
-
-
-def pages(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> Iterator[Row]:
-    """The rows of one statement, a page in memory at a time."""
-    cursor = execute(connection, statement, values)
-    return chain.from_iterable(iter(lambda: cursor.fetchmany(PAGE), []))
-
-
-def begin(connection: Connection, statement: str) -> None:
-    """Begin the transaction by a statement of our own."""
-    driver: object = connection.connection.dbapi_connection
-    if isinstance(driver, AdaptedConnection):
-        driver.run_async(lambda reader: reader.execute_fetchall(statement))
-    else:
-        connection.connection.cursor().execute(statement)
-
-
 def execute_many(connection: Connection, statement: str, rows: Iterable[Row]) -> None:
-    """Run one statement for each of `rows`."""
+    """Run one compiled statement for each of `rows`."""
     _cursor(connection).executemany(statement, rows)  # type: ignore[arg-type]  # any iterable will do
 
 
 def held(row: Row) -> Positions:
-    """Where a row holds a value."""
+    """Return the positions at which a row holds a value."""
     return tuple([position for position, value in enumerate(row) if value is not None])
 
 
@@ -75,29 +112,37 @@ def insert_rows(
     *,
     otherwise: str = "",
 ) -> None:
-    """Insert rows whose values stand in the order of the table's columns; `otherwise` says what is done on a conflict.
+    """Insert rows whose values are in the order of the table's columns; `otherwise` is the clause for a conflict.
 
-    Only what `held` says is named: to bind a null takes Python's driver longer than to bind five other values, and a
-    named tuple longer than an exact one.
+    The statement names only the columns that `held` returns. Python's driver takes longer to bind a null than to bind
+    five other values, and longer for a named tuple than for an exact one.
     """
     cursor = _cursor(connection)
     for positions, run in groupby(rows, held):
         pick = itemgetter(*positions)
+        one = _insertion(table, positions).text(connection)
         while len(some := list(islice(run, ROWS_A_STATEMENT))) == ROWS_A_STATEMENT:
-            statement = _insertion(table, positions, ROWS_A_STATEMENT) + otherwise
-            cursor.execute(statement, tuple(chain.from_iterable(map(pick, some))))
-        cursor.executemany(_insertion(table, positions, 1) + otherwise, map(pick, some))  # type: ignore[arg-type]
+            cursor.execute(_repeated(one, ROWS_A_STATEMENT) + otherwise, tuple(chain.from_iterable(map(pick, some))))
+        cursor.executemany(one + otherwise, map(pick, some))  # type: ignore[arg-type]
 
 
 @lru_cache
-def _insertion(table: Table, positions: Positions, rows: int) -> str:
+def _insertion(table: Table, positions: Positions) -> HotStatement:
     columns = table.columns.keys()
-    names = ", ".join(columns[position] for position in positions)
-    marks = ", ".join("?" * len(positions))
-    return f"INSERT INTO {table.name} ({names}) VALUES {', '.join([f'({marks})'] * rows)}"
+    return HotStatement(insert(table), [columns[position] for position in positions])
+
+
+def _repeated(insertion: str, rows: int) -> str:
+    """Return the insertion of one row as that of several."""
+    _, _, marks = insertion.rpartition("VALUES ")
+    return insertion + f", {marks}" * (rows - 1)
 
 
 def _cursor(connection: Connection) -> DBAPICursor:
+    _begin(connection)
+    return connection.connection.cursor()
+
+
+def _begin(connection: Connection) -> None:
     if not connection.in_transaction():
         connection.begin()
-    return connection.connection.cursor()

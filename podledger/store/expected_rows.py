@@ -1,76 +1,61 @@
-"""The log folded anew, pod by pod: the rows that the projections should hold, of each table in the order of its key."""
+"""The rows that the projections should hold: the rules applied to the log again, one pod name at a time.
+
+The rows of each table come in the order of its key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, case, not_, or_, select
 
-from podledger.core import rules, strict_json
+from podledger.core import rules
 from podledger.core.errors import ProtocolError
-from podledger.core.events import DELEGATIONS
+from podledger.core.problem import Problem
+from podledger.core.progress import Progress, reported
 from podledger.core.rules import UNHEARD, Decision, Logged, Tenure, fact_of
-from podledger.store.driver import Row, pages
+from podledger.store.driver import HotStatement, Row
 from podledger.store.log import read_head
 from podledger.store.projections import grant_rows, pod_row, tenure_row
-from podledger.store.tables import grants, pods, tenures
-
-EVERY: Final = 10_000
-"""How often progress is told."""
-
-Progress = Callable[[int, int], None]
-"""Told how many events of how many are done; what need not be read is told of at the end."""
+from podledger.store.sqlite.engines import encode_list, text_list
+from podledger.store.tables import events, grants, is_delegation, pods, tenures
 
 Rows = Iterator[tuple[Table, Row]]
-"""Rows, each with its table, of each table in the order of its key; values in the order of the table's columns."""
-
-
-class Problem(NamedTuple):
-    """Something that `verify` found: which check, at which entry if it is one, and what."""
-
-    check: str
-    seq: int | None
-    detail: str
+"""Rows with their tables, of each table in the order of its key; values in the order of the table's columns."""
 
 
 def expected_rows(
     connection: Connection, ledger: str, names: Iterable[str] | None = None, progress: Progress | None = None
 ) -> Rows:
-    """The rows of the pods of some names (None: of all); of the log only what can change them is read.
+    """Yield the rows of the pods of some names (None: of all), reading only the entries that can change them.
 
     Raises:
         ProtocolError: an entry was altered.
     """
-    logged = _read(connection, _RELEVANT, {"ledger": ledger, "names": as_json(names)})
-    if progress:
-        logged = _counted(logged, progress, read_head(connection, ledger).head_seq)
+    if names is None:
+        logged = _read(connection, _CHANGING, {"ledger": ledger})
+    else:
+        logged = _read(connection, _CHANGING_SOME, {"ledger": ledger, "names": encode_list(names)})
+    logged = reported(logged, progress, read_head(connection, ledger).head_seq)
     for pod_name, of_pod in groupby(logged, key=itemgetter(0)):
         yield from _rows(ledger, pod_name, _decisions(ledger, of_pod))
 
 
-def as_json(names: Iterable[str] | None) -> str | None:
-    """Names as a statement takes them that has `OF_NAMES` for a condition."""
-    return None if names is None else strict_json.dumps(sorted(names))
-
-
-OF_NAMES: Final = "(:names IS NULL OR pod_name IN (SELECT value FROM json_each(:names)))"
-
-
 def checked_rows(
-    connection: Connection, ledger: str, folds: Callable[[str], bool], told: Callable[[Problem], None]
+    connection: Connection, ledger: str, folds: Callable[[str], bool], on_problem: Callable[[Problem], None]
 ) -> Rows:
-    """The rows of the pods whose names `folds` takes; `told` is called with each entry that the log has otherwise."""
+    """Yield the rows of the pods whose names `folds` accepts; report each entry that the rules do not account for."""
     logged = _read(connection, _ALL, {"ledger": ledger})
     for pod_name, of_pod in groupby(logged, key=itemgetter(0)):
         if folds(pod_name):
-            yield from _rows(ledger, pod_name, _checked_decisions(ledger, of_pod, told))
+            yield from _rows(ledger, pod_name, _checked_decisions(ledger, of_pod, on_problem))
 
 
 def _rows(ledger: str, pod_name: str, decisions: Iterable[Decision]) -> Rows:
-    """The rows of one pod name. Only the newest of its tenures can still change, so the others are given at once."""
+    """Yield the rows of one pod name. Only its newest tenure can still change, so the others are yielded at once."""
     state, newest = UNHEARD, None
     for decision in decisions:
         state = decision.state
@@ -100,45 +85,46 @@ def _decisions(ledger: str, of_pod: Iterable[Logged]) -> Iterator[Decision]:
         yield decision
 
 
-def _checked_decisions(ledger: str, of_pod: Iterable[Logged], told: Callable[[Problem], None]) -> Iterator[Decision]:
+def _checked_decisions(
+    ledger: str, of_pod: Iterable[Logged], on_problem: Callable[[Problem], None]
+) -> Iterator[Decision]:
     state = UNHEARD
     for logged in of_pod:
         try:
             fact = fact_of(logged, ledger)
         except ProtocolError as error:
-            told(Problem("payload", logged.seq, error.message))
+            on_problem(Problem("payload", logged.seq, error.message))
             continue
         decision = rules.fold(state, fact)
         state = decision.state
         if logged.rules == rules.VERSION and logged.outcome != decision.outcome:
             detail = f"logged as {logged.outcome!r}, where the rules say {decision.outcome!r}"
-            told(Problem("outcome", logged.seq, detail))
+            on_problem(Problem("outcome", logged.seq, detail))
         yield decision
 
 
-def _read(connection: Connection, query: str, values: dict[str, Any]) -> Iterator[Logged]:
-    return map(Logged._make, pages(connection, query, values))
+def _read(connection: Connection, statement: HotStatement, values: Mapping[str, Any]) -> Iterator[Logged]:
+    return map(Logged._make, statement.pages(connection, values))
 
 
-def _counted(logged: Iterable[Logged], progress: Progress, head: int) -> Iterator[Logged]:
-    for number, one in enumerate(logged, 1):
-        if number % EVERY == 0:
-            progress(number, head)
-        yield one
-    progress(head, head)
+def _logged(*conditions: ColumnElement[bool]) -> HotStatement:
+    """Return the query for what the rules look at, sorted by pod name, without the payloads that they do not read."""
+    payload = case((is_delegation(), events.c.payload), else_="").label("payload")
+    columns = [payload if field == "payload" else events.c[field] for field in Logged._fields]
+    query = select(*columns).where(events.c.ledger == bindparam("ledger"), *conditions)
+    return HotStatement(query.order_by(events.c.pod_name, events.c.seq))
 
 
-_LOGGED: Final = f"""
-SELECT pod_name, seq, kind, evidence, subject, source,
-    CASE WHEN kind IN ({", ".join(f"'{kind}'" for kind in sorted(DELEGATIONS))}) THEN payload ELSE '' END,
-    outcome, rules
-FROM events
-WHERE ledger = :ledger AND ({{condition}})
-ORDER BY pod_name, seq
-"""
-_ALL: Final = _LOGGED.format(condition="true")
-_RELEVANT: Final = _LOGGED.format(
-    condition=f"""{OF_NAMES} AND (
-    kind NOT IN ('turn_ended', 'errored') OR subject IS NOT NULL OR pod_name IN (
-        SELECT pod_name FROM events WHERE ledger = :ledger AND kind = 'pod_reclaimed'))"""
-)
+def _can_change() -> ColumnElement[bool]:
+    """Return the condition that an entry can change a pod: activity without a subject only revives a reclaimed one."""
+    reclaimed = events.alias("reclaimed")
+    names = select(reclaimed.c.pod_name).where(
+        reclaimed.c.ledger == bindparam("ledger"), reclaimed.c.kind == "pod_reclaimed"
+    )
+    activity = events.c.kind.in_([bindparam(None, kind) for kind in ("turn_ended", "errored")])
+    return or_(not_(activity), events.c.subject.is_not(None), events.c.pod_name.in_(names))
+
+
+_ALL: Final = _logged()
+_CHANGING: Final = _logged(_can_change())
+_CHANGING_SOME: Final = _logged(_can_change(), events.c.pod_name.in_(text_list("names")))

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from podledger.core.errors import StorageError
-from podledger.store.connections import APPLICATION_ID, BUNDLE_ID
-from podledger.store.schema import application_id
+from podledger.store.sqlite.files import APPLICATION_ID, BUNDLE_ID, application_id
 
 
 @contextlib.contextmanager

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from podledger.core import strict_json
 from podledger.core.digest import NO_DIGEST, WITHHELD
 from podledger.core.entries import Entry, Sender
 from podledger.core.errors import InvalidMomentError, LedgerNotFoundError
 from podledger.core.times import timestamp
-from podledger.store.driver import PAGE, Positions, execute, fetch, insert_rows
+from podledger.store.driver import PAGE, HotStatement, Positions, execute, insert_rows
 from podledger.store.tables import events, ledgers, rejected
 
 
 class Head(NamedTuple):
     """The ledger's row: its settings, where its chains end, and how many rows its other tables hold.
 
-    `rebuilds` counts them, so that a cache of the projections knows when it is stale. `row_checksum` is a digest
-    over the other values, as in every row that may change, so that `verify` finds a change made from outside.
+    `rebuilds` counts the rebuilds, so that a cache of the projections knows when it is stale. `row_checksum` is a
+    digest over the other values, as in every row that may change, so that `verify` finds a change made from outside.
     """
 
     name: str
@@ -95,13 +96,13 @@ def new_head(name: str, now_us: int) -> Head:
 
 
 def find_head(connection: Connection, ledger: str) -> Head | None:
-    """The ledger's row, or None if there is no such ledger."""
-    rows = fetch(connection, _HEAD, (ledger,))
+    """Return the ledger's row, or None if there is no such ledger."""
+    rows = _HEAD.fetch(connection, {"ledger": ledger})
     return Head(*rows[0]) if rows else None
 
 
 def read_head(connection: Connection, ledger: str) -> Head:
-    """The ledger's row.
+    """Return the ledger's row.
 
     Raises:
         LedgerNotFoundError: there is no such ledger.
@@ -114,7 +115,7 @@ def read_head(connection: Connection, ledger: str) -> Head:
 
 
 def ledger_names(connection: Connection) -> list[str]:
-    """The ledgers of this database, by name."""
+    """Return the names of the database's ledgers, sorted."""
     return list(connection.execute(select(ledgers.c.name).order_by(ledgers.c.name)).scalars())
 
 
@@ -125,7 +126,7 @@ def write_head(connection: Connection, head: Head) -> Head:
     return sealed
 
 
-_HEAD: Final = f"SELECT {', '.join(Head._fields)} FROM ledgers WHERE name = ?"
+_HEAD: Final = HotStatement(select(ledgers).where(ledgers.c.name == bindparam("ledger")))
 _UPDATE_HEAD: Final = f"UPDATE ledgers SET {', '.join(f'{field} = ?' for field in Head._fields[1:])} WHERE name = ?"
 
 
@@ -161,9 +162,9 @@ def append_rejections(connection: Connection, head: Head, rejections: Sequence[R
 
 
 class Selection(NamedTuple):
-    """Which entries of a log: after one seq and up to another, and of which pod, kind and outcome (None: any).
+    """Which entries to read: after one seq, up to another, and of which pod, kind and outcome (None: any).
 
-    With `whole` those alone whose payload is there, for a bundle.
+    `whole` leaves out the entries whose payload a bundle withholds.
     """
 
     after: int = 0
@@ -175,46 +176,50 @@ class Selection(NamedTuple):
 
 
 def read_page(connection: Connection, ledger: str, selection: Selection, limit: int = PAGE) -> list[Entry]:
-    """The first entries of the selection, at most `limit`, by seq."""
+    """Return the first entries of the selection by seq, at most `limit`."""
+    values = {name: value for name, value in selection._asdict().items() if value is not None and value is not False}
+    rows = _page(frozenset(values)).fetch(connection, {**values, "ledger": ledger, "limit": limit})
+    return [Entry._make(row) for row in rows]
+
+
+@cache
+def _page(given: frozenset[str]) -> HotStatement:
+    """Return the query for a selection in which the fields `given` are set."""
     conditions = {
-        "ledger = ?": ledger,
-        "seq > ?": selection.after,
-        "seq <= ?": selection.until,
-        "pod_name = ?": selection.pod,
-        "kind = ?": selection.kind,
-        "outcome = ?": selection.outcome,
-        "payload <> ?": WITHHELD if selection.whole else None,
+        "after": events.c.seq > bindparam("after"),
+        "until": events.c.seq <= bindparam("until"),
+        "pod": events.c.pod_name == bindparam("pod"),
+        "kind": events.c.kind == bindparam("kind"),
+        "outcome": events.c.outcome == bindparam("outcome"),
+        "whole": events.c.payload != WITHHELD,
     }
-    asked = {condition: value for condition, value in conditions.items() if value is not None}
-    query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(asked)} ORDER BY seq LIMIT ?"
-    return [Entry._make(row) for row in fetch(connection, query, (*asked.values(), limit))]
-
-
-_COLUMNS: Final = ", ".join(Entry._fields)
+    query = select(events).where(events.c.ledger == bindparam("ledger"))
+    query = query.where(*(condition for name, condition in conditions.items() if name in given))
+    return HotStatement(query.order_by(events.c.seq).limit(bindparam("limit")))
 
 
 def read_all(connection: Connection, ledger: str, *, after: int = 0, until: int | None = None) -> Iterator[Entry]:
-    """Every entry after one seq and up to another, a page in memory at a time."""
+    """Yield every entry after one seq and up to another, with a page in memory at a time."""
     while page := read_page(connection, ledger, Selection(after, until)):
         yield from page
         after = page[-1].seq
 
 
 def read_exactly(connection: Connection, ledger: str, seqs: Sequence[int]) -> dict[int, Entry]:
-    """The entries of some seqs, those that the log holds, by seq."""
+    """Return the entries of some seqs, as far as the log holds them, by seq."""
     rows = connection.execute(select(events).where(events.c.ledger == ledger, events.c.seq.in_(seqs)))
     return {row.seq: Entry(*row) for row in rows}
 
 
 def read_rejected(connection: Connection, ledger: str, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
-    """The rejected lines after one number, at most `limit`."""
+    """Return the rejected lines after one number, at most `limit`."""
     query = select(rejected).where(rejected.c.ledger == ledger, rejected.c.number > after)
     rows = connection.execute(query.order_by(rejected.c.number).limit(limit))
     return [Rejected(*row) for row in rows]
 
 
 def seq_at(connection: Connection, ledger: str, at_us: int) -> int:
-    """The last seq recorded up to a time, 0 if none: a search by halves, since `recorded_us` never decreases."""
+    """Return the last seq recorded up to a time, 0 if none: a binary search, since `recorded_us` never decreases."""
     low, high = 0, read_head(connection, ledger).head_seq
     while low < high:
         middle = (low + high + 1) // 2
@@ -226,22 +231,13 @@ def seq_at(connection: Connection, ledger: str, at_us: int) -> int:
 
 
 def recorded_us(connection: Connection, ledger: str, seq: int) -> int:
-    """When the ledger recorded an entry."""
+    """Return when the ledger recorded an entry, in microseconds since 1970 (UTC)."""
     query = select(events.c.recorded_us).where(events.c.ledger == ledger, events.c.seq == seq)
     return int(connection.execute(query).scalar_one())
 
 
-def check_seq(connection: Connection, ledger: str, seq: int) -> int:
-    """Return `seq` if it is 0 or one of the log's.
-
-    Raises:
-        InvalidMomentError: the log does not reach that far.
-    """
-    return check_within(seq, read_head(connection, ledger).head_seq)
-
-
 def check_within(seq: int, head: int) -> int:
-    """Return `seq` if it is 0 or one of a log's whose last one is `head`.
+    """Return `seq` if it is 0 or in a log that ends at `head`.
 
     Raises:
         InvalidMomentError: the log does not reach that far.

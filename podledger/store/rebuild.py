@@ -1,27 +1,30 @@
-"""The projections' rows that stand, beside those that should: where they differ, and how they are put right.
+"""Rebuild: where the stored rows of the projections differ from the expected ones, and how they are corrected.
 
-Both come in the order of the tables' keys, so each is read once, and no more than a row of either is kept.
+Both come in the order of the tables' keys, so each is read once, and only one row of either is in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, bindparam, delete, select
 
-from podledger.store.driver import PAGE, Row, execute_many, insert_rows, pages
-from podledger.store.expected_rows import OF_NAMES, Progress, Rows, as_json, expected_rows
+from podledger.core.progress import Progress
+from podledger.store.driver import PAGE, HotStatement, Row, execute_many, insert_rows
+from podledger.store.expected_rows import Rows, expected_rows
 from podledger.store.log import read_head, write_head
+from podledger.store.sqlite.engines import encode_list, text_list
 from podledger.store.tables import PROJECTIONS
 
 MAX_NAMED: Final = 100_000
-"""Of how many pods that differ the names are kept; where there are more, every pod is taken for one."""
+"""Up to how many names of differing pods are kept. Beyond that, every pod counts as differing."""
 
 
 class RowDifference(NamedTuple):
-    """A row that the projection holds and should not (`extra`), or should hold and does not."""
+    """A stored row that is not expected (`extra`), or an expected row that is not stored."""
 
     table: Table
     row: Row
@@ -36,37 +39,33 @@ class RowDifference(NamedTuple):
 def differences(
     connection: Connection, ledger: str, expected: Rows, names: Iterable[str] | None = None
 ) -> Iterator[RowDifference]:
-    """Where the rows that stand, of the pods of some names (None: of all), are not those that are expected."""
-    standing = {table: _StoredRows(connection, ledger, table, names) for table in PROJECTIONS}
+    """Yield where the stored rows of the pods of some names (None: of all) differ from the expected ones."""
+    stored = {table: _StoredRows(connection, ledger, table, names) for table in PROJECTIONS}
     for table, row in expected:
-        yield from standing[table].meet(row)
-    for rest in standing.values():
-        yield from rest.rest()
+        yield from stored[table].compare(row)
+    for rows in stored.values():
+        yield from rows.rest()
 
 
 class _StoredRows:
-    """What stands in one table, as far as it was not met yet."""
+    """The rows of one table that were not compared yet."""
 
     def __init__(self, connection: Connection, ledger: str, table: Table, names: Iterable[str] | None) -> None:
-        query = _STANDING.format(
-            columns=", ".join(table.columns.keys()),
-            table=table.name,
-            key=", ".join(column.name for column in table.primary_key),
-        )
         self._table = table
         self._width = len(table.primary_key)
-        self._rows = pages(connection, query, {"ledger": ledger, "names": as_json(names)})
+        values = {"ledger": ledger} if names is None else {"ledger": ledger, "names": encode_list(names)}
+        self._rows = _stored(table, some=names is not None).pages(connection, values)
         self._row = next(self._rows, None)
 
-    def meet(self, expected: Row) -> Iterable[RowDifference]:
-        """How the rows up to the key of the expected one differ from it."""
+    def compare(self, expected: Row) -> Iterable[RowDifference]:
+        """Return how the rows up to the key of the expected one differ from it."""
         if self._row == expected:
             self._row = next(self._rows, None)
             return ()
         return self._differing(expected)
 
     def rest(self) -> Iterator[RowDifference]:
-        """The rows that none was expected for."""
+        """Yield the rows after the last expected one."""
         while self._row is not None:
             yield RowDifference(self._table, self._row, extra=True)
             self._row = next(self._rows, None)
@@ -81,15 +80,15 @@ class _StoredRows:
         yield RowDifference(self._table, expected, extra=False)
 
 
-_STANDING: Final = f"""
-SELECT {{columns}} FROM {{table}}
-WHERE ledger = :ledger AND {OF_NAMES}
-ORDER BY {{key}}
-"""
+@cache
+def _stored(table: Table, *, some: bool) -> HotStatement:
+    """Return the query for a table's rows in the order of its key, of all pods or of those with `some` names."""
+    query = select(table).where(table.c.ledger == bindparam("ledger")).order_by(*table.primary_key)
+    return HotStatement(query.where(table.c.pod_name.in_(text_list("names"))) if some else query)
 
 
 def _rank(key: Row) -> list[tuple[int, Any]]:
-    """What sorts keys as SQLite does, whatever type a damaged file holds."""
+    """Return what sorts keys as SQLite does, also where a damaged file holds values of other types."""
     return [(_TYPES[type(value)], value) for value in key]
 
 
@@ -97,7 +96,7 @@ _TYPES: Final[dict[type, int]] = {type(None): 0, int: 1, float: 1, str: 2, bytes
 
 
 def differing(connection: Connection, ledger: str, progress: Progress | None = None) -> frozenset[str] | None:
-    """The names of the pods whose rows are not what the log says; None where they are too many, or are no names.
+    """Return the names of the pods whose rows differ, or None if they are too many or `text_list` cannot hold them.
 
     Raises:
         ProtocolError: an entry was altered.
@@ -106,23 +105,23 @@ def differing(connection: Connection, ledger: str, progress: Progress | None = N
     for _, row, _ in differences(connection, ledger, expected_rows(connection, ledger, progress=progress)):
         name = row[1]
         names.add(name)
-        if not isinstance(name, str) or "\0" in name or len(names) > MAX_NAMED:  # a NUL ends a text in SQLite's JSON
+        if not isinstance(name, str) or "\0" in name or len(names) > MAX_NAMED:
             return None
     return frozenset(names)
 
 
-def put_right(connection: Connection, aside: Connection, ledger: str, names: frozenset[str] | None) -> int:
-    """Make the rows of some pods (None: of all) what the log says, in the writer's transaction.
+def correct_rows(connection: Connection, snapshot: Connection, ledger: str, names: frozenset[str] | None) -> int:
+    """Make the rows of some pods (None: of all) the expected ones, in the writer's transaction.
 
-    `aside` reads what stood before that transaction. Returns how many rows were changed, put in or taken out. Where no
-    pod is named, the rebuild is only counted.
+    `snapshot` reads the rows as they were before that transaction. Returns how many rows were changed, added or
+    removed. If no pod is named, this only counts the rebuild.
     """
     changes, last = 0, None
-    expected = iter(()) if names == frozenset() else expected_rows(aside, ledger, names)
-    found = differences(aside, ledger, expected, names)
+    expected = iter(()) if names == frozenset() else expected_rows(snapshot, ledger, names)
+    found = differences(snapshot, ledger, expected, names)
     while some := list(islice(found, PAGE)):
         for table in PROJECTIONS:
-            _change(connection, table, [each for each in some if each.table is table])
+            _correct(connection, table, [each for each in some if each.table is table])
         for each in some:
             at = (each.table.name, each.key)
             changes, last = changes + (at != last), at
@@ -131,7 +130,13 @@ def put_right(connection: Connection, aside: Connection, ledger: str, names: fro
     return changes
 
 
-def _change(connection: Connection, table: Table, found: list[RowDifference]) -> None:
-    keys = " AND ".join(f"{column.name} IS ?" for column in table.primary_key)
-    execute_many(connection, f"DELETE FROM {table.name} WHERE {keys}", [each.key for each in found if each.extra])
+def _correct(connection: Connection, table: Table, found: list[RowDifference]) -> None:
+    execute_many(connection, _removal(table).text(connection), [each.key for each in found if each.extra])
     insert_rows(connection, table, [each.row for each in found if not each.extra])
+
+
+@cache
+def _removal(table: Table) -> HotStatement:
+    """Return the statement that removes a row by its key, in which a damaged file may hold a null."""
+    key = [column.is_not_distinct_from(bindparam(column.name)) for column in table.primary_key]
+    return HotStatement(delete(table).where(*key))

@@ -1,104 +1,132 @@
-"""The schema of the file at a path: found out, made, brought up to date, or refused."""
+"""The schema of the database at a path: identified, created, upgraded or refused."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import threading
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, column, select, table
 
-from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
-from podledger.store.connections import (
+from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.store.connections import BUSY_TIMEOUT_S, alone, read_only, writer_settings
+from podledger.store.driver import HotStatement
+from podledger.store.sqlite.files import (
     APPLICATION_ID,
     BUNDLE_ID,
-    BUSY_TIMEOUT_S,
-    DAMAGED_HINT,
-    engine_of,
-    read_only_uri,
-    translated,
-    writer_settings,
+    application_id,
+    application_id_of,
+    set_application_id,
+    table_names,
 )
 
 SCHEMA_HEAD: Final = "0002"
-"""The newest migration; a ledger of this revision opens with one SELECT."""
+"""The newest migration. A database at this revision opens without Alembic."""
 
 _LEAST_BYTES: Final = 512
 """The smallest file that can be a SQLite database: one page."""
 
-_MIGRATING = threading.Lock()
+_REVISIONS: Final = HotStatement(select(column("version_num")).select_from(table("alembic_version")))
+_MIGRATING: Final = threading.Lock()
+"""Alembic does not work on several threads at once."""
 
 
-def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-    """See that a database of the current schema is at `path`, or with `create` make it so.
+class Identity(NamedTuple):
+    """What a database file states about itself; `revision` is its migration, None for a database without tables."""
+
+    application_id: int
+    revision: str | None
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether the file is a bundle."""
+        return self.application_id == BUNDLE_ID
+
+
+def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Identity:
+    """Check that a database of the current schema is at `path`; `create` makes or upgrades it. Return its identity.
 
     Raises:
-        LedgerNotFoundError: there is none, and none is to be made.
+        LedgerNotFoundError: there is no database, and `create` is false.
         SchemaError: it is of another version.
         StorageError: it cannot be opened.
     """
+    _check_place(path)
+    found = _identify_if_there(path)
+    if create and not (found and found.is_bundle):
+        _create_file(path)
+        found = found or identify(path)
+    if found is None:
+        raise LedgerNotFoundError(f"there is no database at {path}", hint="make one with `podledger init NAME`")
+    if found.revision == SCHEMA_HEAD:
+        return found
+    _check_upgradable(path, found, create=create)
+    _upgrade(path, busy_timeout_s)
+    return Identity(APPLICATION_ID, SCHEMA_HEAD)
+
+
+def _check_place(path: Path) -> None:
     try:
         is_folder = path.is_dir()
     except OSError as error:
-        hint = "check that the folders above it may be entered"
+        hint = "check the permissions of the folders above it"
         raise StorageError(f"{path} cannot be reached: {error.strerror}", hint=hint) from error
     if is_folder:
         raise StorageError(f"{path} is a folder, and no database", hint="give the path of the file itself")
-    if create and not is_bundle(path):
-        _create_file(path)
-    elif not path.is_file():
-        raise LedgerNotFoundError(f"there is no database at {path}", hint="make one with `podledger init NAME`")
+
+
+def _identify_if_there(path: Path) -> Identity | None:
+    if not path.is_file():
+        return None
     _check_header(path)
     _roll_back(path)
-    revision = schema_revision(path)
-    if revision == SCHEMA_HEAD:
-        return
-    if revision is not None and revision > SCHEMA_HEAD:
-        reason = f"{path} has schema {revision}, newer than this podledger's {SCHEMA_HEAD}"
-        raise SchemaError(reason, hint="update podledger")
-    if is_bundle(path):
-        reason = f"{path} is a bundle of schema {revision}, and this podledger's is {SCHEMA_HEAD}"
-        raise SchemaError(reason, hint="read it with the podledger that made it, or with its own verifier and sqlite3")
-    if not create:
-        reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
-        raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")
-    if revision is not None and not any((migrations_folder() / "versions").glob(f"{revision or '-'}_*.py")):
-        raise DamagedError(f"{path} names a schema revision that never was: {revision!r}", hint=DAMAGED_HINT)
-    _upgrade(path, busy_timeout_s)
+    return identify(path)
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a file of a few bytes, which SQLite would take for an empty one; of a larger one it looks at the header.
+    """Refuse a file of a few bytes, which SQLite would take for an empty one. It checks the header of a larger one.
 
-    Neither here nor elsewhere is a database opened but by SQLite: to close the file drops every lock that this process
-    has on it, and then another process may take the WAL away from under an open ledger.
+    Only SQLite opens a database, here and elsewhere: to close the file drops every lock that this process has on it,
+    and another process may then remove the WAL of an open ledger.
     """
     if 0 < path.stat().st_size < _LEAST_BYTES:
         raise DamagedError(f"{path} is damaged, or is no podledger database", hint=DAMAGED_HINT)
 
 
+def _roll_back(path: Path) -> None:
+    """Roll back the transaction of a process that died before the database had a WAL: a reader may not."""
+    if path.with_name(f"{path.name}-journal").exists():
+        writer_settings(path)
+
+
+def identify(path: Path) -> Identity:
+    """Return what the database at `path` states about itself.
+
+    Raises:
+        DamagedError: it holds tables, and not one schema revision.
+        StorageError: it cannot be read.
+    """
+    with read_only(path) as connection:
+        number, tables = application_id_of(connection), table_names(connection)
+        if not tables:
+            return Identity(number, None)
+        if "alembic_version" not in tables:
+            raise DamagedError(f"{path} is no podledger database", hint="give another --db")
+        revisions = [revision for (revision,) in _REVISIONS.fetch(connection, {})]
+    if len(revisions) != 1:
+        raise DamagedError(f"{path} names {len(revisions)} schema revisions, and not one", hint=DAMAGED_HINT)
+    return Identity(number, str(revisions[0]))
+
+
 def is_bundle(path: Path) -> bool:
-    """Whether the file at `path` says of itself that it is a bundle."""
+    """Return whether the file at `path` states that it is a bundle."""
     return application_id(path) == BUNDLE_ID
 
 
-def application_id(path: Path) -> int | None:
-    """What the SQLite file at `path` says that it is; None if it is none, or cannot be read."""
-    if not path.is_file():
-        return None
-    try:
-        with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
-            return int(connection.execute("PRAGMA application_id").fetchone()[0])
-    except (sqlite3.Error, UnicodeDecodeError):
-        return None
-
-
 def check_whole(path: Path) -> None:
-    """See that the database at `path` holds whole logs.
+    """Check that the database at `path` holds whole logs.
 
     Raises:
         UsageError: it is a bundle.
@@ -107,32 +135,45 @@ def check_whole(path: Path) -> None:
         raise UsageError(f"{path} is a bundle, which holds no whole log", hint="use the ledger that it is from")
 
 
-def schema_revision(path: Path) -> str | None:
-    """The migration that the database at `path` is at, None if it has none.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
-    with translated(path), engine_of(path, BUSY_TIMEOUT_S, writing=False).connect() as connection:
-        tables = {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master")}
-        if "alembic_version" not in tables:
-            if tables:
-                raise DamagedError(f"{path} is no podledger database", hint="give another --db")
-            return None
-        revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
-        if len(revisions) != 1:
-            raise DamagedError(f"{path} names {len(revisions)} schema revisions, and not one", hint=DAMAGED_HINT)
-        return str(revisions[0])
+def _check_upgradable(path: Path, found: Identity, *, create: bool) -> None:
+    revision = found.revision
+    if revision is not None and revision > SCHEMA_HEAD:
+        reason = f"{path} has schema {revision}, newer than this podledger's {SCHEMA_HEAD}"
+        raise SchemaError(reason, hint="update podledger")
+    if found.is_bundle:
+        reason = f"{path} is a bundle of schema {revision}, and this podledger's is {SCHEMA_HEAD}"
+        raise SchemaError(reason, hint="read it with the podledger that made it, or with its own verifier and sqlite3")
+    if not create:
+        reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
+        raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")
+    if revision is not None and not any((migrations_folder() / "versions").glob(f"{revision or '-'}_*.py")):
+        raise DamagedError(f"{path} names an unknown schema revision: {revision!r}", hint=DAMAGED_HINT)
 
 
-def _roll_back(path: Path) -> None:
-    """Undo what a process left half done that died before the database had its WAL: a reader may not."""
-    if path.with_name(f"{path.name}-journal").exists():
-        writer_settings(path)
+def _create_file(path: Path) -> None:
+    """Create an empty file that only its owner may read and write, if there is none; SQLite gives its WAL that mode."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    hint = "check that its folder exists and can be written, and that it is no symbolic link"
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileExistsError as error:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise StorageError(f"{path} is no regular file", hint=hint) from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be created: {error.strerror}", hint=hint) from error
+    else:
+        os.fchmod(descriptor, 0o600)  # the umask may have taken the owner's own permissions away
+        os.close(descriptor)
+
+
+def _upgrade(path: Path, busy_timeout_s: float) -> None:
+    with _MIGRATING, alone(path, busy_timeout_s) as connection:
+        set_application_id(connection, APPLICATION_ID)
+        upgrade_to(connection)
 
 
 def migrations_folder() -> Path:
-    """Where the migrations are: in the installed package, or beside it in a checkout."""
+    """Return where the migrations are: in the installed package, or next to it in a checkout."""
     package = Path(__file__).parent.parent
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
@@ -150,30 +191,6 @@ def downgrade_to(connection: Connection, revision: str) -> None:
     from alembic import command
 
     command.downgrade(_alembic_config(connection), revision)
-
-
-def _create_file(path: Path) -> None:
-    """Make an empty file that its owner alone may read and write; SQLite gives its WAL the same mode."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    hint = "check that its folder exists and may be written, and that it is no symbolic link"
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except FileExistsError as error:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise StorageError(f"{path} is no file", hint=hint) from error
-    except OSError as error:
-        raise StorageError(f"{path} cannot be made: {error.strerror}", hint=hint) from error
-    else:
-        os.fchmod(descriptor, 0o600)  # an umask may have taken our own right to it
-        os.close(descriptor)
-
-
-def _upgrade(path: Path, busy_timeout_s: float) -> None:
-    engine = engine_of(path, busy_timeout_s, writing=True)
-    with _MIGRATING, translated(path), engine.begin() as connection:
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        upgrade_to(connection)
-    engine.dispose()
 
 
 def _alembic_config(connection: Connection) -> Any:

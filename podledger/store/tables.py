@@ -1,14 +1,30 @@
-"""The tables as SQLAlchemy sees them, and the spans' interval tree.
+"""The tables as SQLAlchemy sees them, conditions on their rows, and the interval tree of the spans.
 
-Only the migrations create tables; a test compares what they create with what stands here. Times are whole microseconds
-since 1970 (UTC). Every key begins with the ledger.
+Only the migrations create tables; a test compares what they create with these. Times are whole microseconds since 1970
+(UTC). Every key begins with the ledger.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    FromClause,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    and_,
+    literal_column,
+    or_,
+)
+
+from podledger.core.events import DELEGATIONS
 
 metadata = MetaData()
 
@@ -157,7 +173,7 @@ consumers = _table(
 )
 
 bundle_metadata = MetaData()
-"""The tables that only a bundle has, beside those of every ledger."""
+"""The tables that only a bundle has, in addition to those of every ledger."""
 
 bundle = Table(
     "bundle",
@@ -200,35 +216,55 @@ bundle_gaps = Table(
 bundle_texts = Table("bundle_texts", bundle_metadata, _key("name"), _text("content"), sqlite_strict=True)
 
 PROJECTIONS: Final = (tenures, grants, pods)
-"""The tables that a rebuild makes anew from the log."""
+"""The tables that a rebuild derives from the log."""
 
-DELEGATION: Final = "subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')"
-"""The condition of the index over the delegations of known lives; a query must repeat it to be served by it."""
 
-Index(
-    "events_delegations",
-    events.c.ledger,
-    events.c.subject,
-    events.c.seq,
-    sqlite_where=text(DELEGATION),
+def is_delegation(entry: FromClause = events) -> ColumnElement[bool]:
+    """Return the condition that an entry lends a scope to a pod."""
+    return entry.c.kind.in_([_literal(kind) for kind in sorted(DELEGATIONS)])
+
+
+def is_stamped_delegation(entry: FromClause = events) -> ColumnElement[bool]:
+    """Return the condition that an entry delegates an incarnation: the one of the index over such entries.
+
+    Its values are literals, because a partial index serves only a query that repeats its condition.
+    """
+    return and_(entry.c.subject.is_not(None), is_delegation(entry))
+
+
+def open_at(span: FromClause, seq: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition that a tenure or grant that had begun by `seq` was open there."""
+    return or_(span.c.until_seq.is_(None), span.c.until_seq > seq)
+
+
+def _literal(value: str) -> ColumnElement[str]:
+    return literal_column(f"'{value}'", Text)
+
+
+def _partial_index(name: str, *columns: Column[str] | Column[int], where: ColumnElement[bool]) -> None:
+    Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+_partial_index(
+    "events_delegations", events.c.ledger, events.c.subject, events.c.seq, where=is_stamped_delegation(events)
 )
 Index("tenures_spans", tenures.c.ledger, tenures.c.node, tenures.c.from_seq)
-Index(
+_partial_index(
     "tenures_lives",
     tenures.c.ledger,
     tenures.c.incarnation,
     tenures.c.from_seq,
-    sqlite_where=text("incarnation IS NOT NULL"),
+    where=tenures.c.incarnation.is_not(None),
 )
 Index("grants_spans", grants.c.ledger, grants.c.path, grants.c.node, grants.c.from_seq)
-Index("outbox_pending", outbox.c.ledger, outbox.c.number, sqlite_where=text("status = 'pending'"))
+_partial_index("outbox_pending", outbox.c.ledger, outbox.c.number, where=outbox.c.status == _literal("pending"))
 
 OPEN_NODE: Final = 0
 """The node of a span that is still open."""
 
 
 def span_node(from_seq: int, until_seq: int | None) -> int:
-    """The node that holds the span from `from_seq` to before `until_seq`.
+    """Return the node that keeps the span from `from_seq` to before `until_seq`.
 
     Of the numbers in the span it is the one that the most powers of two divide: the highest that the span reaches in
     the binary tree over all sequence numbers (the fork node of the relational interval tree; Kriegel, Pötke and Seidl,
@@ -242,5 +278,5 @@ def span_node(from_seq: int, until_seq: int | None) -> int:
 
 
 def nodes_at(seq: int, head: int) -> list[int]:
-    """The nodes whose spans can hold `seq`: the way down the tree to it, and the node of the open spans."""
+    """Return the nodes whose spans can hold `seq`: the path down the tree to it, and the node of the open spans."""
     return [OPEN_NODE, *{(seq >> level | 1) << level for level in range(max(head, 1).bit_length())}]

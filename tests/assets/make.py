@@ -9,8 +9,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from podledger.store.connections import alone, finalize
+from podledger.store.connections import alone
 from podledger.store.schema import downgrade_to
+from podledger.store.sqlite.files import finalize
 from tests.faults.samples import make_ledger
 
 

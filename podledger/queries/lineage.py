@@ -1,0 +1,137 @@
+"""Lineage: the parent tenure of a tenure, and the line of its ancestors up to the owner.
+
+A tenure that a stamped delegation opened names in `source` the incarnation that delegated it, and its parent is the
+newest tenure of that incarnation. Otherwise its parent is the tenure of the pod that the delegation names as parent,
+if that one was open. This module alone states how a parent is found; other queries use its conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    values,
+)
+
+from podledger.queries.spans import LEDGER, SEQ
+from podledger.store.driver import HotStatement
+from podledger.store.tables import events, is_stamped_delegation, open_at, tenures
+
+MAX_DEPTH: Final = 1000
+"""How many ancestors of a pod are followed."""
+
+MAX_CHILDREN: Final = 512
+"""For how many tenures one query finds the ancestors."""
+
+
+class Ancestor(NamedTuple):
+    """One step up from a tenure: the ancestor's tenure, and whether it was open."""
+
+    pod_name: str
+    from_seq: int
+    is_open: bool
+
+
+def is_named_parent(parent: FromClause, child: FromClause) -> ColumnElement[bool]:
+    """Return the condition that `parent` is a tenure of the pod that the delegation of `child` names as parent."""
+    return and_(parent.c.ledger == LEDGER, parent.c.pod_name == child.c.parent_pod)
+
+
+def is_source(parent: FromClause, child: FromClause) -> ColumnElement[bool]:
+    """Return the condition that `parent` is a tenure of the incarnation that delegated `child`."""
+    return and_(parent.c.ledger == LEDGER, parent.c.incarnation == child.c.source)
+
+
+def delegated_source(child: FromClause) -> ColumnElement[bool]:
+    """Return the condition that an entry delegates the incarnation that delegated `child`."""
+    return and_(events.c.ledger == LEDGER, events.c.subject == child.c.source, is_stamped_delegation(events))
+
+
+def lineage(
+    connection: Connection, ledger: str, seq: int, children: Sequence[tuple[str, int]]
+) -> dict[int, list[Ancestor]]:
+    """Return the ancestors at `seq` of tenures (each a name and a `from_seq`), by `from_seq`, nearest first.
+
+    A line that comes back to a tenure ends before it.
+    """
+    lines: dict[int, list[Ancestor]] = {from_seq: [] for _, from_seq in children}
+    for start in range(0, len(children), MAX_CHILDREN):
+        some = children[start : start + MAX_CHILDREN]
+        size = 1 << (len(some) - 1).bit_length()
+        starts: dict[str, Any] = {"ledger": ledger, "seq": seq}
+        for number in range(size):
+            starts[f"name{number}"], starts[f"from{number}"] = some[number] if number < len(some) else ("", 0)
+        for child, name, from_seq, is_open in _lines(size).fetch(connection, starts):
+            lines[child].append(Ancestor(name, from_seq, bool(is_open)))
+    return {child: _without_cycle(child, line) for child, line in lines.items()}
+
+
+@cache
+def _lines(size: int) -> HotStatement:
+    """Return the query for the ancestors of `size` tenures, which is a power of two so that there are few of them."""
+    pairs: list[tuple[Any, ...]] = [(bindparam(f"name{number}"), bindparam(f"from{number}")) for number in range(size)]
+    starts = values(column("pod_name", Text), column("from_seq", Integer)).data(pairs).cte("starts")
+    opened = tenures.alias("opened")
+    line = (
+        select(opened.c.from_seq.label("child"), literal(0).label("depth"), *_step(opened))
+        .join_from(starts, opened, and_(opened.c.pod_name == starts.c.pod_name, opened.c.from_seq == starts.c.from_seq))
+        .where(opened.c.ledger == LEDGER)
+        .cte("line", recursive=True)
+    )
+    parent = tenures.alias("parent")
+    above = select(line.c.child, line.c.depth + 1, *_step(parent)).join_from(line, parent, _is_parent(parent, line))
+    line = line.union_all(above.where(line.c.depth < MAX_DEPTH))
+    query = select(line.c.child, line.c.pod_name, line.c.from_seq, open_at(line, SEQ))
+    return HotStatement(query.where(line.c.depth > 0).order_by(line.c.child, line.c.depth))
+
+
+def _step(tenure: FromClause) -> list[ColumnElement[Any]]:
+    return [tenure.c[name] for name in ("pod_name", "from_seq", "source", "parent_pod", "until_seq")]
+
+
+def _is_parent(parent: FromClause, child: FromClause) -> ColumnElement[bool]:
+    """Return the condition that `parent` is the parent tenure of `child`."""
+    same, before = tenures.alias("same"), tenures.alias("before")
+    newest = select(func.max(same.c.from_seq)).where(
+        is_source(same, child), same.c.from_seq <= SEQ, same.c.named_seq <= SEQ
+    )
+    last = select(func.max(before.c.from_seq)).where(
+        is_named_parent(before, child), before.c.from_seq < child.c.from_seq
+    )
+    return or_(
+        and_(is_source(parent, child), parent.c.from_seq == newest.correlate(child).scalar_subquery()),
+        and_(
+            child.c.source.is_(None),
+            is_named_parent(parent, child),
+            parent.c.from_seq == last.correlate(child).scalar_subquery(),
+            open_at(parent, child.c.from_seq),
+        ),
+    )
+
+
+def _without_cycle(child: int, line: list[Ancestor]) -> list[Ancestor]:
+    seen = {child}
+    for position, ancestor in enumerate(line):
+        if ancestor.from_seq in seen:
+            return line[:position]
+        seen.add(ancestor.from_seq)
+    return line
+
+
+def nearest_open(line: Sequence[Ancestor]) -> Ancestor | None:
+    """Return the nearest ancestor that was open, or None if only the owner is left."""
+    return next((ancestor for ancestor in line if ancestor.is_open), None)

@@ -1,0 +1,100 @@
+"""Engines over SQLite files, and statements that run on their drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, Select, Text, bindparam, column, create_engine, event, func, select
+from sqlalchemy.engine.interfaces import AdaptedConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from podledger.core import strict_json
+
+READERS: Final = 4
+"""How many connections the async engine keeps."""
+
+JOURNAL_SIZE_LIMIT: Final = 64 << 20
+"""The size in bytes to which SQLite cuts a WAL that it has emptied."""
+
+Row = Sequence[Any]
+Values = Row | Mapping[str, Any]
+
+
+def sync_engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
+    """Return an engine whose connections are opened for each use and work on any thread."""
+    url = _url("sqlite", path, writing=writing)
+    engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
+    _configure(engine, busy_timeout_s, writing=writing)
+    return engine
+
+
+def async_engine(path: Path, busy_timeout_s: float) -> AsyncEngine:
+    """Return an engine over aiosqlite that keeps a few read-only connections."""
+    engine = create_async_engine(_url("sqlite+aiosqlite", path, writing=False), pool_size=READERS, max_overflow=0)
+    _configure(engine.sync_engine, busy_timeout_s, writing=False)
+    return engine
+
+
+def read_only_uri(path: Path) -> str:
+    """Return the URI that opens the file at `path` read-only."""
+    return f"{_uri(path)}?mode=ro"
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}"
+
+
+def _url(driver: str, path: Path, *, writing: bool) -> URL:
+    return URL.create(driver, database=_uri(path), query={"mode": "rw" if writing else "ro", "uri": "true"})
+
+
+def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
+    pragmas = [f"busy_timeout = {milliseconds(busy_timeout_s)}", "trusted_schema = OFF", "cell_size_check = ON"]
+    if writing:
+        pragmas += ["journal_mode = WAL", "synchronous = FULL", "recursive_triggers = ON", "foreign_keys = ON"]
+        pragmas.append(f"journal_size_limit = {JOURNAL_SIZE_LIMIT}")
+    begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _began(connection: Connection) -> None:
+        fetch(connection, begin)
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time as SQLite's pragmas take it."""
+    return int(seconds * 1000)
+
+
+def fetch(connection: Connection, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+    """Run one statement on the driver; return all its rows.
+
+    Over aiosqlite this changes the thread once. SQLAlchemy's cursor would change it four times.
+    """
+    driver: object = connection.connection.dbapi_connection
+    if isinstance(driver, AdaptedConnection):
+        return list(driver.run_async(lambda reader: reader.execute_fetchall(statement, values)))
+    cursor = connection.connection.cursor()
+    cursor.execute(statement, values)
+    return list(cursor.fetchall())
+
+
+def text_list(parameter: str) -> Select[Any]:
+    """Return a subquery with the texts that the bound `parameter` holds; `encode_list` makes its value."""
+    return select(func.json_each(bindparam(parameter)).table_valued(column("value", Text)).c.value)
+
+
+def encode_list(texts: Iterable[str]) -> str:
+    """Return the value of a parameter of `text_list`. No text may hold a NUL, which would end it in SQLite's JSON."""
+    return strict_json.dumps(sorted(texts))

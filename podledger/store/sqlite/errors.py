@@ -1,0 +1,48 @@
+"""SQLite's errors as podledger's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+
+from podledger.core.errors import DAMAGED_HINT, DamagedError, StorageError
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise the driver's errors as podledger's, with the driver's error as their cause."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _storage_error(path, error.orig) from error
+    except sqlite3.Error as error:
+        raise _storage_error(path, error) from error
+    except UnicodeDecodeError as error:  # the driver raises it for a message that quotes a damaged schema
+        raise DamagedError(f"{path} is damaged: its text is not UTF-8", hint=DAMAGED_HINT) from error
+
+
+_MEANINGS: Final = {
+    "SQLITE_BUSY": ("another process holds the lock", "try again, or find the process that holds it"),
+    "SQLITE_LOCKED": ("another process holds the lock", "try again, or find the process that holds it"),
+    "SQLITE_FULL": ("the disk is full", "free some space; nothing that was acknowledged is lost"),
+    "SQLITE_READONLY": ("it is read-only", "check the permissions of the file and its folder"),
+    "SQLITE_CANTOPEN": ("it cannot be opened", "check that the file and its folder exist and can be read and written"),
+    "SQLITE_PERM": ("permission denied", "check the permissions of the file and its folder"),
+    "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
+}
+
+_DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
+
+
+def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
+    name = str(getattr(cause, "sqlite_errorname", ""))
+    family = "_".join(name.split("_")[:2])
+    if family in _DAMAGED:
+        return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=DAMAGED_HINT)
+    reason, hint = _MEANINGS.get(family, (str(cause), "run `podledger verify`"))
+    return StorageError(f"{path}: {reason} ({name or type(cause).__name__})", hint=hint)

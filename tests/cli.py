@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from podledger.cli import main
-from podledger.cli.session import settings
 
 
 class Result(NamedTuple):
@@ -76,11 +75,9 @@ def _place(folder: Path, environment: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(clean_environment() | environment)
-    settings.cache_clear()
     try:
         with contextlib.chdir(folder):
             yield
     finally:
-        settings.cache_clear()
         os.environ.clear()
         os.environ.update(before)

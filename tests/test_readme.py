@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from podledger.cli.parser import build_parser
+from podledger.cli.parser import parse
+from podledger.cli.table import COMMANDS
 from podledger.settings import Settings
 from tests.cli import clean_environment
 
@@ -21,13 +22,6 @@ README = (ROOT / "README.md").read_text()
 def blocks(language: str) -> list[str]:
     """The fenced blocks of one language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def command_names() -> set[str]:
-    """Every command of the command line."""
-    subparsers = next(action for action in build_parser()._actions if action.dest == "COMMAND" or action.choices)
-    assert isinstance(subparsers.choices, dict)
-    return set(subparsers.choices)
 
 
 def test_the_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
@@ -49,13 +43,13 @@ def test_the_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
 def test_each_command_shown_is_one_that_the_parser_takes(line: str) -> None:
     words = shlex.split(line, comments=True)
     assert words.pop(0) == "podledger"
-    args = build_parser().parse_args([word for word in words if word != "&"])
+    args = parse([word for word in words if word != "&"])
     assert callable(args.run)
 
 
 def test_every_command_is_documented() -> None:
     documented = (ROOT / "docs" / "commands.md").read_text()
-    assert {name for name in command_names() if f"### `{name}" not in documented} == set()
+    assert {name for name in COMMANDS if f"### `{name}" not in documented} == set()
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from podledger.core import paths
 from podledger.core.errors import InvalidMomentError
 from podledger.core.events import WITHHELD, Evidence, delegation_from, scope_from
-from podledger.core.protocol import Scope, microseconds
+from podledger.core.protocol import Scope, microseconds, timestamp
 from podledger.core.rules import Tenure
 from podledger.store import log
 from podledger.store.driver import PAGE, fetch
@@ -34,6 +34,7 @@ class Pod(NamedTuple):
     """One tenure of the registry; the first four fields are the record of the seed system.
 
     `evidence` tells how its last edge is known: its opening while it is open, its end once it is closed.
+    `since_us` and `until_us` are when its edges were recorded, in microseconds since 1970.
     """
 
     pod_name: str
@@ -46,10 +47,25 @@ class Pod(NamedTuple):
     until_seq: int | None
     closed_by: str | None
     evidence: Evidence
+    since_us: int | None = None
+    until_us: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The pod as `pods --json` prints it."""
-        return self._asdict() | {"scope_delegated": [rule.model_dump() for rule in self.scope_delegated]}
+        """Return the pod as `pods --json` prints it."""
+        return {
+            "pod_name": self.pod_name,
+            "socket_path": self.socket_path,
+            "scope_delegated": [rule.model_dump() for rule in self.scope_delegated],
+            "callback_address": self.callback_address,
+            "parent_pod": self.parent_pod,
+            "incarnation": self.incarnation,
+            "from_seq": self.from_seq,
+            "since": None if self.since_us is None else timestamp(self.since_us),
+            "until_seq": self.until_seq,
+            "until": None if self.until_us is None else timestamp(self.until_us),
+            "closed_by": self.closed_by,
+            "evidence": self.evidence,
+        }
 
     def record(self) -> dict[str, Any]:
         """The pod as the seed system keeps it in `spawned_pods.json`."""
@@ -138,7 +154,7 @@ def pods_at(connection: Connection, ledger: str, at: Moment, *, closed: bool = F
     stands, nodes = ("1", {}) if closed else _stands(instant)
     values = {"ledger": ledger, "seq": instant.seq, **nodes}
     rows = fetch(connection, _PODS.format(stands=stands), values)
-    return [_pod(Tenure(*row[:-2]), instant.seq, row[-2], row[-1]) for row in sorted(rows, key=itemgetter(0, 1))]
+    return [_pod(Tenure(*row[:-4]), instant.seq, *row[-4:]) for row in sorted(rows, key=itemgetter(0, 1))]
 
 
 _PODS: Final = f"""
@@ -159,7 +175,9 @@ SELECT {", ".join(f"span.{field}" for field in Tenure._fields)},
     (SELECT kind || ':' || payload
         FROM events
         WHERE ledger = span.ledger AND subject = span.source AND {DELEGATION} AND seq <= :seq
-        ORDER BY seq LIMIT 1)
+        ORDER BY seq LIMIT 1),
+    (SELECT recorded_us FROM events WHERE ledger = span.ledger AND seq = span.from_seq),
+    (SELECT recorded_us FROM events WHERE ledger = span.ledger AND seq = span.until_seq)
 FROM tenures AS span
 WHERE span.ledger = :ledger AND span.from_seq <= :seq AND {{stands}}
 """
@@ -279,7 +297,9 @@ def _named(name: str, values: Sequence[Any]) -> dict[str, Any]:
     return {f"{name}{number}": value for number, value in enumerate(values)}
 
 
-def _pod(tenure: Tenure, seq: int, parent_socket: str | None, delegation: str | None) -> Pod:
+def _pod(
+    tenure: Tenure, seq: int, parent_socket: str | None, delegation: str | None, since_us: int, until_us: int | None
+) -> Pod:
     closed = tenure.until_seq is not None and tenure.until_seq <= seq
     confirmed = tenure.confirmed_seq is not None and tenure.confirmed_seq <= seq
     ended = tenure.confirmed_evidence if confirmed else tenure.closed_evidence
@@ -294,6 +314,8 @@ def _pod(tenure: Tenure, seq: int, parent_socket: str | None, delegation: str | 
         tenure.until_seq if closed else None,
         tenure.closed_by if closed else None,
         ended if closed and ended else tenure.opened_evidence,
+        since_us,
+        until_us if closed else None,
     )
 
 

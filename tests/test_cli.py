@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from podledger.cli import commands
+from podledger.cli.table import COMMANDS
 from tests.cli import clean_environment, podledger, start
 from tests.waiting import until
 
@@ -428,3 +430,26 @@ def test_demo_json_shows_each_failure(tmp_path: Path) -> None:
     assert len(shown["gaps"]) == 1
     assert shown["certificate"]["ok"] is True
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_module_is_in_the_table() -> None:
+    modules = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {command.module for command in COMMANDS.values()} == modules
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_describes_itself(name: str, tmp_path: Path) -> None:
+    helped = podledger(name, "--help", folder=tmp_path)
+    assert (helped.status, helped.err) == (0, "")
+    assert helped.out.startswith(f"usage: podledger {name} ")
+    assert "--json" in helped.out
+
+
+def test_help_lists_every_command_in_80_columns(tmp_path: Path) -> None:
+    lines = podledger("--help", folder=tmp_path).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines if line.startswith("  ")} >= set(COMMANDS)
+
+
+def test_misspelt_command_gets_a_suggestion(tmp_path: Path) -> None:
+    assert "did you mean 'events'?" in podledger("evnts", folder=tmp_path).err

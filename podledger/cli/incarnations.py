@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from podledger.core.errors import UsageError
 
 
@@ -13,6 +11,8 @@ def checked_incarnation(text: str) -> str:
     Raises:
         UsageError: the text is not a UUIDv7.
     """
+    import uuid  # it takes a tenth of the time that `send` has, which needs it only for this
+
     try:
         incarnation = uuid.UUID(text)
     except ValueError as error:

@@ -13,6 +13,7 @@ import pytest
 from podledger.cli import commands
 from podledger.cli.table import COMMANDS
 from tests.cli import clean_environment, podledger, start
+from tests.incident import written
 from tests.waiting import until
 
 SPAWN = ("spawned", "coder", "--socket", "/run/coder.sock", "--scope", "write:/srv/app")
@@ -453,3 +454,8 @@ def test_help_lists_every_command_in_80_columns(tmp_path: Path) -> None:
 
 def test_misspelt_command_gets_a_suggestion(tmp_path: Path) -> None:
     assert "did you mean 'events'?" in podledger("evnts", folder=tmp_path).err
+
+
+def test_commands_page_shows_what_the_commands_print() -> None:
+    page = Path(__file__).parent.parent / "docs" / "commands.md"
+    assert written(page.read_text()).splitlines() == page.read_text().splitlines()

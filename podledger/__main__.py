@@ -1,4 +1,4 @@
-"""`python -m podledger`: the command line."""
+"""Run the command line as `python -m podledger`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The settings, each from a variable of the environment with the prefix `PODLEDGER_`, built once at the edge."""
+"""The settings of podledger, each read from an environment variable that begins with `PODLEDGER_`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from podledger.server.limits import Limits
 
 
 class Settings(BaseSettings):
-    """What the environment sets; an option of the command line goes before it."""
+    """What the environment sets. An option of the command line outweighs it."""
 
     model_config = SettingsConfigDict(env_prefix="PODLEDGER_", frozen=True)
 
     db: str = Field("podledger.db", description="The database: a path, or `sqlite:///PATH`.")
-    ledger: str | None = Field(None, description="The ledger; needed only where the database holds several.")
-    busy_timeout_s: float = Field(5.0, ge=0, description="How long another process's lock is waited for.")
-    max_frame_bytes: int = Field(MAX_FRAME_BYTES, ge=256, description="The longest line taken from a socket.")
-    max_connections: int = Field(1024, ge=1, description="How many connections are open at once.")
-    idle_timeout_s: float = Field(60.0, gt=0, description="A connection silent for so long is closed.")
-    max_queued: int = Field(10_000, ge=1, description="How many events wait for their commit before reading stops.")
-    max_batch: int = Field(1_000, ge=1, description="How many events are committed together.")
-    drain_grace_s: float = Field(1.0, ge=0, description="How long open connections are read from when stopping.")
-    allowed_uids: frozenset[int] = Field(
-        frozenset(), description="Users beside our own whose pods may report, as a JSON list."
+    ledger: str | None = Field(None, description="The ledger, if the database holds several.")
+    busy_timeout_s: float = Field(5.0, ge=0, description="How long to wait for another process's lock, in seconds.")
+    max_frame_bytes: int = Field(
+        MAX_FRAME_BYTES, ge=256, description="The longest line that `serve` accepts, in bytes."
     )
-    outbox_attempts: int = Field(5, ge=1, description="How often a report to the parent is tried.")
+    max_connections: int = Field(1024, ge=1, description="How many connections may be open at once.")
+    idle_timeout_s: float = Field(
+        60.0, gt=0, description="Close a connection that sends nothing for this many seconds."
+    )
+    max_queued: int = Field(10_000, ge=1, description="Stop reading while this many events wait to be committed.")
+    max_batch: int = Field(1_000, ge=1, description="How many events are committed in one transaction.")
+    drain_grace_s: float = Field(1.0, ge=0, description="How long a stopping `serve` goes on reading, in seconds.")
+    allowed_uids: frozenset[int] = Field(
+        frozenset(), description="Other users whose pods may report, as a JSON list such as `[1000]`."
+    )
+    outbox_attempts: int = Field(5, ge=1, description="How often to try to send a report to the parent.")
 
     def limits(self) -> Limits:
-        """The receiver's limits."""
+        """Return the limits of a receiver."""
         return Limits(
             max_frame_bytes=self.max_frame_bytes,
             max_connections=self.max_connections,

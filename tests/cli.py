@@ -1,34 +1,37 @@
-"""The command line as a user types it: in this process, which is quick, or in one of its own."""
+"""Run the command line: in this process, which is quick, in a process of its own, or on a terminal."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from podledger.cli import main
-from podledger.cli.session import settings
 
 
 class Result(NamedTuple):
-    """What a command printed, and its exit status."""
+    """The output of a command, and its exit status."""
 
     status: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """The one JSON document that it printed."""
+        """Return the one JSON document that it printed."""
         return json.loads(self.out)
 
     def jsons(self) -> list[Any]:
-        """The JSON documents that it printed, one a line."""
+        """Return the JSON documents that it printed, one a line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
@@ -52,9 +55,49 @@ def start(*words: object, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True)
 
 
+class OnTerminal(NamedTuple):
+    """What a command wrote to a terminal, and what it wrote to a pipe instead."""
+
+    terminal: str
+    piped: str
+
+
+def on_terminal(
+    *words: object, folder: Path, columns: int, pipe_stdout: bool = False, pipe_stderr: bool = False, **environment: str
+) -> OnTerminal:
+    """Run a command on a terminal of that width, except for the streams that are piped."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "podledger", *map(str, words)],
+        cwd=folder,
+        env=clean_environment() | {"TERM": "xterm-256color"} | environment,
+        stdin=theirs,
+        stdout=subprocess.PIPE if pipe_stdout else theirs,
+        stderr=subprocess.PIPE if pipe_stderr else theirs,
+        text=True,
+    ) as process:
+        os.close(theirs)
+        written: list[bytes] = []
+        reader = threading.Thread(target=lambda: written.extend(_terminal_output(ours)))
+        reader.start()
+        piped = "".join(stream.read() for stream in (process.stdout, process.stderr) if stream)
+        process.wait(60)
+        reader.join()
+    os.close(ours)
+    return OnTerminal(b"".join(written).decode().replace("\r\n", "\n"), piped)
+
+
+def _terminal_output(descriptor: int) -> Iterator[bytes]:
+    with contextlib.suppress(OSError):  # Linux ends a terminal without writers with EIO
+        while data := os.read(descriptor, 1 << 16):
+            yield data
+
+
 def clean_environment() -> dict[str, str]:
-    """This process's environment without podledger's variables, with this checkout on the path."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PODLEDGER_")}
+    """Return the environment of this process without podledger's variables, with this checkout on the path."""
+    unwanted = ("PODLEDGER_", "COLUMNS", "NO_COLOR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return kept | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
 
@@ -65,7 +108,7 @@ class _Stream(io.TextIOWrapper):
         super().__init__(io.BytesIO(content), encoding="utf-8", write_through=True)
 
     def text(self) -> str:
-        """What was written."""
+        """Return what was written."""
         buffer = self.buffer
         assert isinstance(buffer, io.BytesIO)
         return buffer.getvalue().decode()
@@ -76,11 +119,9 @@ def _place(folder: Path, environment: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(clean_environment() | environment)
-    settings.cache_clear()
     try:
         with contextlib.chdir(folder):
             yield
     finally:
-        settings.cache_clear()
         os.environ.clear()
         os.environ.update(before)

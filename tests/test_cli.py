@@ -1,4 +1,4 @@
-"""The command line, tried as its users do, on a real file."""
+"""The command line, used as its users use it, on a real file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from podledger.cli import commands
+from podledger.cli.table import COMMANDS
 from tests.cli import clean_environment, podledger, start
+from tests.incident import with_output
 from tests.waiting import until
 
 SPAWN = ("spawned", "coder", "--socket", "/run/coder.sock", "--scope", "write:/srv/app")
@@ -23,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_init_makes_a_ledger_and_is_harmless_when_repeated(tmp_path: Path) -> None:
+def test_repeated_init_keeps_the_ledger(tmp_path: Path) -> None:
     first = podledger("init", "root", "--json", folder=tmp_path)
     podledger(*SPAWN, folder=tmp_path)
     again = podledger("init", "root", "--json", folder=tmp_path)
@@ -31,7 +34,7 @@ def test_init_makes_a_ledger_and_is_harmless_when_repeated(tmp_path: Path) -> No
     assert again.json()["events"] == 1
 
 
-def test_a_spawned_child_is_in_the_registry_until_it_exits(folder: Path) -> None:
+def test_spawned_child_is_listed_until_it_exits(folder: Path) -> None:
     spawned = podledger(*SPAWN, "--callback", "/run/root.sock", "--json", folder=folder).json()
     before = podledger("pods", "--json", folder=folder).json()
     exited = podledger("exited", "coder", "--code", "0", "--json", folder=folder).json()
@@ -45,20 +48,24 @@ def test_a_spawned_child_is_in_the_registry_until_it_exits(folder: Path) -> None
             "parent_pod": "root",
             "incarnation": None,
             "from_seq": 1,
+            "since": spawned["recorded_at"],
             "until_seq": None,
+            "until": None,
             "closed_by": None,
             "evidence": "observed",
         }
     ]
     assert podledger("pods", "--json", folder=folder).json() == []
     assert podledger("pods", "--at", "1", "--json", folder=folder).json() == before
+    ended = podledger("pods", "--all", "--json", folder=folder).json()[0]
+    assert (ended["until_seq"], ended["until"]) == (2, exited["recorded_at"])
 
 
 @pytest.mark.parametrize(
     ("command", "says"),
     [("events", "no events"), ("pods", "no pods"), ("notifications", "no notifications"), ("rejected", "no rejected")],
 )
-def test_where_there_is_nothing_that_is_said_in_words_alone(folder: Path, command: str, says: str) -> None:
+def test_empty_answer_is_words_or_empty_json(folder: Path, command: str, says: str) -> None:
     assert podledger(command, folder=folder).out.startswith(says)
     assert podledger(command, "--json", folder=folder).out.strip() in ("", "[]")
 
@@ -75,18 +82,18 @@ def test_where_there_is_nothing_that_is_said_in_words_alone(folder: Path, comman
         ("init", "root", "--mirror", "podledger.db"),
     ],
 )
-def test_no_command_writes_over_a_ledger(folder: Path, command: tuple[str, ...]) -> None:
+def test_no_command_overwrites_a_ledger(folder: Path, command: tuple[str, ...]) -> None:
     podledger(*SPAWN, folder=folder)
     podledger("--db", "other.db", "init", "other", folder=folder)
     (folder / "link.db").hardlink_to(folder / "podledger.db")
     refused = podledger(*command, folder=folder)
     assert (refused.status, "database" in refused.err) == (1, True)
-    assert podledger("verify", folder=folder).out.startswith("whole: 1 event,")
+    assert podledger("verify", folder=folder).out.startswith("verified: 1 event,")
     assert podledger("--db", "other.db", "verify", folder=folder).status == 0
 
 
 @pytest.mark.parametrize("command", ["events", "verify", "pods"])
-def test_where_the_output_cannot_be_written_that_is_said_in_a_line(folder: Path, command: str) -> None:
+def test_unwritable_output_is_one_line_of_error(folder: Path, command: str) -> None:
     podledger(*SPAWN, folder=folder)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -101,7 +108,7 @@ def test_where_the_output_cannot_be_written_that_is_said_in_a_line(folder: Path,
     assert (done.returncode, done.stderr) == (1, "podledger: the output: No space left on device\n")
 
 
-def test_serve_ends_with_1_where_a_report_that_it_read_is_lost(folder: Path) -> None:
+def test_serve_exits_with_1_if_it_lost_a_report(folder: Path) -> None:
     with start("serve", "--socket", "s", folder=folder) as serving:
         assert serving.stdout is not None
         assert "ready" in serving.stdout.readline()
@@ -119,7 +126,7 @@ def test_serve_ends_with_1_where_a_report_that_it_read_is_lost(folder: Path) -> 
         (("spawned", "coder", "--socket", "/other"), "conflict at seq 2: same name, other socket"),
     ],
 )
-def test_a_fact_that_changes_nothing_says_why(folder: Path, command: tuple[str, ...], says: str) -> None:
+def test_fact_that_changes_nothing_prints_the_reason(folder: Path, command: tuple[str, ...], says: str) -> None:
     podledger(*SPAWN, folder=folder)
     assert says in podledger(*command, folder=folder).out
 
@@ -127,21 +134,21 @@ def test_a_fact_that_changes_nothing_says_why(folder: Path, command: tuple[str, 
 @pytest.mark.parametrize(
     ("command", "status", "says"),
     [
-        (("spawned", "a", "--socket", ""), 2, "it is empty"),
-        (("spawned", "a", "--socket", "/a", "--scope", "write:"), 2, "'write:' is no rule"),
+        (("spawned", "a", "--socket", ""), 2, "must not be empty"),
+        (("spawned", "a", "--socket", "/a", "--scope", "write:"), 2, "'write:' is not a scope rule"),
         (("spawned", "a", "--socket", "/a", "--pid", "-4"), 2, "less than 1"),
         (("serve", "--socket", "s", "--allow-uid", "-5"), 2, "less than 0"),
         (("init", ""), 2, "'' is empty"),
         (("init", "a\nb"), 2, r"'a\nb' holds a control character"),
         (("events", "--since", "3", "--until", "1"), 2, "--since 3 is after --until 1"),
-        (("import", "podledger.db"), 2, "is a database, and no file of lines"),
+        (("import", "podledger.db"), 2, "is a database, not a file of lines"),
         (("collect", "podledger.db", "--into", "podledger.db"), 2, "is to go into itself"),
         (("bundle", "b.bundle"), 2, "the ledger is empty"),
         (("--db", ".", "pods"), 1, "is a folder"),
         (("send", "x" * 200, "turn-ended", "a"), 1, "the socket's name is too long"),
     ],
 )
-def test_what_has_no_sense_is_refused_with_the_reason(
+def test_invalid_argument_is_refused_with_the_reason(
     folder: Path, command: tuple[str, ...], status: int, says: str
 ) -> None:
     refused = podledger(*command, folder=folder)
@@ -149,8 +156,8 @@ def test_what_has_no_sense_is_refused_with_the_reason(
     assert says in refused.err
 
 
-def test_an_import_that_is_interrupted_tells_what_it_did(folder: Path) -> None:
-    """Also while it waits for a line that does not come."""
+def test_interrupted_import_prints_what_it_did(folder: Path) -> None:
+    """The import waits for a line on its standard input."""
     line = b'{"kind":"turn_ended","pod_name":"a"}\n'
     command = [sys.executable, "-m", "podledger", "import", "-"]
     pipe = subprocess.PIPE
@@ -164,39 +171,39 @@ def test_an_import_that_is_interrupted_tells_what_it_did(folder: Path) -> None:
         importing.send_signal(signal.SIGINT)
         assert importing.wait(20) == 130
         assert importing.stderr is not None
-        told = importing.stderr.read()
-    assert told.startswith(b"podledger: interrupted: 4,000 events appended")
-    assert podledger("verify", folder=folder).out.startswith("whole: 4,000 events")
+        printed = importing.stderr.read()
+    assert printed.startswith(b"podledger: interrupted: 4,000 events appended")
+    assert podledger("verify", folder=folder).out.startswith("verified: 4,000 events")
 
 
 @pytest.mark.parametrize("socket", ["", ".", "/", ".."])
-def test_serve_refuses_what_is_no_place_for_a_socket(folder: Path, socket: str) -> None:
+def test_serve_refuses_an_impossible_socket_path(folder: Path, socket: str) -> None:
     refused = podledger("serve", "--socket", socket, folder=folder)
     assert (refused.status, refused.err.count("\n")) == (1, 1)
 
 
-def test_the_owner_does_not_spawn_itself(folder: Path) -> None:
+def test_owner_cannot_spawn_itself(folder: Path) -> None:
     refused = podledger("spawned", "root", "--socket", "/run/root.sock", folder=folder)
     assert (refused.status, "'root' owns this ledger" in refused.err) == (2, True)
     assert podledger("events", "--json", folder=folder).out == ""
 
 
-def test_a_release_is_observed_and_not_inferred(folder: Path) -> None:
+def test_release_is_recorded_as_observed(folder: Path) -> None:
     podledger(*SPAWN, folder=folder)
     released = podledger("release", "coder", "--reason", "gone", "--json", folder=folder).json()
     assert (released["kind"], released["evidence"], released["outcome"]) == ("pod_reclaimed", "observed", "applied")
 
 
-def test_an_incarnation_is_kept_with_the_spawn(folder: Path) -> None:
-    life = "019a0000-0000-7000-8000-000000000001"
-    podledger(*SPAWN, "--incarnation", life.upper(), folder=folder)
-    assert podledger("pods", "--json", folder=folder).json()[0]["incarnation"] == life
+def test_spawned_keeps_the_incarnation(folder: Path) -> None:
+    incarnation = "019a0000-0000-7000-8000-000000000001"
+    podledger(*SPAWN, "--incarnation", incarnation.upper(), folder=folder)
+    assert podledger("pods", "--json", folder=folder).json()[0]["incarnation"] == incarnation
 
 
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
-        (("frob",), 2, "invalid choice"),
+        (("frob",), 2, "unknown command 'frob'"),
         (("spawned", "a/b", "--socket", "/s"), 2, "holds a slash"),
         (("spawned", "a", "--socket", "/s", "--scope", "admin:/"), 2, "admin"),
         (("spawned", "a", "--socket", "/s", "--incarnation", "7"), 2, "UUIDv7"),
@@ -212,9 +219,7 @@ def test_an_incarnation_is_kept_with_the_spawn(folder: Path) -> None:
         (("init", ".."), 2, "reserved"),
     ],
 )
-def test_an_error_is_one_line_with_a_hint_and_the_right_status(
-    folder: Path, words: tuple[str, ...], status: int, text: str
-) -> None:
+def test_error_is_one_line_with_a_hint(folder: Path, words: tuple[str, ...], status: int, text: str) -> None:
     result = podledger(*words, folder=folder)
     assert result.status == status
     assert result.out == ""
@@ -224,7 +229,7 @@ def test_an_error_is_one_line_with_a_hint_and_the_right_status(
     assert "(" in result.err
 
 
-def test_shared_options_stand_before_or_after_the_command(folder: Path) -> None:
+def test_shared_options_work_before_and_after_the_command(folder: Path) -> None:
     podledger(*SPAWN, folder=folder)
     before = podledger("--db", "podledger.db", "--ledger", "root", "--json", "pods", folder=folder)
     after = podledger("pods", "--db", "podledger.db", "--ledger", "root", "--json", folder=folder)
@@ -232,13 +237,13 @@ def test_shared_options_stand_before_or_after_the_command(folder: Path) -> None:
     assert before.json() == after.json() == by_environment.json() != []
 
 
-def test_a_setting_without_sense_is_named(folder: Path) -> None:
+def test_invalid_setting_is_named(folder: Path) -> None:
     result = podledger("pods", folder=folder, PODLEDGER_BUSY_TIMEOUT_S="soon")
     assert result.status == 2
     assert "PODLEDGER_BUSY_TIMEOUT_S" in result.err
 
 
-def test_two_ledgers_in_one_database_must_be_told_apart(folder: Path) -> None:
+def test_several_ledgers_need_a_ledger_option(folder: Path) -> None:
     podledger("init", "other", folder=folder)
     unclear = podledger("pods", folder=folder)
     assert unclear.status == 1
@@ -246,7 +251,7 @@ def test_two_ledgers_in_one_database_must_be_told_apart(folder: Path) -> None:
     assert podledger("pods", "--ledger", "other", "--json", folder=folder).json() == []
 
 
-def test_help_and_send_load_neither_sqlalchemy_nor_pydantic_nor_asyncio(tmp_path: Path) -> None:
+def test_help_and_send_import_nothing_heavy(tmp_path: Path) -> None:
     heavy = "{'sqlalchemy', 'pydantic', 'asyncio', 'rich', 'alembic'} & set(sys.modules)"
     for words in (["--help"], ["send", "--no-stamp", str(tmp_path / "none.sock"), "turn-ended", "coder"]):
         code = (
@@ -274,7 +279,7 @@ def test_events_are_filtered_and_limited(folder: Path) -> None:
     assert seqs("--until", "2000-01-01T00:00:00Z") == []
 
 
-def test_events_follow_what_comes(folder: Path) -> None:
+def test_follow_prints_new_events(folder: Path) -> None:
     with start("events", "--follow", "--json", "--limit", "2", folder=folder) as following:
         podledger(*SPAWN, folder=folder)
         podledger("exited", "coder", "--signal", "9", folder=folder)
@@ -284,7 +289,7 @@ def test_events_follow_what_comes(folder: Path) -> None:
     assert following.returncode == 0
 
 
-def test_nothing_that_a_pod_wrote_can_steer_the_terminal(folder: Path) -> None:
+def test_text_from_pods_is_printed_without_control_characters(folder: Path) -> None:
     message = "bad\x1b[2J\r\n\x07\u202e\x9b31m\u2028news"
     event = {"kind": "errored", "pod_name": "co\u202eder", "message": message}
     podledger("import", "-", folder=folder, stdin=json.dumps(event) + "\n\x1b[31mgarbage\n")
@@ -294,23 +299,23 @@ def test_nothing_that_a_pod_wrote_can_steer_the_terminal(folder: Path) -> None:
     assert podledger("events", "--json", folder=folder).json()["event"] == event
 
 
-def test_notifications_are_told_once_to_each_consumer(folder: Path) -> None:
+def test_each_consumer_reads_a_notification_once(folder: Path) -> None:
     podledger(*SPAWN, folder=folder)
     ends = '{"kind":"shut_down","pod_name":"coder"}\n'
     podledger("import", "-", folder=folder, stdin='{"kind":"turn_ended","pod_name":"coder"}\n' + ends + ends)
 
-    def told(*words: str) -> list[str]:
+    def unread(*words: str) -> list[str]:
         found = podledger("notifications", "--json", *words, folder=folder).json()
         return [notification["line"] for notification in found]
 
     lines = ["Pod `coder` finished a turn.", "Pod `coder` has stopped."]
-    assert told() == lines
-    assert told("--ack") == lines
-    assert told() == []
-    assert told("--consumer", "another") == lines
+    assert unread() == lines
+    assert unread("--ack") == lines
+    assert unread() == []
+    assert unread("--consumer", "another") == lines
 
 
-def test_an_import_takes_the_good_lines_and_tells_of_the_bad(folder: Path) -> None:
+def test_import_appends_good_lines_and_reports_bad_ones(folder: Path) -> None:
     wire = '{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"coder"}}'
     forged = '{"method":"pod_event","params":{"kind":"pod_exited","pod_name":"coder","exit_code":0}}'
     lines = [
@@ -330,7 +335,7 @@ def test_an_import_takes_the_good_lines_and_tells_of_the_bad(folder: Path) -> No
     assert [row["raw"] for row in rejected] == ["garbage", forged]
 
 
-def test_an_export_is_imported_with_the_same_digests(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_exported_log_is_imported_with_the_same_digests(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     podledger(*SPAWN, folder=folder)
     podledger("import", "-", folder=folder, stdin='{ "kind": "errored", "pod_name":"coder", "message": "é\\u00e9" }\n')
     assert podledger("export", "log.jsonl", folder=folder).status == 0
@@ -338,13 +343,13 @@ def test_an_export_is_imported_with_the_same_digests(folder: Path, tmp_path_fact
     podledger("init", "root", folder=other)
     assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["restored"] == 2
     assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["present"] == 2
-    certificates = [podledger("verify", "--json", folder=where).json() for where in (folder, other)]
-    assert certificates[0] == certificates[1]
-    assert certificates[0]["ok"] is True
-    assert certificates[0]["events"] == 2
+    results = [podledger("verify", "--json", folder=where).json() for where in (folder, other)]
+    assert results[0] == results[1]
+    assert results[0]["ok"] is True
+    assert results[0]["events"] == 2
 
 
-def test_rebuild_puts_right_what_verify_finds(folder: Path) -> None:
+def test_rebuild_repairs_what_verify_finds(folder: Path) -> None:
     import sqlite3
 
     podledger(*SPAWN, folder=folder)
@@ -358,7 +363,7 @@ def test_rebuild_puts_right_what_verify_finds(folder: Path) -> None:
     assert podledger("verify", folder=folder).status == 0
 
 
-def test_verify_tells_of_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_verify_reports_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "podledger.db").write_bytes(b"not a database at all" * 200)
     result = podledger("verify", "--json", folder=tmp_path)
     assert result.status == 1
@@ -375,7 +380,7 @@ def test_reconcile_suspects_and_then_reclaims(folder: Path) -> None:
     assert podledger("pods", "--json", folder=folder).json() == []
 
 
-def test_serve_takes_reports_until_it_is_told_to_stop(folder: Path) -> None:
+def test_serve_records_reports_until_sigterm(folder: Path) -> None:
     socket = folder / "root.sock"
     with start("serve", "--socket", socket, "--json", folder=folder) as serving:
         assert serving.stdout is not None
@@ -390,22 +395,22 @@ def test_serve_takes_reports_until_it_is_told_to_stop(folder: Path) -> None:
     assert outcomes == ["applied", "noted", "noted", "applied"]
 
 
-def test_a_stamp_claims_no_life_that_the_sender_does_not_know(folder: Path) -> None:
-    life = "019a0000-0000-7000-8000-000000000001"
+def test_stamp_names_only_a_known_incarnation(folder: Path) -> None:
+    incarnation = "019a0000-0000-7000-8000-000000000001"
     socket = folder / "root.sock"
     with start("serve", "--socket", socket, folder=folder) as serving:
         until(socket.exists)
         podledger("send", socket, "turn-ended", "a", folder=folder)
-        podledger("send", socket, "turn-ended", "b", "--incarnation", life, folder=folder)
+        podledger("send", socket, "turn-ended", "b", "--incarnation", incarnation, folder=folder)
         podledger("send", socket, "turn-ended", "c", "--no-stamp", folder=folder)
         serving.terminate()
     stamps = [event["event"].get("stamp") for event in podledger("events", "--json", folder=folder).jsons()]
     assert set(stamps[0]) == {"id", "source", "sequence", "time"}
-    assert stamps[1]["subject"] == life
+    assert stamps[1]["subject"] == incarnation
     assert stamps[2] is None
 
 
-def test_the_mirror_holds_the_registry(folder: Path) -> None:
+def test_mirror_holds_the_registry(folder: Path) -> None:
     podledger("init", "root", "--mirror", "spawned_pods.json", folder=folder)
     podledger(*SPAWN, folder=folder)
     records = json.loads((folder / "spawned_pods.json").read_text())
@@ -416,7 +421,7 @@ def test_the_mirror_holds_the_registry(folder: Path) -> None:
     assert json.loads((folder / "spawned_pods.json").read_text()) == []
 
 
-def test_the_demo_shows_each_thing_that_can_go_wrong(tmp_path: Path) -> None:
+def test_demo_json_shows_each_failure(tmp_path: Path) -> None:
     result = podledger("demo", "--json", folder=tmp_path)
     shown = result.json()
     outcomes = {event["outcome"] for event in shown["events"]}
@@ -426,3 +431,31 @@ def test_the_demo_shows_each_thing_that_can_go_wrong(tmp_path: Path) -> None:
     assert len(shown["gaps"]) == 1
     assert shown["certificate"]["ok"] is True
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_module_is_in_the_table() -> None:
+    modules = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {command.module for command in COMMANDS.values()} == modules
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_describes_itself(name: str, tmp_path: Path) -> None:
+    helped = podledger(name, "--help", folder=tmp_path)
+    assert (helped.status, helped.err) == (0, "")
+    assert helped.out.startswith(f"usage: podledger {name} ")
+    assert "--json" in helped.out
+
+
+def test_help_lists_every_command_in_80_columns(tmp_path: Path) -> None:
+    lines = podledger("--help", folder=tmp_path).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines if line.startswith("  ")} >= set(COMMANDS)
+
+
+def test_misspelt_command_gets_a_suggestion(tmp_path: Path) -> None:
+    assert "did you mean 'events'?" in podledger("evnts", folder=tmp_path).err
+
+
+def test_commands_page_shows_what_the_commands_print() -> None:
+    page = Path(__file__).parent.parent / "docs" / "commands.md"
+    assert with_output(page.read_text()).splitlines() == page.read_text().splitlines()

@@ -37,4 +37,4 @@ def test_installed_package_works_from_any_folder(installed: Path, tmp_path: Path
         command = [sys.executable, "-m", "podledger", *words]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert "whole: 1 event," in done.stdout
+    assert "verified: 1 event," in done.stdout

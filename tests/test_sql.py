@@ -229,7 +229,7 @@ def test_a_query_without_end_is_stopped_in_time(folder: Path, query: str) -> Non
 def test_more_rows_than_the_limit_are_cut_and_that_is_told(folder: Path) -> None:
     done = ask(folder, ENDLESS + "x FROM n", "--limit", "3", "--json")
     assert (done.status, done.json()) == (0, [{"x": 1}, {"x": 2}, {"x": 3}])
-    assert "no more than 3 rows shown" in done.err
+    assert "only 3 rows shown" in done.err
 
 
 def test_as_many_rows_as_the_limit_are_not_cut(folder: Path) -> None:

@@ -1,35 +1,29 @@
-"""The command line: arguments → one library call → print.
-
-Only the standard library is imported until a command runs: `--help` and `send` start at once.
-"""
+"""The command line: parse the arguments, call the library, print the answer."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from podledger.cli.parser import build_parser
+from podledger.cli.parser import parse
 from podledger.core.errors import PodledgerError
 from podledger.core.text import escape
 
 
-def _mute() -> None:
-    """Let what is still to be printed go nowhere: it could not be written."""
-    with suppress(OSError):  # it has no descriptor where it was replaced by one in memory
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0 done, 1 found wrong or failed, 2 misused.
+    """Run one command and return the exit status: 0 done, 1 found wrong or failed, 2 misused.
 
-    Without `argv` the command is this process's, and may set the process's limits.
+    Without `argv`, this process runs nothing else, so the command may change the limits of the process.
     """
+    owns_process = argv is None
+    if owns_process and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 still gets every line
     try:
-        words = sys.argv[1:] if argv is None else argv
-        args = build_parser(words).parse_args(words)
-        args.alone = argv is None
+        args = parse(sys.argv[1:] if argv is None else argv)
+        args.owns_process = owns_process
         status = int(args.run(args) or 0)
         sys.stdout.flush()
     except PodledgerError as error:
@@ -37,12 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"podledger: {escape(error.message)}{hint}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        _mute()
+        _discard_output()
         return 1
     except OSError as error:
-        _mute()
+        _discard_output()
         print(f"podledger: {escape(str(error.filename or 'the output'))}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _discard_output() -> None:
+    """Discard what standard output still buffers: it cannot be written, and the interpreter would try again at exit."""
+    with suppress(OSError):  # a standard output in memory has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

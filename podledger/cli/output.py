@@ -1,46 +1,36 @@
-"""How answers are printed: JSON, tables, lines, and the progress of long work.
+"""How commands print an answer: as JSON, as a table, or as a tree.
 
-All text from pods goes through `names.shown` or through JSON's escapes, so that no control character of theirs
-reaches a terminal.
+Text from pods passes through `escape` or through JSON's escapes, so that no control character reaches a terminal.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from typing import Any
 
+from podledger.cli.layout import table_lines, wrap
+from podledger.cli.scopes import rule_text
+from podledger.cli.terminal import BOLD, Screen, screen
 from podledger.core.text import escape, pluralize
 from podledger.core.times import timestamp
+from podledger.queries.gaps import Missing
 
-if TYPE_CHECKING:
-    from podledger.queries.gaps import Missing
+MAX_CELL = 500
+"""How many characters of a value a table shows."""
 
-STYLES = {
-    "applied": "green",
-    "confirmed": "green",
-    "revived": "cyan",
-    "conflict": "bold red",
-    "late": "yellow",
-    "unknown": "yellow",
-    "duplicate": "dim",
-    "ignored": "dim",
-    "ok": "green",
-    "warning": "yellow",
-    "error": "bold red",
-}
-"""The colours of outcomes, and of the doctor's levels, on a terminal."""
+MIN_LABEL = 24
+"""How narrow the label of a pod in a deep tree becomes, in columns."""
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line, in ASCII."""
+    """Print one JSON document on one line, in ASCII."""
     print(json.dumps(value, separators=(",", ":")), flush=True)
 
 
 async def print_json_list(fields: dict[str, Any], name: str, items: AsyncIterable[Any]) -> None:
-    """One JSON document that ends in a list, however long: each item is printed as it comes."""
+    """Print one JSON document that ends in a list, each item as it comes, however many there are."""
     head = json.dumps(fields | {name: []}, separators=(",", ":")).removesuffix("]}")
     between = head
     async for item in items:
@@ -49,86 +39,71 @@ async def print_json_list(fields: dict[str, Any], name: str, items: AsyncIterabl
     print("]}" if between == "," else f"{head}]}}", flush=True)
 
 
-def tell_missing(missing: Missing) -> None:
-    """Say on standard error that an answer rests on a record with gaps, if it does."""
+def print_missing(missing: Missing) -> None:
+    """Say on standard error that reports are missing, if any are: the answer may be incomplete."""
     if missing.reports:
         reports, senders = pluralize(missing.reports, "report"), pluralize(missing.senders, "sender")
         verb = "is" if missing.reports == 1 else "are"
-        print(f"note: {reports} of {senders} {verb} missing up to here (podledger gaps)", file=sys.stderr)
+        print(f"note: {reports} of {senders} {verb} missing up to here (see `podledger gaps`)", file=sys.stderr)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "nothing") -> None:
-    """A table; where there is no row, the word for that."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """Print a table that fits the terminal, or the line `empty` if there is no row.
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(Text(cell(column)), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value), style=STYLES.get(str(value), "")) for value in row))
-    if table.row_count == 0:
-        print(empty)
-        return
-    Console(highlight=False, width=None if sys.stdout.isatty() else 10_000, soft_wrap=False).print(table)
+    If standard output is not a terminal, each row is one line.
+    """
+    print_lines(table(header, rows, screen(), empty=empty))
+
+
+def print_tree(root: dict[str, Any]) -> None:
+    """Print a tree of pods under the owner, each with its scope and the moment since when it stands."""
+    print_lines(tree(root, screen()))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines in one write: a terminal takes thousands of single ones slowly."""
+    print("\n".join(lines), flush=True)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], on: Screen, *, empty: str) -> Iterable[str]:
+    """Return the lines of a table, or the line `empty` if there is no row."""
+    cells = [[cell(value) for value in row] for row in rows]
+    return table_lines([cell(name) for name in header], cells, on) if cells else [empty]
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """Return a value as a table shows it."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return escape(str(value), 500)
+    return escape(str(value), MAX_CELL)
 
 
-def print_line(text: str, style: str = "") -> None:
-    """One line, coloured on a terminal."""
-    if style and sys.stdout.isatty():
-        from rich.console import Console
-        from rich.text import Text
-
-        Console(highlight=False).print(Text(text, style=style), soft_wrap=True)
-        return
-    print(text, flush=True)
+def clock(microseconds: int | None) -> str | None:
+    """Return a time for a column whose header names UTC, to the millisecond."""
+    return None if microseconds is None else timestamp(microseconds)[:-4].replace("T", " ")
 
 
-def clock(microseconds: int) -> str:
-    """A time for a table: UTC, to the millisecond."""
-    return timestamp(microseconds)[:-4].replace("T", " ")
+def tree(root: dict[str, Any], on: Screen) -> Iterator[str]:
+    """Yield the lines of a tree of pods."""
+    yield on.paint(f"{cell(root['pod_name'])} at seq {root['seq']}", BOLD)
+    yield from _branches(root["children"], "", on)
 
 
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error for work that takes long, on a terminal alone."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def _branches(pods: Sequence[dict[str, Any]], indent: str, on: Screen) -> Iterator[str]:
+    for number, pod in enumerate(pods, 1):
+        is_last = number == len(pods)
+        below = indent + ("    " if is_last else "│   ")
+        first, *others = _label(pod, len(below), on)
+        yield indent + ("└── " if is_last else "├── ") + first
+        yield from (f"{below}{'│   ' if pod['children'] else '    '}{line}" for line in others)
+        yield from _branches(pod["children"], below, on)
 
 
-def print_tree(root: dict[str, Any]) -> None:
-    """A tree of pods, each with its scope, under the owner."""
-    from rich.console import Console
-    from rich.text import Text
-    from rich.tree import Tree
-
-    def grow(branch: Tree, node: dict[str, Any]) -> None:
-        for child in node["children"]:
-            lent = ", ".join(f"{rule['permission']}:{rule['target']}" for rule in child["scope_delegated"])
-            label = Text(cell(child["pod_name"]), style="bold")
-            grow(
-                branch.add(label.append(f"  {cell(lent)}  (since seq {child['from_seq']})", style="dim")),
-                child,
-            )
-
-    tree = Tree(Text(f"{cell(root['pod_name'])} at seq {root['seq']}", style="bold"))
-    grow(tree, root)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 10_000).print(tree)
+def _label(pod: dict[str, Any], indent: int, on: Screen) -> list[str]:
+    name, rules = cell(pod["pod_name"]), ", ".join(rule_text(**rule) for rule in pod["scope_delegated"])
+    since = f", {pod['since'][:19].replace('T', ' ')}Z" if pod["since"] else ""
+    label = f"{name}  {cell(rules)}  (since seq {pod['from_seq']}{since})"
+    first, *others = [label] if on.columns is None else wrap(label, max(on.columns - indent - 4, MIN_LABEL))
+    return [on.paint(name, BOLD) + first.removeprefix(name), *others] if first.startswith(name) else [first, *others]

@@ -1,94 +1,121 @@
-"""The parser: the options that all commands share, and the commands of each module."""
+"""The argument parser: it finds the command in the table, then lets the command's module parse the rest."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol, cast
 
+from podledger.cli.table import COMMANDS, GROUPS
 from podledger.core.errors import UsageError
 
-Run = Callable[[argparse.Namespace], int | None]
 
-COMMAND_MODULES = ("facts", "serving", "sending", "reading", "auditing", "querying", "proving", "upkeep", "carrying")
-"""The modules of this package that define commands, in the order of the help page."""
+class CommandModule(Protocol):
+    """What each module in `podledger.cli.commands` defines."""
+
+    def add_arguments(self, parser: Parser, /) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, args: argparse.Namespace, /) -> int | None:
+        """Run the command and return its exit status, None for 0."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line, as every other error is told."""
+    """An argument parser that reports a mistake as a `UsageError`, in one line like every other error."""
 
     def error(self, message: str) -> NoReturn:
         """Raise a UsageError."""
         raise UsageError(message, hint=f"see `{self.prog} --help`")
 
 
-class Commands:
-    """Where the modules put their commands."""
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed command line; its `run` is the function of the chosen command.
 
-    def __init__(self, subparsers: argparse._SubParsersAction[Parser], shared: Parser) -> None:
-        self._subparsers = subparsers
-        self.shared = shared
+    Raises:
+        UsageError: the words are not a valid command line.
+    """
+    args = _top_parser().parse_args(words)
+    command = COMMANDS.get(args.command)
+    if command is None:
+        raise UsageError(f"unknown command {args.command!r}{_suggestion(args.command)}", hint="see `podledger --help`")
+    module = cast("CommandModule", import_module(f"podledger.cli.commands.{command.module}"))
+    description = f"{command.help[0].upper()}{command.help[1:]}."
+    parser = Parser(prog=f"podledger {command.name}", description=description, parents=[shared_options()])
+    module.add_arguments(parser)
+    parser.parse_args(args.rest, args)
+    args.run = module.run
+    return args
 
-    def add(self, name: str, run: Run, help: str) -> Parser:  # noqa: A002 - argparse's own word
-        """A new command; `run` takes the parsed arguments and gives the exit status, None for 0."""
-        parser = self._subparsers.add_parser(name, help=help, description=help, parents=[self.shared])
-        parser.set_defaults(run=run)
-        return parser
 
+def shared_options(default: str | None = argparse.SUPPRESS) -> Parser:
+    """Return a parent parser with the options that every command takes.
 
-QUICK: Final = {"send": ("sending",)}
-"""Commands that are started for each event: where one is the first word, the others are not even defined."""
-
-
-def build_parser(words: Sequence[str] = ()) -> Parser:
-    """The command line that `words` are to be parsed by: the whole of it, unless they begin with a quick command."""
-    from podledger import __version__
-
-    parser = Parser(prog="podledger", description="A flight append for trees of agent processes.")
-    parser.add_argument("--version", action="version", version=f"podledger {__version__}")
-    _add_shared(parser, default=None)
-    shared = Parser(add_help=False)
-    _add_shared(shared, default=argparse.SUPPRESS)
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    commands = Commands(subparsers, shared)
-    for module in QUICK.get(words[0], COMMAND_MODULES) if words else COMMAND_MODULES:
-        import_module(f"podledger.cli.{module}").add_commands(commands)
+    They may stand before or after the command. After it, they keep what was given before: hence the default.
+    """
+    parser = Parser(add_help=False)
+    options = parser.add_argument_group("shared options")
+    options.add_argument(
+        "--db", metavar="PATH", default=default, help="database file (default: $PODLEDGER_DB, else podledger.db)"
+    )
+    options.add_argument(
+        "--ledger", metavar="NAME", default=default, help="ledger, if the database has several ($PODLEDGER_LEDGER)"
+    )
+    options.add_argument("--json", action="store_true", default=default or False, help="print JSON")
     return parser
 
 
-def _add_shared(parser: argparse.ArgumentParser, default: str | None) -> None:
-    options = parser.add_argument_group("shared options")
-    options.add_argument(
-        "--db",
-        metavar="PATH",
-        default=default,
-        help="the database, a path or sqlite:///PATH (PODLEDGER_DB; podledger.db here)",
+def _top_parser() -> Parser:
+    from podledger import __version__
+
+    parser = Parser(
+        prog="podledger",
+        usage="podledger [--db PATH] [--ledger NAME] [--json] COMMAND ...",
+        description="A flight recorder for trees of agent processes.",
+        epilog=_command_list(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared_options(default=None)],
+        allow_abbrev=False,  # what follows the command is not ours to interpret
     )
-    options.add_argument(
-        "--ledger",
-        metavar="NAME",
-        default=default,
-        help="the ledger, where the database holds several (PODLEDGER_LEDGER)",
-    )
-    options.add_argument("--json", action="store_true", default=default or False, help="print JSON")
+    parser.add_argument("--version", action="version", version=f"podledger {__version__}")
+    parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+_NAME_COLUMNS: Final = max(map(len, COMMANDS)) + 2
+
+
+def _command_list() -> str:
+    """Return the commands and their help, as `podledger --help` prints them."""
+    lines: list[str] = []
+    for title, commands in GROUPS.items():
+        lines += [f"{title}:", *(f"  {name:<{_NAME_COLUMNS}}{text}" for name, text, _ in commands), ""]
+    return "\n".join([*lines, "`podledger COMMAND --help` describes a command."])
+
+
+def _suggestion(word: str) -> str:
+    from difflib import get_close_matches  # only a mistake needs it
+
+    close = get_close_matches(word, COMMANDS, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def non_empty(text: str) -> str:
-    """An argument type: any text but none."""
+    """Return a text argument, which must not be empty."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty")
+        raise argparse.ArgumentTypeError("must not be empty")
     return text
 
 
 def at_least(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
-    """An argument type: a number no less than `least`."""
+    """Return an argument type: a number no less than `least`."""
 
-    def parse(text: str) -> float:
+    def parse_number(text: str) -> float:
         value = kind(text)
         if not value >= least:
             raise argparse.ArgumentTypeError(f"{text} is less than {least}")
         return value
 
-    parse.__name__ = "whole number" if kind is int else "number"
-    return parse
+    parse_number.__name__ = "whole number" if kind is int else "number"
+    return parse_number

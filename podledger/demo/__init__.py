@@ -1,1 +1,1 @@
-"""The demonstration: a small tree of real processes."""
+"""The demo: a small tree of real processes."""

@@ -1,6 +1,7 @@
-"""The demonstration: a receiver and a small tree of real processes that report to it, well and badly.
+"""The story of the demo: a receiver, and a small tree of real processes that report to it.
 
-Run as a module, this file is one of those processes: it does what it is told on standard input, line by line.
+Some of their reports are repeated, late or lost. Run as a module, this file is one of those processes: it carries out
+the orders on its standard input, one a line.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from podledger.client import sender
 from podledger.core import strict_json
 from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the child processes start faster without it
     from podledger.ledger import Ledger
 
-OWNER = "root"
-STEP_TIMEOUT_S = 10.0
+OWNER: Final = "root"
+STEP_TIMEOUT_S: Final = 10.0
+T = TypeVar("T")
 
 
 class Child:
-    """A real process of the tree, told what to do."""
+    """A process of the tree, which carries out orders."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -36,7 +38,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the process; return when it listens."""
+        """Start the process, and wait until it listens."""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "podledger.demo.story", self.name, self.socket),
             stdin=asyncio.subprocess.PIPE,
@@ -46,14 +48,14 @@ class Child:
         await self._answer()
 
     async def do(self, verb: str, parent_socket: str, **fields: Any) -> None:
-        """Have the process carry out one step; return when it has."""
+        """Order one step, and wait until the process has carried it out."""
         assert self._process is not None and self._process.stdin is not None  # noqa: S101, PT018 - started before
         order = {"verb": verb, "socket": parent_socket, "fields": fields}
         self._process.stdin.write(strict_json.dumps(order).encode() + b"\n")
         await self._answer()
 
     async def kill(self) -> None:
-        """End the process without a word."""
+        """Kill the process, so that it cannot report its end."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
@@ -63,13 +65,13 @@ class Child:
         await asyncio.wait_for(self._process.stdout.readline(), STEP_TIMEOUT_S)
 
 
-def run(show: Callable[[Ledger], Awaitable[None]]) -> None:
-    """Play the story in a temporary folder, then call `show` with the open ledger. The folder is removed afterwards."""
+def run(read: Callable[[Ledger], Awaitable[T]]) -> T:
+    """Play the story in a temporary folder, and return what `read` returns for its open ledger."""
     with tempfile.TemporaryDirectory(prefix="podledger-") as folder:
-        asyncio.run(_play(Path(folder), show))
+        return asyncio.run(_play(Path(folder), read))
 
 
-async def _play(folder: Path, show: Any) -> None:
+async def _play(folder: Path, read: Callable[[Ledger], Awaitable[T]]) -> T:
     from podledger.ledger import Ledger
     from podledger.server.receiver import Receiver
 
@@ -79,36 +81,36 @@ async def _play(folder: Path, show: Any) -> None:
         try:
             for child in children.values():
                 await child.start()
-            await _tell_story(ledger, socket_path, children)
+            await _play_story(ledger, socket_path, children)
         finally:
             for child in children.values():
                 await child.kill()
-        await show(ledger)
+        return await read(ledger)
 
 
-async def _tell_story(ledger: Ledger, root: str, children: dict[str, Child]) -> None:
+async def _play_story(ledger: Ledger, root: str, children: dict[str, Child]) -> None:
     planner, coder, tester, scout = children.values()
     await _spawn(ledger, planner, "write:/srv/app")
     await _spawn(ledger, coder, "write:/srv/app/src")
     await _spawn(ledger, tester, "read:/srv/app")
 
-    async def heard(child: Child, verb: str, **fields: Any) -> None:
-        """One step whose report arrives, and is committed before the next."""
+    async def report(child: Child, verb: str, **fields: Any) -> None:
+        """Order a step that reports, and wait until the report is committed."""
         head = (await ledger.head()).head_seq
         await child.do(verb, root, **fields)
         await _until_head(ledger, head + 1)
 
-    await heard(planner, "send", kind="turn_ended", pod_name="planner")
-    await heard(scout, "send", kind="turn_ended", pod_name="scout")  # before anyone said that there is a scout
+    await report(planner, "send", kind="turn_ended", pod_name="planner")
+    await report(scout, "send", kind="turn_ended", pod_name="scout")  # before scout was delegated
     scope = [{"target": "/srv/app/docs", "permission": "write", "recursive": True}]
     delegation = {"parent_pod": "planner", "sub_pod": "scout", "sub_socket": scout.socket, "scope": scope}
-    await heard(planner, "send", kind="scope_sub_delegated", about=scout.incarnation, **delegation)
-    await heard(planner, "again")  # the very same report
-    await heard(coder, "send", kind="errored", pod_name="coder", message="tests failed\n\x1b[2J\x1b[31mall is well")
-    await coder.do("lose", root, kind="turn_ended", pod_name="coder")  # stamped, and never sent
-    await coder.do("hold", root, kind="turn_ended", pod_name="coder")  # stamped now, sent too late
-    await heard(coder, "send", kind="shut_down", pod_name="coder")
-    await heard(coder, "release")
+    await report(planner, "send", kind="scope_sub_delegated", about=scout.incarnation, **delegation)
+    await report(planner, "again")  # the same report
+    await report(coder, "send", kind="errored", pod_name="coder", message="tests failed\n\x1b[2J\x1b[31mall is well")
+    await coder.do("lose", root, kind="turn_ended", pod_name="coder")  # numbered, but never sent
+    await coder.do("hold", root, kind="turn_ended", pod_name="coder")  # numbered now, sent after the shutdown
+    await report(coder, "send", kind="shut_down", pod_name="coder")
+    await report(coder, "release")
     await tester.kill()
     await _reclaim(ledger)
 
@@ -124,7 +126,7 @@ async def _spawn(ledger: Ledger, child: Child, rule: str) -> None:
 
 
 async def _reclaim(ledger: Ledger) -> None:
-    """Two rounds of the fallback, without the patience that it has in earnest."""
+    """Run two rounds of the reconciler, with no time to wait between them."""
     from podledger.services.reconciler import ReconcilePolicy, Reconciler
 
     reconciler = Reconciler(ledger, ReconcilePolicy(attempts=2, grace_s=0.0))
@@ -138,8 +140,8 @@ async def _until_head(ledger: Ledger, seq: int) -> None:
             await asyncio.sleep(0.005)
 
 
-def _be_child(name: str, socket_path: str) -> None:
-    """Listen as a pod does, and do what standard input says."""
+def _run_child(name: str, socket_path: str) -> None:
+    """Listen as a pod does, and carry out the orders on standard input."""
     stamper = Stamper()
     held: dict[str, bytes] = {}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
@@ -163,4 +165,4 @@ def _step(verb: str, parent: str, fields: dict[str, Any], stamper: Stamper, held
 
 
 if __name__ == "__main__":
-    _be_child(*sys.argv[1:])
+    _run_child(*sys.argv[1:])

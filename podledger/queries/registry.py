@@ -13,6 +13,7 @@ from podledger.core.digest import WITHHELD
 from podledger.core.events import Evidence
 from podledger.core.fields import Scope
 from podledger.core.rules import Tenure
+from podledger.core.times import timestamp
 from podledger.queries.lineage import delegated_source, is_named_parent
 from podledger.queries.moments import Moment, instant
 from podledger.queries.spans import LEDGER, SEQ, holds_seq, node_values
@@ -24,6 +25,7 @@ class Pod(NamedTuple):
     """One tenure in the registry. The first four fields are the original runtime's record.
 
     `evidence` states how its last change is known: its opening while it is open, its end once it is closed.
+    `since_us` and `until_us` are when its opening and its end were recorded, in microseconds since 1970.
     """
 
     pod_name: str
@@ -36,10 +38,25 @@ class Pod(NamedTuple):
     until_seq: int | None
     closed_by: str | None
     evidence: Evidence
+    since_us: int | None = None
+    until_us: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the pod as `pods --json` prints it."""
-        return self._asdict() | {"scope_delegated": [rule.model_dump() for rule in self.scope_delegated]}
+        return {
+            "pod_name": self.pod_name,
+            "socket_path": self.socket_path,
+            "scope_delegated": [rule.model_dump() for rule in self.scope_delegated],
+            "callback_address": self.callback_address,
+            "parent_pod": self.parent_pod,
+            "incarnation": self.incarnation,
+            "from_seq": self.from_seq,
+            "since": None if self.since_us is None else timestamp(self.since_us),
+            "until_seq": self.until_seq,
+            "until": None if self.until_us is None else timestamp(self.until_us),
+            "closed_by": self.closed_by,
+            "evidence": self.evidence,
+        }
 
     def record(self) -> dict[str, Any]:
         """Return the pod as the original runtime keeps it in `spawned_pods.json`."""
@@ -56,7 +73,7 @@ def pods_at(connection: Connection, ledger: str, at: Moment, *, closed: bool = F
     moment = instant(connection, ledger, at)
     nodes = {} if closed else node_values(moment)
     rows = _pods(len(nodes)).fetch(connection, {"ledger": ledger, "seq": moment.seq, **nodes})
-    return [_pod(Tenure(*row[:-2]), moment.seq, row[-2], row[-1]) for row in sorted(rows, key=itemgetter(0, 1))]
+    return [_pod(Tenure(*row[:-4]), moment.seq, *row[-4:]) for row in sorted(rows, key=itemgetter(0, 1))]
 
 
 def registry_bytes(connection: Connection, ledger: str) -> int:
@@ -71,12 +88,13 @@ def registry_bytes(connection: Connection, ledger: str) -> int:
 def _pods(nodes: int) -> HotStatement:
     """Return the query for the tenures up to a seq, or with `nodes` for those that hold it.
 
-    With each come the socket of its parent, and the delegation of the incarnation that delegated it. The rows have no
-    order: to give them one, SQLite would walk all tenures by name instead of sorting a few.
+    Each row ends with the socket of the tenure's parent, the delegation of the incarnation that delegated it, and its
+    times. The rows have no order: to give them one, SQLite would walk all tenures by name instead of sorting a few.
     """
     span = tenures.alias("span")
     columns = [span.c[field] for field in Tenure._fields]
-    query = select(*columns, _parent_socket(span), _source_delegation(span))
+    times = (_recorded_us(span, span.c[field]) for field in ("from_seq", "until_seq"))
+    query = select(*columns, _parent_socket(span), _source_delegation(span), *times)
     query = query.where(span.c.ledger == LEDGER, span.c.from_seq <= SEQ)
     return HotStatement(query.where(holds_seq(span, nodes)) if nodes else query)
 
@@ -100,7 +118,15 @@ def _source_delegation(span: FromClause) -> ColumnElement[str]:
     return delegation.order_by(events.c.seq).limit(1).correlate(span).scalar_subquery()
 
 
-def _pod(tenure: Tenure, seq: int, parent_socket: str | None, delegation: str | None) -> Pod:
+def _recorded_us(span: FromClause, seq: ColumnElement[int]) -> ColumnElement[int]:
+    """Return when an entry was recorded."""
+    recorded = select(events.c.recorded_us).where(events.c.ledger == span.c.ledger, events.c.seq == seq)
+    return recorded.correlate(span).scalar_subquery()
+
+
+def _pod(
+    tenure: Tenure, seq: int, parent_socket: str | None, delegation: str | None, since_us: int, until_us: int | None
+) -> Pod:
     closed = tenure.until_seq is not None and tenure.until_seq <= seq
     confirmed = tenure.confirmed_seq is not None and tenure.confirmed_seq <= seq
     ended = tenure.confirmed_evidence if confirmed else tenure.closed_evidence
@@ -115,6 +141,8 @@ def _pod(tenure: Tenure, seq: int, parent_socket: str | None, delegation: str | 
         tenure.until_seq if closed else None,
         tenure.closed_by if closed else None,
         ended if closed and ended else tenure.opened_evidence,
+        since_us,
+        until_us if closed else None,
     )
 
 

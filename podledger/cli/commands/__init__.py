@@ -1,0 +1,1 @@
+"""One module for each command: `add_arguments` declares its arguments, and `run` runs it."""

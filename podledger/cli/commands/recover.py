@@ -1,0 +1,32 @@
+"""`recover`: copy what is readable in a damaged database into a new one."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+
+from podledger.cli.output import print_json, print_table
+from podledger.cli.parser import Parser
+from podledger.cli.terminal import print_line
+from podledger.doctor.recover import recover
+from podledger.store.database import locate
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the two databases."""
+    parser.add_argument("source", metavar="SRC", help="damaged database")
+    parser.add_argument("target", metavar="DB", help="new database; the file must not exist")
+
+
+def run(args: Namespace) -> int:
+    """Recover each ledger and print what is lost; return 1 if something is."""
+    recovered = asyncio.run(recover(locate(args.source), locate(args.target), args.ledger))
+    if args.json:
+        print_json([one.as_json() for one in recovered])
+    else:
+        for one in recovered:
+            print_line(f"{one.ledger}: {one.kept} entries kept unchanged, {one.recorded_anew} recorded again")
+            moved = ((f"{first} to {last}", f"{now} to {now + last - first}") for first, last, now in one.moved)
+            print_table(("old seq", "new seq"), moved, empty="every entry keeps its seq")
+            print_table(("lost from", "to", "why"), one.lost, empty="nothing is lost")
+    return 1 if any(one.lost for one in recovered) else 0

@@ -1,0 +1,85 @@
+"""`serve`: receive reports on a Unix socket, and run what belongs to a receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from podledger.cli.output import print_json
+from podledger.cli.parser import Parser, at_least
+from podledger.cli.policy import add_policy, policy_of
+from podledger.cli.session import open_ledger, settings
+from podledger.server.receiver import Receiver
+from podledger.services.outbox import Outbox, Retry
+from podledger.services.reconciler import Reconciler
+from podledger.settings import Settings
+
+OUTBOX_GRACE_S: Final = 2.0
+"""How long a stopping server still tries to deliver to the parent. The rest is sent after the next start."""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the socket and what runs beside the receiver."""
+    parser.add_argument("--socket", metavar="PATH", required=True, help="socket to listen on")
+    parser.add_argument(
+        "--reconcile-every", metavar="SECONDS", type=at_least(float, 0.01), help="also reconcile at this interval"
+    )
+    parser.add_argument(
+        "--allow-uid",
+        metavar="UID",
+        type=at_least(int, 0),
+        action="append",
+        default=[],
+        help="also accept reports from this user; repeat it for several",
+    )
+    add_policy(parser)
+
+
+def run(args: Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; return 1 if reports were lost."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="podledger: %(levelname)s: %(message)s")
+    return asyncio.run(_serve(args, settings()))
+
+
+async def _serve(args: Namespace, chosen: Settings) -> int:
+    limits = chosen.limits()
+    limits = limits._replace(allowed_uids=limits.allowed_uids | set(args.allow_uid))
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(open_ledger(args))
+        ledger.database.check_writable()
+        await ledger.write_mirror()
+        outbox = await stack.enter_async_context(Outbox(ledger, retry=Retry(chosen.outbox_attempts)))
+        stop = _stop_on_signals()
+        async with Receiver(ledger, args.socket, limits=limits) as receiver:
+            if args.json:
+                print_json({"ready": True, "ledger": ledger.name, "socket": args.socket, "pid": os.getpid()})
+            else:
+                print(f"podledger: ready: ledger {ledger.name} on {args.socket}", flush=True)
+            rounds = Reconciler(ledger, policy_of(args)).run(args.reconcile_every) if args.reconcile_every else None
+            await _wait_for(stop, rounds)
+        await outbox.drain(within_s=OUTBOX_GRACE_S)
+    return 1 if receiver.lost else 0
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _wait_for(stop: asyncio.Event, rounds: Coroutine[Any, Any, None] | None) -> None:
+    """Wait for the signal; run the reconciler meanwhile, if there is one."""
+    task = None if rounds is None else asyncio.create_task(rounds)
+    await stop.wait()
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,84 @@
+"""The terminal: its width and colours, and the progress bar."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+BOLD: Final = "1"
+DIM: Final = "2"
+GREEN: Final = "32"
+_YELLOW: Final = "33"
+_CYAN: Final = "36"
+_BOLD_RED: Final = "1;31"
+
+STYLES: Final = {
+    "applied": GREEN,
+    "confirmed": GREEN,
+    "revived": _CYAN,
+    "conflict": _BOLD_RED,
+    "late": _YELLOW,
+    "unknown": _YELLOW,
+    "duplicate": DIM,
+    "ignored": DIM,
+    "ok": GREEN,
+    "warning": _YELLOW,
+    "error": _BOLD_RED,
+}
+"""The colours of outcomes and of the doctor's levels, as parameters of the ANSI sequence that selects them."""
+
+
+class Screen(NamedTuple):
+    """What text is laid out for: the width in columns, None for any, and whether it shows colours."""
+
+    columns: int | None = None
+    colours: bool = False
+
+    def paint(self, text: str, style: str) -> str:
+        """Return the text, in the colour `style` if the screen shows colours."""
+        return f"\x1b[{style}m{text}\x1b[0m" if self.colours and style and text else text
+
+
+def screen() -> Screen:
+    """Return what standard output is."""
+    if not sys.stdout.isatty():
+        return Screen()
+    coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Screen(shutil.get_terminal_size().columns, coloured)
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Print one line at once, coloured on a terminal."""
+    print(screen().paint(text, style), flush=True)
+
+
+@contextmanager
+def progress(what: str, *, prints: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar on standard error, if that is a terminal; yield what updates it, or None.
+
+    `prints` says that the work prints to standard output meanwhile. If both are the terminal, the lines show the
+    progress, and there is no bar that would mix with them.
+    """
+    if not sys.stderr.isatty() or (prints and sys.stdout.isatty()):
+        yield None
+        return
+    from rich.console import Console  # a terminal alone needs it
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)

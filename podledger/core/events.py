@@ -38,7 +38,7 @@ class Event(WireModel):
 
     def payload(self) -> str:
         """The event as one line of compact JSON, without what is not set."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True).decode()
+        return self.model_dump_json(exclude_none=True)
 
 
 class PodEvent(Event):
@@ -127,7 +127,7 @@ class PodReclaimed(PodEvent):
 
 WireEvent = TurnEnded | Errored | ShutDown | ScopeSubDelegated
 E = TypeVar("E", bound=Event)
-_WIRE_EVENT: TypeAdapter[WireEvent] = TypeAdapter(Annotated[WireEvent, Field(discriminator="kind")])
+WIRE_EVENT: TypeAdapter[WireEvent] = TypeAdapter(Annotated[WireEvent, Field(discriminator="kind")])
 LedgerEvent = (
     TurnEnded | Errored | ShutDown | ScopeSubDelegated | PodSpawned | PodExited | PodUnreachable | PodReclaimed
 )
@@ -148,7 +148,6 @@ DELEGATIONS: Final = frozenset({"pod_spawned", "scope_sub_delegated"})
 """The kinds that lend a scope to a pod."""
 
 _EVENT: TypeAdapter[LedgerEvent] = TypeAdapter(Annotated[LedgerEvent, Field(discriminator="kind")])
-_STAMP = TypeAdapter(Stamp)
 
 
 def parse_event(payload: str) -> LedgerEvent:
@@ -169,35 +168,18 @@ def event_from(fields: Any) -> LedgerEvent:
     return read_event(_EVENT, fields)
 
 
-def wire_event_from(fields: Any) -> WireEvent:
-    """The event of a pod's own that a decoded JSON object states.
-
-    Raises:
-        ProtocolError: it states none.
-    """
-    return read_event(_WIRE_EVENT, fields)
-
-
 def read_event(adapter: TypeAdapter[E], fields: Any) -> E:
-    """The event that a decoded JSON object states; a malformed stamp costs nothing but itself.
+    """Return the event that a decoded JSON object states; a malformed stamp costs only itself.
 
     Raises:
-        ProtocolError: it states none, with the field and the reason.
+        ProtocolError: the object is no event. The message names the field and the reason.
     """
-    if isinstance(fields, dict) and "stamp" in fields:
-        fields = fields | {"stamp": _read_stamp(fields["stamp"])}
     try:
-        event: E = adapter.validator.validate_python(fields)
+        return adapter.validate_python(fields)
     except ValidationError as error:
-        raise ProtocolError(_first_problem(error)) from error
-    return event
-
-
-def _read_stamp(fields: Any) -> Stamp | None:
-    try:
-        return _STAMP.validate_python(fields)
-    except ValidationError:
-        return None
+        if not isinstance(fields, dict) or fields.get("stamp") is None:
+            raise ProtocolError(_first_problem(error)) from error
+    return read_event(adapter, fields | {"stamp": None})
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from podledger.core import strict_json
 from podledger.core.errors import ProtocolError
-from podledger.core.events import WireEvent, wire_event_from
+from podledger.core.events import WIRE_EVENT, WireEvent, read_event
 
 MAX_FRAME_BYTES: Final = 1 << 20
 """The longest line taken, without its newline."""
@@ -40,16 +40,18 @@ def parse_line(line: bytes) -> Report | Request:
     Raises:
         ProtocolError: it is none of the protocol's methods, or a malformed one.
     """
-    if line.count(b",") >= MAX_VALUES and _commas(line) >= MAX_VALUES:
+    if len(line) > MAX_VALUES and _has_too_many_values(line):
         raise ProtocolError(f"more than {MAX_VALUES:,} values in one line")
     text = decode(line)
     return _usual_report(text) or _message(text)
 
 
-def _commas(line: bytes) -> int:
-    """How many commas stand outside of its strings, in time that grows with its length alone."""
+def _has_too_many_values(line: bytes) -> bool:
+    """Count the commas outside of strings, in time that grows with the line's length alone."""
+    if line.count(b",") < MAX_VALUES:
+        return False
     parts = line.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
-    return sum(part.count(b",") for part in parts[::2])
+    return sum(part.count(b",") for part in parts[::2]) >= MAX_VALUES
 
 
 def _usual_report(text: str) -> Report | None:
@@ -57,7 +59,7 @@ def _usual_report(text: str) -> Report | None:
     if not text.startswith(_USUAL):
         return None
     params = strict_json.last_member(text, len(_USUAL) - 1)
-    return params and Report(wire_event_from(params[0]), params[1])
+    return params and Report(read_event(WIRE_EVENT, params[0]), params[1])
 
 
 _USUAL: Final = '{"method":"pod_event","params":{'
@@ -73,7 +75,7 @@ def _message(text: str) -> Report | Request:
     if "params" not in found:
         raise ProtocolError("pod_event: params are missing")
     params = found["params"]
-    return Report(wire_event_from(params.value), params.text)
+    return Report(read_event(WIRE_EVENT, params.value), params.text)
 
 
 def decode(line: bytes) -> str:

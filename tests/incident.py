@@ -44,7 +44,7 @@ class Step(NamedTuple):
     event: LedgerEvent
 
 
-def life(pod: str) -> str:
+def incarnation(pod: str) -> str:
     """The incarnation of a pod."""
     return f"019cb3ff-9f0{PODS[pod]}-7000-8000-00000000000{PODS[pod]}"
 
@@ -112,10 +112,10 @@ def _stamped(step: Step) -> LedgerEvent:
         return step.event
     stamp = Stamp(
         id=f"5eed0000-0000-4000-8000-{PODS[step.teller]:06x}{step.sequence:06x}",
-        source=life(step.teller),
+        source=incarnation(step.teller),
         sequence=step.sequence,
         time=f"2026-03-03T{step.time}Z",
-        subject=life(step.event.about),
+        subject=incarnation(step.event.about),
     )
     return step.event.model_copy(update={"stamp": stamp})
 

@@ -16,7 +16,7 @@ from podledger.ledger import Ledger
 from podledger.services.outbox import Outbox, Retry
 from podledger.store.outbox_rows import OutboxItem
 from tests.sockets import dead_at, parent_at, short_folder, silent_at, until
-from tests.support import OWNER, delegated, fresh_ledger, life, spawned, stamped, stopped, turned, writes
+from tests.support import OWNER, delegated, fresh_ledger, incarnation, spawned, stamped, stopped, turned, writes
 
 QUICK = Retry(attempts=3, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
 
@@ -44,7 +44,7 @@ async def test_a_delegation_reaches_the_parent_once(folder: Path) -> None:
 
 
 async def test_what_arrives_is_a_report_with_a_stamp(folder: Path) -> None:
-    stamper = Stamper(life(9))
+    stamper = Stamper(incarnation(9))
     async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, stamper=stamper) as outbox:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append(stamped(delegated("b", "/run/b", writes("/é")), 7, 5))
@@ -54,7 +54,7 @@ async def test_what_arrives_is_a_report_with_a_stamp(folder: Path) -> None:
         assert isinstance(report, Report)
         assert report.event.stamp
         stamp = report.event.stamp
-        assert (stamp.subject, stamp.source, stamp.sequence) == (life(7), life(9), 1)
+        assert (stamp.subject, stamp.source, stamp.sequence) == (incarnation(7), incarnation(9), 1)
 
 
 async def test_a_parent_with_a_long_history_gets_it_too(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from podledger.core import stamps
 from podledger.core.fields import Stamp
 from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation, process_stamper
-from tests.support import life
+from tests.support import incarnation
 
 
 @pytest.fixture(autouse=True)
@@ -89,14 +89,14 @@ def test_a_shutdown_carries_the_last_one() -> None:
 
 
 def test_what_a_pod_says_of_itself_is_about_its_source() -> None:
-    stamper = Stamper(life(5))
-    assert stamper.subject("turn_ended", "me") == life(5)
+    stamper = Stamper(incarnation(5))
+    assert stamper.subject("turn_ended", "me") == incarnation(5)
 
 
 def test_a_delegation_is_about_the_child_s_life() -> None:
-    stamper = Stamper(life(5))
+    stamper = Stamper(incarnation(5))
     handed_over = stamper.incarnation_of("child")
-    assert handed_over != life(5)
+    assert handed_over != incarnation(5)
     assert stamper.subject("scope_sub_delegated", "child") == handed_over
     assert stamper.subject("turn_ended", "child") == handed_over
 
@@ -131,9 +131,9 @@ SHOW = "from podledger.core.stamps import process_stamper; print(process_stamper
 
 
 def test_a_child_takes_the_incarnation_that_its_parent_handed_it() -> None:
-    environment = os.environ | {INCARNATION_VARIABLE: life(5)}
+    environment = os.environ | {INCARNATION_VARIABLE: incarnation(5)}
     done = subprocess.run([sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == life(5)
+    assert done.stdout.strip() == incarnation(5)
 
 
 def test_without_one_each_process_makes_its_own() -> None:
@@ -156,7 +156,7 @@ print(parent.source, parent.stamp(None)["sequence"], os.read(reader, 999).decode
 """
 
 
-@pytest.mark.parametrize("handed_over", [None, life(5)], ids=["own", "handed over"])
+@pytest.mark.parametrize("handed_over", [None, incarnation(5)], ids=["own", "handed over"])
 def test_a_forked_child_gets_a_stamper_of_its_own(handed_over: str | None) -> None:
     """Two processes that counted under one source would send one sequence number twice."""
     environment = os.environ | ({INCARNATION_VARIABLE: handed_over} if handed_over else {})

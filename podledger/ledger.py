@@ -403,6 +403,10 @@ class Ledger:
         """Return what the ledger owes, or owed, its parent, after the number `after`."""
         return await self.read(partial(outbox_rows.read_outbox, ledger=self._name, status=status, after=after))
 
+    async def count_outbox_items(self, *, status: OutboxStatus) -> int:
+        """Return how many outbox items have `status`."""
+        return await self.read(partial(outbox_rows.count_outbox, ledger=self._name, status=status))
+
     async def update_outbox_item(self, item: OutboxItem) -> None:
         """Keep what became of an item."""
         await self.database.write(partial(outbox_rows.write_outbox_item, item=item))
@@ -428,9 +432,10 @@ class Ledger:
 
         return await self.read(answer)
 
-    def on_commit(self, listener: Callable[[Appended], None]) -> None:
-        """Have `listener` called after each commit of this object, on the event loop."""
+    def on_commit(self, listener: Callable[[Appended], None]) -> Callable[[], None]:
+        """Call `listener` on the event loop after each commit of this object; return a function that stops this."""
         self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
 
     def _choose(self, connection: Connection) -> str:
         """The name of the ledger to open, empty if it is to be made."""
@@ -466,7 +471,7 @@ class Ledger:
     def _committed(self, recorded: Appended) -> None:
         if recorded.registry_changed and recorded.head.mirror:
             self._mirror.changed()
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):  # a listener may remove itself
             try:
                 listener(recorded)
             except Exception:

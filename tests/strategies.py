@@ -19,7 +19,7 @@ from podledger.core.events import (
     TurnEnded,
 )
 from podledger.core.fields import ScopeRule, Stamp
-from tests.support import life, stamped
+from tests.support import incarnation, stamped
 
 NAMES = ("ada", "bob", "cy")
 LIVES = 6
@@ -38,10 +38,10 @@ scopes = st.lists(rules, max_size=2).map(tuple)
 stamps: SearchStrategy[Stamp] = st.builds(
     Stamp,
     id=st.uuids(version=4).map(str),
-    source=numbers.map(life),
+    source=numbers.map(incarnation),
     sequence=st.integers(1, 9),
     time=st.just("2026-01-31T14:03:00Z"),
-    subject=st.one_of(numbers.map(life), numbers.map(life), st.none()),
+    subject=st.one_of(numbers.map(incarnation), numbers.map(incarnation), st.none()),
 )
 maybe_stamps = st.one_of(st.none(), stamps)
 

@@ -48,7 +48,7 @@ KEPT = ("events", "rejected", "outbox", "consumers")
 SECOND_NS = 1_000_000_000
 
 
-def life(number: int) -> str:
+def incarnation(number: int) -> str:
     """The incarnation of that number: of two, the greater number is the newer."""
     return f"{number:08x}-0000-7000-8000-000000000000"
 
@@ -58,10 +58,10 @@ def stamped(event: LedgerEvent, subject: int | None, source: int | None = None, 
     teller = source if source is not None else subject or 0
     stamp = Stamp(
         id=f"00000000-0000-4000-8000-{teller:06x}{sequence:06x}",
-        source=life(teller),
+        source=incarnation(teller),
         sequence=sequence,
         time="2026-01-31T14:03:00Z",
-        subject=None if subject is None else life(subject),
+        subject=None if subject is None else incarnation(subject),
     )
     return event.model_copy(update={"stamp": stamp})
 

@@ -30,7 +30,7 @@ from tests.support import (
     connected,
     delegated,
     exited,
-    life,
+    incarnation,
     new_database,
     reclaimed,
     rows_of,
@@ -328,7 +328,7 @@ def lossy(draw: st.DrawFn) -> tuple[list[LedgerEvent], dict[int, set[int]]]:
 def test_the_gaps_are_the_reports_that_were_withheld(case: tuple[list[LedgerEvent], dict[int, set[int]]]) -> None:
     history, withheld = case
     bench = Bench(history)
-    found: dict[str, set[int]] = {life(source): set() for source in withheld}
+    found: dict[str, set[int]] = {incarnation(source): set() for source in withheld}
     for gap in gaps.gaps_until(bench.connection, OWNER, len(history)):
         assert not found[gap.source] & set(range(gap.first, gap.last + 1))
         found[gap.source] |= set(range(gap.first, gap.last + 1))
@@ -338,7 +338,7 @@ def test_the_gaps_are_the_reports_that_were_withheld(case: tuple[list[LedgerEven
         assert before is not None
         assert before.sequence == gap.last + 1
         assert (after.sequence if after else 0) == gap.first - 1
-    assert found == {life(source): missing for source, missing in withheld.items()}
+    assert found == {incarnation(source): missing for source, missing in withheld.items()}
     count = gaps.missing_until(bench.connection, OWNER, len(history))
     assert count == (sum(map(len, withheld.values())), sum(1 for missing in withheld.values() if missing))
 

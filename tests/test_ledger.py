@@ -348,6 +348,16 @@ async def test_listeners_hear_of_each_commit() -> None:
         assert heard == [(1, False), (2, True), (3, False), (4, True)]
 
 
+async def test_removed_listener_is_not_called_again() -> None:
+    async with fresh_ledger() as ledger:
+        seqs: list[int] = []
+        remove = ledger.on_commit(lambda appended: seqs.append(appended.head.head_seq))
+        await ledger.append(turned("p"))
+        remove()
+        await ledger.append(turned("p"))
+        assert seqs == [1]
+
+
 # Reading
 
 

@@ -28,7 +28,7 @@ from tests.support import (
     connected,
     delegated,
     fresh_ledger,
-    life,
+    incarnation,
     new_database,
     reclaimed,
     rows_of,
@@ -64,7 +64,7 @@ async def test_what_was_appended_is_what_is_read() -> None:
         assert read == appended
         assert read.event == event
         assert (read.ledger, read.evidence, read.kind, read.pod_name) == (OWNER, "reported", event.kind, "p")
-        assert (read.subject, read.source, read.sequence) == (life(7), life(5), 3)
+        assert (read.subject, read.source, read.sequence) == (incarnation(7), incarnation(5), 3)
         assert read.sent_us == 1_769_868_180_000_000
         assert read.recorded_at.tzinfo is UTC
 

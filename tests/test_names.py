@@ -1,4 +1,4 @@
-"""Names and texts from strangers: which are taken, and how any is shown."""
+"""Names and untrusted text: which names are valid, and how text is escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ anything = st.text(st.characters(exclude_categories=()), max_size=40)
 @pytest.mark.parametrize(
     "name", ["a", "...", "-", "a b", " ", "ä", "名前", "🤖", "a\\b", "a:b", ".a", "x" * 255, "ä" * 127]
 )
-def test_a_name_that_could_name_a_folder_is_taken(name: str) -> None:
+def test_valid_name_is_returned(name: str) -> None:
     assert check_name(name) == name
 
 
@@ -26,43 +26,43 @@ def test_a_name_that_could_name_a_folder_is_taken(name: str) -> None:
     "name",
     ["", ".", "..", "/", "a/b", "a\x00", "a\nb", "\x1b[31m", "\x7f", "\x85", "x" * 256, "ä" * 128, "🤖" * 64, "\ud800"],
 )
-def test_a_name_that_could_not_is_refused_with_a_hint(name: str) -> None:
+def test_invalid_name_is_an_error_with_a_hint(name: str) -> None:
     with pytest.raises(InvalidNameError) as caught:
         check_name(name)
     assert caught.value.hint
-    assert caught.value.message.isprintable(), "a refusal must not steer a terminal either"
+    assert caught.value.message.isprintable(), "an error must not control a terminal either"
 
 
-def test_a_refusal_says_what_it_was_to_name() -> None:
+def test_error_says_what_was_to_be_named() -> None:
     with pytest.raises(InvalidNameError, match="consumer"):
         check_name("a/b", "consumer")
     assert issubclass(InvalidNameError, UsageError)
-    assert issubclass(InvalidNameError, ValueError), "pydantic takes it for a field's failure"
+    assert issubclass(InvalidNameError, ValueError), "pydantic reports it as an invalid field"
 
 
 @given(anything)
-def test_a_name_is_taken_just_when_the_words_say_so(name: str) -> None:
+def test_valid_names_match_the_documented_rule(name: str) -> None:
     """Not empty, `.` or `..`; no `/`, no control character, valid Unicode, at most 255 bytes of UTF-8."""
     unicode = not any(unicodedata.category(char) == "Cs" for char in name)
     controls = any(unicodedata.category(char) == "Cc" for char in name)
-    fine = name not in ("", ".", "..") and "/" not in name and not controls and unicode and len(name.encode()) <= 255
+    valid = name not in ("", ".", "..") and "/" not in name and not controls and unicode and len(name.encode()) <= 255
     try:
         assert check_name(name) == name
     except InvalidNameError:
-        assert not fine
+        assert not valid
     else:
-        assert fine
+        assert valid
 
 
 @given(anything, st.one_of(st.none(), st.integers(0, 50)))
-def test_what_is_shown_is_one_line_that_steers_nothing(text: str, limit: int | None) -> None:
+def test_escaped_text_is_one_printable_line(text: str, limit: int | None) -> None:
     line = escape(text, limit)
     assert line.isprintable()
     line.encode()
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S")), max_size=40))
-def test_what_is_printable_is_shown_as_it_is(text: str) -> None:
+def test_printable_text_is_unchanged(text: str) -> None:
     assert escape(text) == text
 
 
@@ -78,11 +78,11 @@ def test_what_is_printable_is_shown_as_it_is(text: str) -> None:
         ("tab\there", "tab\\there"),
     ],
 )
-def test_what_could_steer_becomes_an_escape(text: str, line: str) -> None:
+def test_control_characters_become_escapes(text: str, line: str) -> None:
     assert escape(text) == line
 
 
-def test_what_is_cut_is_counted() -> None:
+def test_cut_text_states_how_much_is_missing() -> None:
     assert escape("x" * 5_000, 10) == "x" * 10 + "… (4,990 more characters)"
     assert escape("x" * 10, 10) == "x" * 10
     assert escape("\n" * 3, 1) == "\\n… (2 more characters)"

@@ -1,10 +1,12 @@
-"""The outbox at work: over real sockets, to parents that are well, slow, dead, or back again."""
+"""The outbox over real sockets, with parents that answer, are slow, are dead or return."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +18,9 @@ from podledger.ledger import Ledger
 from podledger.services.outbox import Outbox, Retry
 from podledger.store.outbox_rows import OutboxItem
 from tests.sockets import dead_at, parent_at, short_folder, silent_at, until
-from tests.support import OWNER, delegated, fresh_ledger, life, spawned, stamped, stopped, turned, writes
+from tests.support import OWNER, delegated, fresh_ledger, incarnation, spawned, stamped, stopped, turned, writes
 
-QUICK = Retry(attempts=3, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
+FAST_RETRY = Retry(attempts=3, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ async def statuses(ledger: Ledger) -> list[str]:
     return [item.status for item in await ledger.outbox_items()]
 
 
-async def test_a_delegation_reaches_the_parent_once(folder: Path) -> None:
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=QUICK) as outbox:
+async def test_delegation_reaches_the_parent_once(folder: Path) -> None:
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append_many([spawned("a", scope=writes("/srv")), delegated("b"), delegated("b"), turned("a")])
         assert await outbox.drain(within_s=10) == 0
@@ -43,8 +45,8 @@ async def test_a_delegation_reaches_the_parent_once(folder: Path) -> None:
         assert (await ledger.verify()).ok
 
 
-async def test_what_arrives_is_a_report_with_a_stamp(folder: Path) -> None:
-    stamper = Stamper(life(9))
+async def test_parent_receives_a_stamped_report(folder: Path) -> None:
+    stamper = Stamper(incarnation(9))
     async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, stamper=stamper) as outbox:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append(stamped(delegated("b", "/run/b", writes("/é")), 7, 5))
@@ -54,21 +56,21 @@ async def test_what_arrives_is_a_report_with_a_stamp(folder: Path) -> None:
         assert isinstance(report, Report)
         assert report.event.stamp
         stamp = report.event.stamp
-        assert (stamp.subject, stamp.source, stamp.sequence) == (life(7), life(9), 1)
+        assert (stamp.subject, stamp.source, stamp.sequence) == (incarnation(7), incarnation(9), 1)
 
 
-async def test_a_parent_with_a_long_history_gets_it_too(folder: Path) -> None:
+async def test_parent_with_a_long_history_receives_the_report(folder: Path) -> None:
     async with parent_at(folder / "p", history_bytes=2 << 20) as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
-        async with Outbox(ledger, retry=QUICK) as outbox:
+        async with Outbox(ledger, retry=FAST_RETRY) as outbox:
             await ledger.append(spawned("a"))
             assert await outbox.drain(within_s=10) == 0
             await until(lambda: parent.lines)
         assert parent.told_of == ["a"]
 
 
-async def test_reports_go_out_in_their_order(folder: Path) -> None:
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=QUICK) as outbox:
+async def test_reports_are_sent_in_order(folder: Path) -> None:
+    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
         await ledger.configure(parent_socket=parent.path)
         names = [f"p{number:02}" for number in range(40)]
         await asyncio.gather(*(ledger.append(spawned(name)) for name in names))
@@ -79,7 +81,7 @@ async def test_reports_go_out_in_their_order(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["absent", "dead", "silent", "closes"])
-async def test_a_parent_that_is_not_well_is_tried_again_and_given_up(
+async def test_failing_parent_is_retried_then_dropped(
     state: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder / "p"
@@ -88,8 +90,8 @@ async def test_a_parent_that_is_not_well_is_tried_again_and_given_up(
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=str(path))
         await ledger.append(spawned("a"))
-        with _ailing(path, state), caplog.at_level(logging.WARNING):
-            async with Outbox(ledger, retry=QUICK._replace(timeout_s=0.05)) as outbox:
+        with _failing_socket(path, state), caplog.at_level(logging.WARNING):
+            async with Outbox(ledger, retry=FAST_RETRY._replace(timeout_s=0.05)) as outbox:
                 assert await outbox.drain(within_s=60) == 0
         (given_up,) = await ledger.outbox_items()
         assert (given_up.status, given_up.attempts) == ("dropped", 3)
@@ -99,7 +101,7 @@ async def test_a_parent_that_is_not_well_is_tried_again_and_given_up(
         assert (await ledger.verify()).ok
 
 
-class _ailing:  # noqa: N801 - read as a phrase
+class _failing_socket:  # noqa: N801 - read as a phrase
     def __init__(self, path: Path, state: str) -> None:
         self._silent = silent_at(path) if state in ("silent", "closes") else None
         self._closes = state == "closes"
@@ -124,57 +126,57 @@ class _ailing:  # noqa: N801 - read as a phrase
             self._silent.__exit__(None, None, None)
 
 
-async def test_a_parent_that_comes_back_in_time_gets_it(folder: Path) -> None:
-    patient = QUICK._replace(attempts=1_000)
-    async with fresh_ledger() as ledger, Outbox(ledger, retry=patient) as outbox:
+async def test_parent_that_returns_in_time_receives_the_report(folder: Path) -> None:
+    persistent = FAST_RETRY._replace(attempts=1_000)
+    async with fresh_ledger() as ledger, Outbox(ledger, retry=persistent) as outbox:
         await ledger.configure(parent_socket=str(folder / "p"))
         await ledger.append(spawned("a"))
-        await _tried(ledger, 2)
+        await _attempted(ledger, 2)
         async with parent_at(folder / "p") as parent:
             assert await outbox.drain(within_s=10) == 0
             await until(lambda: parent.lines)
             assert parent.told_of == ["a"]
 
 
-async def _tried(ledger: Ledger, attempts: int) -> OutboxItem:
+async def _attempted(ledger: Ledger, attempts: int) -> OutboxItem:
     async with asyncio.timeout(10):
         while (item := (await ledger.outbox_items())[0]).attempts < attempts:
             await asyncio.sleep(0.005)
     return item
 
 
-async def test_a_restart_sends_what_was_pending_and_goes_on_counting(folder: Path) -> None:
-    patient = QUICK._replace(attempts=5, first_wait_s=30, longest_wait_s=30)
+async def test_restart_sends_pending_items_and_keeps_counting(folder: Path) -> None:
+    persistent = FAST_RETRY._replace(attempts=5, first_wait_s=30, longest_wait_s=30)
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=str(folder / "p"))
         await ledger.append_many([spawned("a"), spawned("b")])
-        async with Outbox(ledger, retry=patient):
-            await _tried(ledger, 1)
+        async with Outbox(ledger, retry=persistent):
+            await _attempted(ledger, 1)
         assert await statuses(ledger) == ["pending", "pending"]
-        async with parent_at(folder / "p") as parent, Outbox(ledger, retry=patient) as outbox:
+        async with parent_at(folder / "p") as parent, Outbox(ledger, retry=persistent) as outbox:
             assert await outbox.drain(within_s=10) == 0
             await until(lambda: len(parent.lines) >= 2)
             assert parent.told_of == ["a", "b"]
         assert [item.attempts for item in await ledger.outbox_items()] == [2, 1]
 
 
-async def test_a_redelivery_keeps_its_id(folder: Path) -> None:
-    """Had the process died after the send and before it was kept, the next one sends it again, the very same."""
+async def test_redelivery_keeps_its_stamp(folder: Path) -> None:
+    """If a process dies after sending an item and before storing that, the next one sends the same bytes again."""
     async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append(spawned("a"))
         for _ in range(2):
             (item,) = await ledger.outbox_items()
             await ledger.update_outbox_item(item._replace(status="pending"))
-            async with Outbox(ledger, retry=QUICK) as outbox:
+            async with Outbox(ledger, retry=FAST_RETRY) as outbox:
                 assert await outbox.drain(within_s=10) == 0
         await until(lambda: len(parent.lines) >= 2)
         assert parent.lines[0] == parent.lines[1]
 
 
-async def test_a_parent_that_hangs_never_slows_the_ledger(folder: Path) -> None:
+async def test_hanging_parent_does_not_slow_appends(folder: Path) -> None:
     with silent_at(folder / "p"):
-        async with fresh_ledger() as ledger, Outbox(ledger, retry=QUICK._replace(timeout_s=5)):
+        async with fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY._replace(timeout_s=5)):
             await ledger.configure(parent_socket=str(folder / "p"))
             await ledger.append(spawned("first"))
             started = time.monotonic()
@@ -184,32 +186,32 @@ async def test_a_parent_that_hangs_never_slows_the_ledger(folder: Path) -> None:
             assert set(await statuses(ledger)) == {"pending"}
 
 
-async def test_leaving_does_not_wait_for_a_parent_that_hangs(folder: Path) -> None:
+async def test_exit_does_not_wait_for_a_hanging_parent(folder: Path) -> None:
     with silent_at(folder / "p"):
         async with fresh_ledger() as ledger:
             await ledger.configure(parent_socket=str(folder / "p"))
             await ledger.append(spawned("a"))
             started = time.monotonic()
-            async with Outbox(ledger, retry=QUICK._replace(timeout_s=2)):
+            async with Outbox(ledger, retry=FAST_RETRY._replace(timeout_s=2)):
                 await asyncio.sleep(0.05)
             assert time.monotonic() - started < 1.5
             assert await statuses(ledger) == ["pending"]
 
 
-async def test_what_another_process_owes_is_sent(folder: Path) -> None:
+async def test_items_of_another_process_are_sent(folder: Path) -> None:
     async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
-        async with Outbox(ledger, retry=QUICK, poll_s=0.02), Ledger.open(ledger.database.path) as another:
+        async with Outbox(ledger, retry=FAST_RETRY, poll_s=0.02), Ledger.open(ledger.database.path) as another:
             await another.append(spawned("a"))
             await until(lambda: parent.lines)
             assert parent.told_of == ["a"]
 
 
-async def test_a_rebuild_and_a_verify_send_nothing(folder: Path) -> None:
-    """Law 5, with everything running."""
+async def test_rebuild_and_verify_send_nothing(folder: Path) -> None:
+    """Law 5 of docs/rules.md, with an outbox running."""
     async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
-        async with Outbox(ledger, retry=QUICK, poll_s=0.02) as outbox:
+        async with Outbox(ledger, retry=FAST_RETRY, poll_s=0.02) as outbox:
             await ledger.append_many([spawned("a"), stopped("a"), delegated("b")])
             await outbox.drain(within_s=10)
             await until(lambda: len(parent.lines) == 2)
@@ -222,18 +224,36 @@ async def test_a_rebuild_and_a_verify_send_nothing(folder: Path) -> None:
         assert (await ledger.outbox_items())[:2] == kept
 
 
-async def test_more_than_a_page_of_them_goes_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_than_one_page_is_sent(folder: Path) -> None:
     async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append_many([spawned(f"p{number}") for number in range(1_100)])
-        async with Outbox(ledger, retry=QUICK) as outbox:
-            async with asyncio.timeout(60):
-                while await outbox.drain(within_s=5):
-                    pass
+        async with Outbox(ledger, retry=FAST_RETRY) as outbox:
+            assert await outbox.drain(within_s=60) == 0
             await until(lambda: len(parent.lines) >= 1_100)
         assert len(set(parent.told_of)) == 1_100 == len(parent.told_of)
 
 
 @pytest.mark.parametrize(("attempts", "wait_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, 5.0), (5_000, 5.0)])
-def test_the_wait_doubles_up_to_the_longest(attempts: int, wait_s: float) -> None:
+def test_wait_doubles_up_to_the_longest(attempts: int, wait_s: float) -> None:
     assert Retry().wait_s(attempts) == pytest.approx(wait_s)
+
+
+async def test_drain_counts_every_pending_item(folder: Path) -> None:
+    slow = FAST_RETRY._replace(first_wait_s=30, longest_wait_s=30)
+    async with fresh_ledger() as ledger, Outbox(ledger, retry=slow) as outbox:
+        await ledger.configure(parent_socket=str(folder / "absent"))
+        await ledger.append_many([spawned(f"p{number}") for number in range(1_100)])
+        assert await outbox.drain(within_s=0) == 1_100
+
+
+async def test_ledger_releases_a_closed_outbox() -> None:
+    async with fresh_ledger() as ledger:
+        outbox = Outbox(ledger)
+        async with outbox:
+            await outbox.drain(within_s=0)
+        await ledger.head()  # the driver's thread keeps its last call, and so the outbox, until the next one
+        released = weakref.ref(outbox)
+        del outbox
+        gc.collect()
+        assert released() is None

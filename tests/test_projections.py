@@ -30,7 +30,7 @@ from tests.support import (
     connected,
     delegated,
     fresh_ledger,
-    life,
+    incarnation,
     reclaimed,
     rows_of,
     spawned,
@@ -410,4 +410,4 @@ def test_one_database_holds_many_ledgers_that_do_not_mix() -> None:
 def test_the_outcome_is_logged_with_the_rules_version() -> None:
     bench = Bench([stamped(delegated("p"), 3), stamped(turned("p"), 2)])
     assert bench.sql("SELECT outcome, rules FROM events") == [("applied", rules.VERSION), ("late", rules.VERSION)]
-    assert bench.pods()[0]["incarnation"] == life(3)
+    assert bench.pods()[0]["incarnation"] == incarnation(3)

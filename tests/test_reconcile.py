@@ -1,4 +1,4 @@
-"""The fallback, over real sockets: suspicion is not death, and what a pod reports beats what was inferred."""
+"""The reconciler over real sockets."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ async def attempts(ledger: Ledger) -> list[int]:
 
 
 async def verdicts(reconciler: Reconciler, *, dry_run: bool = False) -> list[str]:
-    return [finding.verdict for finding in await reconciler.round(dry_run=dry_run)]
+    return [result.verdict for result in await reconciler.round(dry_run=dry_run)]
 
 
 # The probe
 
 
-async def test_who_listens_is_alive_however_silent(folder: Path) -> None:
+async def test_listening_socket_is_alive(folder: Path) -> None:
     with silent_at(folder / "p"):
         assert await probe(str(folder / "p")) is None
 
 
-async def test_who_is_too_busy_to_accept_is_not_dead(folder: Path) -> None:
+async def test_socket_with_a_full_queue_is_alive(folder: Path) -> None:
     with silent_at(folder / "p", backlog=0), ExitStack() as clients:
         for _ in range(8):
             client = clients.enter_context(socket.socket(socket.AF_UNIX))
@@ -63,7 +63,7 @@ async def test_who_is_too_busy_to_accept_is_not_dead(folder: Path) -> None:
         assert await probe(str(folder / "p")) is None
 
 
-async def test_who_does_not_listen_is_not(folder: Path) -> None:
+async def test_socket_without_a_listener_is_unreachable(folder: Path) -> None:
     (folder / "file").touch()
     for path in (folder / "none", dead_at(folder / "dead"), folder / "file", folder):
         assert await probe(str(path))
@@ -71,8 +71,8 @@ async def test_who_does_not_listen_is_not(folder: Path) -> None:
     assert await probe("/x\0y")
 
 
-async def test_a_socket_whose_path_is_long_can_be_alive(folder: Path) -> None:
-    """A pod may listen where an address has no room for the path: the sender reaches it, so the probe must."""
+async def test_socket_with_a_long_path_is_alive(folder: Path) -> None:
+    """The sender reaches paths that are too long for a socket address, so the probe must too."""
     deep = folder / ("d" * 100)
     deep.mkdir()
     descriptor = os.open(deep, os.O_PATH)
@@ -85,7 +85,7 @@ async def test_a_socket_whose_path_is_long_can_be_alive(folder: Path) -> None:
 # Rounds
 
 
-async def test_a_pod_that_answers_is_left_alone(folder: Path) -> None:
+async def test_pod_that_answers_stays_registered(folder: Path) -> None:
     with silent_at(folder / "p"):
         async with fresh_ledger() as ledger:
             await ledger.append(spawned("p", str(folder / "p")))
@@ -93,17 +93,17 @@ async def test_a_pod_that_answers_is_left_alone(folder: Path) -> None:
             assert await kinds(ledger) == ["pod_spawned"]
 
 
-async def test_suspicion_is_not_death(folder: Path) -> None:
+async def test_one_failed_probe_only_suspects_a_pod(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
-        (finding,) = await Reconciler(ledger).round()
-        assert (finding.verdict, finding.attempt, finding.pod_name) == ("suspected", 1, "p")
-        assert finding.reason
+        (result,) = await Reconciler(ledger).round()
+        assert (result.verdict, result.attempt, result.pod_name) == ("suspected", 1, "p")
+        assert result.reason
         assert await kinds(ledger) == ["pod_spawned", "pod_unreachable"]
         assert await names(ledger) == ["p"]
 
 
-async def test_a_pod_is_reclaimed_after_the_set_number_of_attempts(folder: Path) -> None:
+async def test_pod_is_reclaimed_after_the_configured_attempts(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         reconciler = Reconciler(ledger, THRICE)
@@ -116,7 +116,7 @@ async def test_a_pod_is_reclaimed_after_the_set_number_of_attempts(folder: Path)
         assert "3 times" in last.event.reason
 
 
-async def test_and_only_after_the_grace_time(folder: Path) -> None:
+async def test_pod_is_not_reclaimed_within_the_grace_time(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         reconciler = Reconciler(ledger, ReconcilePolicy(attempts=2, grace_s=3_600))
@@ -124,8 +124,8 @@ async def test_and_only_after_the_grace_time(folder: Path) -> None:
         assert await attempts(ledger) == [1, 2, 3, 4, 5]
 
 
-async def test_the_grace_time_runs_from_the_first_failure(folder: Path) -> None:
-    """The ledger's clock stood a minute back when that was recorded."""
+async def test_grace_time_starts_at_the_first_failure(folder: Path) -> None:
+    """The ledger's clock is a minute behind, so the first failure is recorded a minute ago."""
     behind_s = 60
     async with fresh_ledger(clock=lambda: time.time_ns() - behind_s * 1_000_000_000) as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
@@ -133,14 +133,14 @@ async def test_the_grace_time_runs_from_the_first_failure(folder: Path) -> None:
         assert [await verdicts(reconciler) for _ in range(2)] == [["suspected"], ["reclaimed"]]
 
 
-async def test_the_attempts_count_however_quick_the_grace_time_is(folder: Path) -> None:
+async def test_grace_time_does_not_replace_the_attempts(folder: Path) -> None:
     async with fresh_ledger(clock=lambda: 1_000) as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         reconciler = Reconciler(ledger, ReconcilePolicy(attempts=3, grace_s=30))
         assert [await verdicts(reconciler) for _ in range(3)] == [["suspected"], ["suspected"], ["reclaimed"]]
 
 
-async def test_a_dry_run_tells_and_keeps_nothing(folder: Path) -> None:
+async def test_dry_run_records_nothing(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         assert await verdicts(Reconciler(ledger, AT_ONCE), dry_run=True) == ["reclaimed"]
@@ -148,7 +148,7 @@ async def test_a_dry_run_tells_and_keeps_nothing(folder: Path) -> None:
         assert await names(ledger) == ["p"]
 
 
-async def test_an_answer_ends_the_streak(folder: Path) -> None:
+async def test_answer_ends_the_failure_streak(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         reconciler = Reconciler(ledger, THRICE)
@@ -160,7 +160,7 @@ async def test_an_answer_ends_the_streak(folder: Path) -> None:
         assert await attempts(ledger) == [1, 2, 1, 2, 3]
 
 
-async def test_a_report_ends_the_streak(folder: Path) -> None:
+async def test_report_ends_the_failure_streak(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         reconciler = Reconciler(ledger, THRICE)
@@ -171,8 +171,8 @@ async def test_a_report_ends_the_streak(folder: Path) -> None:
         assert await attempts(ledger) == [1, 2, 1]
 
 
-async def test_separate_runs_count_on_from_the_log(folder: Path) -> None:
-    """As `podledger reconcile` from cron does."""
+async def test_separate_reconcilers_count_from_the_log(folder: Path) -> None:
+    """`podledger reconcile` in a cron job relies on this."""
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         assert [await verdicts(Reconciler(ledger, THRICE)) for _ in range(3)] == [
@@ -180,7 +180,7 @@ async def test_separate_runs_count_on_from_the_log(folder: Path) -> None:
         ]
 
 
-async def test_a_new_life_starts_from_nothing(folder: Path) -> None:
+async def test_new_tenure_starts_a_new_streak(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         for _ in range(2):
@@ -190,7 +190,7 @@ async def test_a_new_life_starts_from_nothing(folder: Path) -> None:
         assert await attempts(ledger) == [1, 2, 1]
 
 
-async def test_a_pod_that_reports_after_it_was_reclaimed_comes_back(folder: Path) -> None:
+async def test_report_revives_a_reclaimed_pod(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         await Reconciler(ledger, AT_ONCE).round()
@@ -201,13 +201,13 @@ async def test_a_pod_that_reports_after_it_was_reclaimed_comes_back(folder: Path
         assert (await ledger.verify()).ok
 
 
-async def test_a_pod_without_a_socket_is_not_probed() -> None:
+async def test_pod_without_a_socket_is_not_probed() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", ""))
         assert await Reconciler(ledger, AT_ONCE).round() == []
 
 
-async def test_many_are_probed_each_for_itself(folder: Path) -> None:
+async def test_many_pods_are_probed_independently(folder: Path) -> None:
     with ExitStack() as living:
         async with fresh_ledger() as ledger:
             for number in range(40):
@@ -216,11 +216,11 @@ async def test_many_are_probed_each_for_itself(folder: Path) -> None:
                     living.enter_context(silent_at(path))
                 await ledger.append(spawned(f"p{number:02}", str(path)))
             found = await Reconciler(ledger, AT_ONCE).round()
-            assert [finding.verdict for finding in found] == ["reclaimed", "alive"] * 20
+            assert [result.verdict for result in found] == ["reclaimed", "alive"] * 20
             assert len(await names(ledger)) == 20
 
 
-async def test_rounds_go_on_until_cancelled(folder: Path) -> None:
+async def test_run_repeats_rounds_until_cancelled(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         running = asyncio.create_task(Reconciler(ledger, THRICE).run(0.01))
@@ -232,7 +232,7 @@ async def test_rounds_go_on_until_cancelled(folder: Path) -> None:
             await running
 
 
-async def test_a_finding_that_cannot_be_kept_is_an_error(folder: Path) -> None:
+async def test_failed_commit_raises_an_error(folder: Path) -> None:
     async with fresh_ledger(busy_timeout_s=0.05) as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
         with connected(ledger.database.path) as other:
@@ -242,11 +242,11 @@ async def test_a_finding_that_cannot_be_kept_is_an_error(folder: Path) -> None:
             other.execute("ROLLBACK")
 
 
-async def test_a_finding_reads_as_json(folder: Path) -> None:
+async def test_result_as_json(folder: Path) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p", str(folder / "p")))
-        (finding,) = await Reconciler(ledger).round()
-        assert finding.as_json() | {"reason": ""} == {
+        (result,) = await Reconciler(ledger).round()
+        assert result.as_json() | {"reason": ""} == {
             "pod_name": "p",
             "socket_path": str(folder / "p"),
             "verdict": "suspected",

@@ -20,7 +20,7 @@ from tests.support import (
     Bench,
     delegated,
     exited,
-    life,
+    incarnation,
     reclaimed,
     spawned,
     stamped,
@@ -231,7 +231,7 @@ def test_asked_about_the_past_it_reads_the_log_up_to_then() -> None:
 
 def test_an_incarnation_learnt_later_is_not_known_before() -> None:
     bench = Bench([spawned("p"), turned("p"), stamped(turned("p"), 4)])
-    assert [pod["incarnation"] for seq in (1, 2, 3) for pod in bench.pods(seq)] == [None, None, life(4)]
+    assert [pod["incarnation"] for seq in (1, 2, 3) for pod in bench.pods(seq)] == [None, None, incarnation(4)]
 
 
 def test_an_end_that_was_confirmed_later_was_inferred_before() -> None:

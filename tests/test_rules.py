@@ -19,7 +19,7 @@ from tests.support import (
     OWNER,
     delegated,
     exited,
-    life,
+    incarnation,
     reclaimed,
     spawned,
     stamped,
@@ -142,7 +142,12 @@ def test_an_ending_closes_and_names_what_closed() -> None:
 def test_revived_opens_a_new_tenure_of_the_same_life_and_content() -> None:
     decision = after(stamped(delegated("p", A, writes("/srv")), 3, 2), reclaimed("p"), turned("p"))
     (tenure,) = decision.changed
-    assert (tenure.from_seq, tenure.until_seq, tenure.incarnation, tenure.source) == (3, None, life(3), life(2))
+    assert (tenure.from_seq, tenure.until_seq, tenure.incarnation, tenure.source) == (
+        3,
+        None,
+        incarnation(3),
+        incarnation(2),
+    )
     assert (tenure.socket_path, tenure.parent_pod, tenure.opened_evidence) == (A, "mid", "reported")
 
 
@@ -182,9 +187,9 @@ def test_a_nameless_tenure_learns_its_incarnation_from_a_report(status: str, eve
     decision = after(*GIVEN[status], stamped(event, 7))
     unnamed = after(*GIVEN[status], event)
     assert (decision.outcome, decision.state.status) == (unnamed.outcome, unnamed.state.status)
-    assert decision.state.newest == life(7)
+    assert decision.state.newest == incarnation(7)
     assert decision.state.tenure is not None
-    assert decision.state.tenure.incarnation == life(7)
+    assert decision.state.tenure.incarnation == incarnation(7)
 
 
 def test_a_nameless_ended_tenure_learns_nothing() -> None:
@@ -195,20 +200,25 @@ def test_a_nameless_ended_tenure_learns_nothing() -> None:
 def test_a_delegation_of_the_same_content_names_an_open_tenure() -> None:
     decision = after(delegated("p", A), stamped(delegated("p", A), 7))
     (tenure,) = decision.changed
-    assert (decision.outcome, tenure.from_seq, tenure.until_seq, tenure.incarnation) == ("duplicate", 1, None, life(7))
+    assert (decision.outcome, tenure.from_seq, tenure.until_seq, tenure.incarnation) == (
+        "duplicate",
+        1,
+        None,
+        incarnation(7),
+    )
 
 
 def test_a_delegation_of_other_content_supersedes_an_open_nameless_tenure() -> None:
     decision = after(delegated("p", A), stamped(delegated("p", OTHER), 7))
     old, new = decision.changed
     assert (decision.outcome, old.until_seq, old.closed_by, old.incarnation) == ("applied", 2, "superseded", None)
-    assert (new.from_seq, new.until_seq, new.incarnation, new.socket_path) == (2, None, life(7), OTHER)
+    assert (new.from_seq, new.until_seq, new.incarnation, new.socket_path) == (2, None, incarnation(7), OTHER)
 
 
 def test_a_delegation_does_not_name_an_inferred_tenure() -> None:
     decision = after(delegated("p", A), reclaimed("p"), stamped(delegated("p", A), 7))
     (new,) = decision.changed
-    assert (decision.outcome, new.from_seq, new.incarnation) == ("applied", 3, life(7))
+    assert (decision.outcome, new.from_seq, new.incarnation) == ("applied", 3, incarnation(7))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +233,7 @@ def test_a_delegation_does_not_name_an_inferred_tenure() -> None:
 )
 def test_newer_supersedes_an_open_tenure_of_an_older_life(event: LedgerEvent, outcome: str, status: str) -> None:
     decision = after(stamped(delegated("p", A), 5), stamped(event, 6))
-    assert (decision.outcome, decision.state.status, decision.state.newest) == (outcome, status, life(6))
+    assert (decision.outcome, decision.state.status, decision.state.newest) == (outcome, status, incarnation(6))
     assert (decision.changed[0].until_seq, decision.changed[0].closed_by) == (2, "superseded")
 
 

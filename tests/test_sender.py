@@ -1,4 +1,4 @@
-"""Sending: to parents that are well, slow, hung, gone or talk nonsense; with and without waiting for it."""
+"""Sending to servers that answer, are slow, hang, are gone or send nonsense."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,8 +40,8 @@ def path() -> Iterator[Path]:
 
 @contextmanager
 def scripted(path: Path, script: Script) -> Iterator[list[bytes]]:
-    """A parent of another make: it follows `script` with one client, then keeps what that one sends."""
-    heard: list[bytes] = []
+    """Run a server that follows `script` with one client; yield what that client sends afterwards."""
+    received: list[bytes] = []
 
     def serve(listener: socket.socket) -> None:
         link, _ = listener.accept()
@@ -50,14 +49,14 @@ def scripted(path: Path, script: Script) -> Iterator[list[bytes]]:
             try:
                 script(link)
                 while data := link.recv(1 << 16):
-                    heard.append(data)
+                    received.append(data)
             except OSError:
                 return
 
     with silent_at(path) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
-        yield heard
+        yield received
         thread.join(20)
 
 
@@ -65,15 +64,11 @@ def greets(*frames: bytes) -> Script:
     return lambda link: link.sendall(b"".join(frames))
 
 
-def heard_events(lines: list[bytes]) -> list[dict[str, Any]]:
-    return [json.loads(line)["params"] for line in b"".join(lines).splitlines()]
-
-
 class TestDeliver:
-    def test_the_line_goes_out_after_the_snapshot_and_nothing_else_does(self, path: Path) -> None:
-        with scripted(path, greets(b'{"event":"alert","data":{}}\n', b"\n", GREETING)) as heard:
+    def test_line_alone_is_sent_after_the_snapshot(self, path: Path) -> None:
+        with scripted(path, greets(b'{"event":"alert","data":{}}\n', b"\n", GREETING)) as received:
             deliver(path, LINE)
-        assert b"".join(heard) == LINE
+        assert b"".join(received) == LINE
 
     @pytest.mark.parametrize(
         "snapshot",
@@ -83,12 +78,12 @@ class TestDeliver:
             b'{"event":"\\u0073napshot"}\n',
         ],
     )
-    def test_a_snapshot_is_known_in_any_spelling(self, path: Path, snapshot: bytes) -> None:
-        with scripted(path, greets(snapshot)) as heard:
+    def test_snapshot_is_recognised_in_any_spelling(self, path: Path, snapshot: bytes) -> None:
+        with scripted(path, greets(snapshot)) as received:
             deliver(path, LINE, timeout_s=2)
-        assert b"".join(heard) == LINE
+        assert b"".join(received) == LINE
 
-    def test_an_alert_that_quotes_a_snapshot_is_none(self, path: Path) -> None:
+    def test_alert_that_quotes_a_snapshot_is_not_one(self, path: Path) -> None:
         alert = json.dumps({"data": {"event": "snapshot", "text": '{"event":"snapshot","data":{}}'}, "event": "alert"})
 
         def script(link: socket.socket) -> None:
@@ -99,18 +94,18 @@ class TestDeliver:
             link.settimeout(None)
             link.sendall(GREETING)
 
-        with scripted(path, script) as heard:
+        with scripted(path, script) as received:
             deliver(path, LINE)
-        assert b"".join(heard) == LINE
+        assert b"".join(received) == LINE
 
     @pytest.mark.parametrize("megabytes", [2, 40])
-    def test_a_snapshot_may_be_of_many_megabytes(self, path: Path, megabytes: int) -> None:
+    def test_snapshot_may_be_many_megabytes_long(self, path: Path, megabytes: int) -> None:
         history = json.dumps({"event": "snapshot", "data": {"entries": ["x" * (megabytes << 20)]}}).encode() + b"\n"
-        with scripted(path, greets(history)) as heard:
+        with scripted(path, greets(history)) as received:
             deliver(path, LINE)
-        assert b"".join(heard) == LINE
+        assert b"".join(received) == LINE
 
-    def test_a_greeting_without_end_is_given_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_endless_greeting_is_an_error(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(delivery, "MAX_GREETING_BYTES", 1 << 20)
         with (
             scripted(path, greets(*[b"x" * (1 << 16)] * 32)),
@@ -119,7 +114,7 @@ class TestDeliver:
             deliver(path, LINE)
         assert failure.value.filename == str(path)
 
-    def test_a_parent_that_closes_before_its_snapshot_is_told_of(self, path: Path) -> None:
+    def test_close_before_the_snapshot_is_an_error(self, path: Path) -> None:
         with scripted(path, lambda link: link.shutdown(socket.SHUT_WR)), pytest.raises(ConnectionError) as failure:
             deliver(path, LINE)
         assert str(failure.value) == f"{path}: the server closed before its snapshot"
@@ -127,18 +122,18 @@ class TestDeliver:
     @pytest.mark.parametrize(
         "nonsense", [b"HTTP/1.1 400 Bad Request\r\n", b"[1]\n", b"{}\n", b"\xff\n", b"[" * 9999 + b"\n"]
     )
-    def test_nonsense_for_a_greeting_is_told_of(self, path: Path, nonsense: bytes) -> None:
-        with scripted(path, greets(nonsense)), pytest.raises(ConnectionError, match="what is no frame"):
+    def test_invalid_frame_is_an_error(self, path: Path, nonsense: bytes) -> None:
+        with scripted(path, greets(nonsense)), pytest.raises(ConnectionError, match="something that is not a frame"):
             deliver(path, LINE)
 
-    def test_a_hung_parent_holds_nobody_longer_than_the_limit(self, path: Path) -> None:
+    def test_hanging_server_causes_a_timeout(self, path: Path) -> None:
         with silent_at(path):
             started = time.monotonic()
-            with pytest.raises(TimeoutError, match=f"{path}: nothing moved for 0.1 s"):
+            with pytest.raises(TimeoutError, match=f"{path}: no progress for 0.1 s"):
                 deliver(path, LINE, timeout_s=0.1)
         assert time.monotonic() - started < 2
 
-    def test_a_parent_that_drips_holds_nobody_for_ever(self, path: Path) -> None:
+    def test_dripping_server_causes_a_timeout(self, path: Path) -> None:
         def drip(link: socket.socket) -> None:
             while True:
                 link.sendall(b" ")
@@ -146,11 +141,11 @@ class TestDeliver:
 
         with scripted(path, drip):
             started = time.monotonic()
-            with pytest.raises(TimeoutError, match="as a whole took too long"):
+            with pytest.raises(TimeoutError, match="the whole delivery took too long"):
                 deliver(path, LINE, timeout_s=0.1)
         assert 1.2 <= time.monotonic() - started < 5
 
-    def test_a_parent_that_never_reads_holds_nobody(self, path: Path) -> None:
+    def test_server_that_never_reads_causes_a_timeout(self, path: Path) -> None:
         def greet_only(link: socket.socket) -> None:
             link.sendall(GREETING)
             done.wait(20)
@@ -162,22 +157,22 @@ class TestDeliver:
                 deliver(path, long_line, timeout_s=0.1)
             done.set()
 
-    def test_nobody_there_is_an_error_that_names_the_socket(self, path: Path) -> None:
+    def test_error_for_a_missing_server_names_the_socket(self, path: Path) -> None:
         with pytest.raises(FileNotFoundError) as failure:
             deliver(path, LINE)
         assert failure.value.filename == str(path)
         with pytest.raises(ConnectionRefusedError):
             deliver(dead_at(path), LINE)
 
-    def test_a_full_queue_is_waited_for(self, path: Path) -> None:
+    def test_sender_waits_for_a_full_queue(self, path: Path) -> None:
         with silent_at(path, backlog=0) as listener:
             senders = [threading.Thread(target=deliver, args=(path, LINE)) for _ in range(5)]
             for sender in senders:
                 sender.start()
-            heard = [self._take_one(listener) for _ in senders]
+            received = [self._take_one(listener) for _ in senders]
             for sender in senders:
                 sender.join(20)
-        assert heard == [LINE] * 5
+        assert received == [LINE] * 5
 
     @staticmethod
     def _take_one(listener: socket.socket) -> bytes:
@@ -186,23 +181,23 @@ class TestDeliver:
             link.sendall(GREETING)
             return link.makefile("rb").read()
 
-    def test_a_path_too_long_for_an_address_is_reached_by_its_folder(self, path: Path) -> None:
+    def test_path_too_long_for_an_address_is_reached(self, path: Path) -> None:
         folder = path.parent / ("d" * 120)
         folder.mkdir()
-        with scripted(path, greets(GREETING)) as heard:
+        with scripted(path, greets(GREETING)) as received:
             path.rename(folder / "s")
             deliver(folder / "s", LINE)
             (folder / "s").rename(path)
-        assert b"".join(heard) == LINE
+        assert b"".join(received) == LINE
 
     @pytest.mark.parametrize("name", ["n" * 120, "nul\0"])
-    def test_a_path_that_no_socket_can_have_is_an_oserror(self, path: Path, name: str) -> None:
+    def test_impossible_path_is_an_os_error(self, path: Path, name: str) -> None:
         with pytest.raises(OSError, match=r"too long|null"):
             deliver(path.parent / name, LINE)
 
 
 class TestLine:
-    def test_every_wire_event_is_taken_by_the_parser_as_it_was(self) -> None:
+    def test_parser_reads_back_every_event(self) -> None:
         scope = (ScopeRule(target="/w", permission="write"), ScopeRule(target="/r", permission="read", recursive=False))
         events: list[Event] = [
             TurnEnded(pod_name="child"),
@@ -215,17 +210,17 @@ class TestLine:
             assert getattr(message, "event", None) == event
 
     @pytest.mark.parametrize("key", ["pod_name", "parent_pod", "sub_pod"])
-    def test_a_name_that_no_pod_may_bear_is_refused(self, key: str) -> None:
+    def test_invalid_pod_name_is_an_error(self, key: str) -> None:
         with pytest.raises(InvalidNameError):
             line_of({"kind": "turn_ended", key: "a/b"})
 
-    def test_text_that_is_no_unicode_is_refused(self) -> None:
+    def test_invalid_unicode_is_an_error(self) -> None:
         with pytest.raises(InvalidEventError):
             line_of({"kind": "errored", "pod_name": "child", "message": os.fsdecode(b"\xff")})
 
 
 class TestSendPodEvent:
-    async def test_an_event_arrives_with_a_stamp(self, path: Path) -> None:
+    async def test_event_arrives_with_a_stamp(self, path: Path) -> None:
         stamper = Stamper(new_incarnation())
         async with parent_at(path, history_bytes=2 << 20) as parent:
             await send_pod_event(path, TurnEnded(pod_name="child"), stamper=stamper)
@@ -234,7 +229,7 @@ class TestSendPodEvent:
         assert event["stamp"]["source"] == event["stamp"]["subject"] == stamper.source
         assert event["stamp"]["sequence"] == 1
 
-    async def test_an_event_that_bears_a_stamp_keeps_it(self, path: Path) -> None:
+    async def test_stamped_event_keeps_its_stamp(self, path: Path) -> None:
         stamp = Stamp(**Stamper(new_incarnation()).stamp(None))
         async with parent_at(path) as parent:
             for _ in range(2):
@@ -242,7 +237,7 @@ class TestSendPodEvent:
             await until(lambda: len(parent.events) == 2)
         assert [Stamp(**event["stamp"]) for event in parent.events] == [stamp, stamp]
 
-    async def test_the_sequence_follows_the_calls_and_not_the_awaiting(self, path: Path) -> None:
+    async def test_sequence_follows_the_order_of_calls(self, path: Path) -> None:
         stamper = Stamper()
         async with parent_at(path) as parent:
             sends = [send_pod_event(path, TurnEnded(pod_name=f"p{n}"), stamper=stamper) for n in range(3)]
@@ -251,7 +246,7 @@ class TestSendPodEvent:
             await until(lambda: len(parent.events) == 3)
         assert {event["pod_name"]: event["stamp"]["sequence"] for event in parent.events} == {"p0": 1, "p1": 2, "p2": 3}
 
-    async def test_the_loop_goes_on_while_a_parent_hangs(self, path: Path) -> None:
+    async def test_hanging_server_does_not_block_the_event_loop(self, path: Path) -> None:
         with silent_at(path):
             sending = asyncio.create_task(send_pod_event(path, TurnEnded(pod_name="child"), timeout_s=0.3))
             ticks = 0
@@ -262,7 +257,7 @@ class TestSendPodEvent:
         with pytest.raises(TimeoutError):
             await sending
 
-    async def test_many_at_once_all_arrive(self, path: Path) -> None:
+    async def test_concurrent_events_all_arrive(self, path: Path) -> None:
         async with parent_at(path) as parent:
             await asyncio.gather(*(send_pod_event(path, TurnEnded(pod_name=f"p{n}")) for n in range(200)))
             await until(lambda: len(parent.events) == 200)
@@ -270,41 +265,41 @@ class TestSendPodEvent:
 
 
 class TestFireAndForget:
-    def test_without_a_socket_nothing_happens(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_missing_socket_does_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         fire_and_forget(None, ShutDown(pod_name="child"))
         assert not caplog.records
 
-    async def test_events_for_one_socket_arrive_in_their_order(self, path: Path) -> None:
+    async def test_events_for_one_socket_arrive_in_order(self, path: Path) -> None:
         async with parent_at(path) as parent:
             for n in range(50):
                 fire_and_forget(path, TurnEnded(pod_name=f"p{n}"))
             await until(lambda: len(parent.events) == 50)
         assert [event["pod_name"] for event in parent.events] == [f"p{n}" for n in range(50)]
 
-    def test_a_failure_is_one_warning_and_no_wait(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_failure_is_one_warning_and_does_not_block(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
         with silent_at(path), pytest.MonkeyPatch.context() as patch:
             patch.setattr(background, "deliver", lambda path, line: deliver(path, line, timeout_s=0.2))
             started = time.monotonic()
             fire_and_forget(path, ShutDown(pod_name="child"))
             assert time.monotonic() - started < 0.15
-            wait_for_couriers()
+            wait_for_background_sender()
         [record] = caplog.records
         assert (record.name, record.levelno) == ("podledger.sender", logging.WARNING)
         assert str(path) in record.getMessage()
-        assert "nothing moved for 0.2 s" in record.getMessage()
+        assert "no progress for 0.2 s" in record.getMessage()
 
-    def test_beyond_the_bound_events_are_dropped_with_a_warning_each(
+    def test_each_event_beyond_the_limit_is_dropped_with_a_warning(
         self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        go_on = threading.Event()
-        monkeypatch.setattr(background, "deliver", lambda *_: go_on.wait(20))
-        monkeypatch.setattr(background, "MAX_WAITING", 3)
+        proceed = threading.Event()
+        monkeypatch.setattr(background, "deliver", lambda *_: proceed.wait(20))
+        monkeypatch.setattr(background, "MAX_QUEUED", 3)
         for _ in range(10):
             fire_and_forget(path, TurnEnded(pod_name="child"))
-        go_on.set()
-        wait_for_couriers()
+        proceed.set()
+        wait_for_background_sender()
         assert 6 <= len(caplog.records) <= 7
-        assert "3 reports wait" in caplog.records[0].getMessage()
+        assert "3 reports are already waiting" in caplog.records[0].getMessage()
 
     @pytest.mark.parametrize(
         "ending",
@@ -319,7 +314,7 @@ class TestFireAndForget:
         ],
         ids=["at-exit", "in-atexit", "thread", "forked-child", "forked-parent", "multiprocessing", "in-a-loop"],
     )
-    async def test_what_was_fired_just_before_the_end_is_still_heard(self, path: Path, ending: str) -> None:
+    async def test_event_fired_at_exit_still_arrives(self, path: Path, ending: str) -> None:
         script = (
             "import sys\nfrom podledger import ShutDown, fire_and_forget\n"
             "def fire(): fire_and_forget(sys.argv[1], ShutDown(pod_name='child'))\n"
@@ -330,7 +325,7 @@ class TestFireAndForget:
             await until(lambda: parent.events)
         assert [event["kind"] for event in parent.events] == ["shut_down"]
 
-    def test_a_hung_parent_delays_the_end_only_as_long_as_the_limits_say(self, path: Path) -> None:
+    def test_hanging_server_delays_exit_only_within_the_limits(self, path: Path) -> None:
         script = (
             "import sys\nfrom podledger import ShutDown, fire_and_forget\n"
             "from podledger.client import background, delivery\n"
@@ -345,13 +340,13 @@ class TestFireAndForget:
         assert done.stderr.count(b"was not sent") == 100
 
 
-def wait_for_couriers() -> None:
+def wait_for_background_sender() -> None:
     for thread in threading.enumerate():
         if thread.name == "podledger-fire":
             thread.join(20)
 
 
-def test_a_sender_starts_without_what_it_does_not_need() -> None:
+def test_sender_does_not_import_heavy_packages() -> None:
     script = "import sys, podledger.client.sender; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert not {"sqlalchemy", "pydantic", "asyncio", "logging", "concurrent.futures"} & set(loaded)

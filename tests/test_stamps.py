@@ -1,4 +1,4 @@
-"""Stamps: lives in the order they began, a sequence without holes, and a stamper for each process."""
+"""Incarnations, stamps, and the stamper of each process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from podledger.core import stamps
 from podledger.core.fields import Stamp
 from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation, process_stamper
-from tests.support import life
+from tests.support import incarnation
 
 
 @pytest.fixture(autouse=True)
@@ -26,18 +26,18 @@ def _no_incarnation_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 # Incarnations
 
 
-def test_an_incarnation_is_a_uuid_of_version_7() -> None:
+def test_incarnation_is_a_uuid7() -> None:
     made = uuid.UUID(new_incarnation())
     assert (made.version, made.variant) == (7, uuid.RFC_4122)
 
 
-def test_its_first_48_bits_are_the_clock_in_milliseconds() -> None:
+def test_incarnation_starts_with_the_clock_in_milliseconds() -> None:
     before = time.time_ns() // 1_000_000
     milliseconds = uuid.UUID(new_incarnation()).int >> 80
     assert before <= milliseconds <= time.time_ns() // 1_000_000
 
 
-def test_of_two_the_later_is_the_greater() -> None:
+def test_later_incarnation_is_greater() -> None:
     made = [new_incarnation() for _ in range(2_000)]
     assert made == sorted(made)
     assert len(set(made)) == 2_000
@@ -46,23 +46,23 @@ def test_of_two_the_later_is_the_greater() -> None:
 # Stamps
 
 
-def test_a_stamp_is_one_that_receivers_take() -> None:
+def test_receivers_accept_a_new_stamp() -> None:
     stamp = Stamp.model_validate(Stamper().stamp(new_incarnation()))
     assert stamp.sequence == 1
     assert abs(datetime.now(UTC).timestamp() - stamp.sent_us / 1e6) < 5
 
 
-def test_a_subject_that_is_not_known_is_left_out() -> None:
+def test_unknown_subject_is_left_out() -> None:
     assert "subject" not in Stamper().stamp(None)
     assert Stamp.model_validate(Stamper().stamp(None)).subject is None
 
 
-def test_each_emission_has_an_id_of_its_own() -> None:
+def test_each_stamp_has_its_own_id() -> None:
     stamper = Stamper()
     assert len({stamper.stamp(None)["id"] for _ in range(1_000)}) == 1_000
 
 
-def test_the_sequence_has_no_holes_from_many_threads() -> None:
+def test_sequence_has_no_gaps_with_many_threads() -> None:
     stamper = Stamper()
     taken: list[object] = []
 
@@ -77,7 +77,7 @@ def test_the_sequence_has_no_holes_from_many_threads() -> None:
     assert sorted(map(str, taken), key=int) == [str(number) for number in range(1, 8_001)]
 
 
-def test_a_shutdown_carries_the_last_one() -> None:
+def test_shutdown_has_the_last_sequence() -> None:
     stamper = Stamper()
     kinds = ("turn_ended", "errored", "shut_down")
     sent = [stamper.stamp(stamper.subject(kind, "me")) for kind in kinds]
@@ -85,23 +85,23 @@ def test_a_shutdown_carries_the_last_one() -> None:
     assert {stamp["subject"] for stamp in sent} == {stamper.source}
 
 
-# Whose life
+# Subjects
 
 
-def test_what_a_pod_says_of_itself_is_about_its_source() -> None:
-    stamper = Stamper(life(5))
-    assert stamper.subject("turn_ended", "me") == life(5)
+def test_own_report_is_about_the_source() -> None:
+    stamper = Stamper(incarnation(5))
+    assert stamper.subject("turn_ended", "me") == incarnation(5)
 
 
-def test_a_delegation_is_about_the_child_s_life() -> None:
-    stamper = Stamper(life(5))
-    handed_over = stamper.incarnation_of("child")
-    assert handed_over != life(5)
-    assert stamper.subject("scope_sub_delegated", "child") == handed_over
-    assert stamper.subject("turn_ended", "child") == handed_over
+def test_delegation_is_about_the_child() -> None:
+    stamper = Stamper(incarnation(5))
+    passed_on = stamper.incarnation_of("child")
+    assert passed_on != incarnation(5)
+    assert stamper.subject("scope_sub_delegated", "child") == passed_on
+    assert stamper.subject("turn_ended", "child") == passed_on
 
 
-def test_a_child_s_life_is_the_same_until_its_shutdown_is_sent() -> None:
+def test_child_keeps_its_incarnation_until_its_shutdown() -> None:
     stamper = Stamper()
     first = stamper.incarnation_of("child")
     assert stamper.incarnation_of("child") == first
@@ -109,34 +109,34 @@ def test_a_child_s_life_is_the_same_until_its_shutdown_is_sent() -> None:
     assert stamper.incarnation_of("child") > first
 
 
-def test_the_lives_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamps, "MAX_LIVES", 3)
+def test_remembered_incarnations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "MAX_INCARNATIONS", 3)
     stamper = Stamper()
     first = stamper.incarnation_of("p0")
     kept = stamper.incarnation_of("p1")
     for number in (2, 1, 3, 4):
         stamper.incarnation_of(f"p{number}")
-    assert stamper.incarnation_of("p1") == kept, "what was used of late stays"
+    assert stamper.incarnation_of("p1") == kept, "recently used incarnations stay"
     assert stamper.incarnation_of("p0") != first
 
 
 # Processes
 
 
-def test_a_process_has_one_stamper() -> None:
+def test_process_has_one_stamper() -> None:
     assert process_stamper() is process_stamper()
 
 
 SHOW = "from podledger.core.stamps import process_stamper; print(process_stamper().source)"
 
 
-def test_a_child_takes_the_incarnation_that_its_parent_handed_it() -> None:
-    environment = os.environ | {INCARNATION_VARIABLE: life(5)}
+def test_child_uses_the_incarnation_from_its_parent() -> None:
+    environment = os.environ | {INCARNATION_VARIABLE: incarnation(5)}
     done = subprocess.run([sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == life(5)
+    assert done.stdout.strip() == incarnation(5)
 
 
-def test_without_one_each_process_makes_its_own() -> None:
+def test_process_without_an_incarnation_makes_one() -> None:
     runs = [subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True) for _ in range(2)]
     assert len({run.stdout for run in runs}) == 2
 
@@ -156,18 +156,18 @@ print(parent.source, parent.stamp(None)["sequence"], os.read(reader, 999).decode
 """
 
 
-@pytest.mark.parametrize("handed_over", [None, life(5)], ids=["own", "handed over"])
-def test_a_forked_child_gets_a_stamper_of_its_own(handed_over: str | None) -> None:
-    """Two processes that counted under one source would send one sequence number twice."""
-    environment = os.environ | ({INCARNATION_VARIABLE: handed_over} if handed_over else {})
+@pytest.mark.parametrize("inherited", [None, incarnation(5)], ids=["own", "from the parent"])
+def test_forked_child_has_its_own_stamper(inherited: str | None) -> None:
+    """If two processes shared a source, they would send one sequence number twice."""
+    environment = os.environ | ({INCARNATION_VARIABLE: inherited} if inherited else {})
     done = subprocess.run([sys.executable, "-c", FORK], env=environment, capture_output=True, text=True, check=True)
     source, sequence, child_source, child_sequence = done.stdout.split()
     assert (sequence, child_sequence) == ("2", "1")
     assert child_source != source
-    assert handed_over in (None, source)
+    assert inherited in (None, source)
 
 
-def test_it_needs_nothing_but_the_standard_library() -> None:
+def test_stamps_need_only_the_standard_library() -> None:
     code = "import sys, podledger.core.stamps; print({'pydantic', 'sqlalchemy', 'asyncio'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

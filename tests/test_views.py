@@ -26,7 +26,7 @@ from tests.support import (
     Bench,
     connected,
     delegated,
-    life,
+    incarnation,
     new_database,
     reclaimed,
     spawned,
@@ -311,7 +311,7 @@ def test_lives_that_are_each_other_s_parents_end_no_view() -> None:
     for view in VIEWS:
         rows(bench, view)
     assert {row["pod_name"]: row["under"] for row in rows(bench, "live_pods")} == {"ada": "bob", "bob": "ada"}
-    assert life(1) < life(2)
+    assert incarnation(1) < incarnation(2)
 
 
 # Beside a writer

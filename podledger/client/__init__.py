@@ -1,1 +1,1 @@
-"""The sending side: one event to one pod's socket."""
+"""The client: sends one event to one pod's socket."""

@@ -1,4 +1,4 @@
-"""The threads that deliver, for those who do not wait for it themselves."""
+"""The background sender: threads that deliver events, so that their callers need not wait."""
 
 from __future__ import annotations
 
@@ -15,66 +15,66 @@ from podledger.core.text import escape
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-MAX_WAITING: Final = 10_000
-MAX_WAITING_BYTES: Final = 64 << 20
-"""How many fired events, and of what length in all, may wait for their delivery; those beyond are dropped."""
+MAX_QUEUED: Final = 10_000
+MAX_QUEUED_BYTES: Final = 64 << 20
+"""The most events, and the most bytes of them, that wait in all queues together. Further events are dropped."""
 
-MAX_LANES: Final = 256
-"""To how many sockets fired events may be under way at once, each on a thread."""
+MAX_SOCKETS: Final = 256
+"""The most sockets with a queue, and so a thread, at the same time."""
 
 EXIT_GRACE_S: Final = 10.0
-"""For how long after the end of the program fired events are still taken up for delivery."""
+"""How long after the end of the program queued events are still sent. The rest is dropped, with warnings."""
 
-THREADS: Final = 16
-"""How many of the deliveries that are awaited run at once."""
+POOL_THREADS: Final = 16
+"""How many awaited deliveries run at the same time."""
 
 
 class _BackgroundSender:
-    """The threads that deliver, of one process.
+    """The background sender of one process.
 
-    Fired events wait in a lane for each socket, whose thread lives as long as there are any. So none needs
-    stopping: the end of the program waits for the lanes as for any thread.
+    Each socket has a queue and a thread, which ends when the queue is empty. So nothing has to be closed: at exit, the
+    interpreter waits for the threads that still run.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._lanes: dict[str, deque[bytes]] = {}
-        self._waiting = 0
-        self._waiting_bytes = 0
+        self._queues: dict[str, deque[bytes]] = {}
+        self._queued = 0
+        self._queued_bytes = 0
         self._exit_by: float | None = None
         self._pool: ThreadPoolExecutor | None = None
 
     def pool(self) -> ThreadPoolExecutor:
-        """The threads of `deliver_async`."""
+        """Return the threads of `deliver_async`."""
         from concurrent.futures import ThreadPoolExecutor
 
         with self._guard:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="podledger-send")
+                self._pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="podledger-send")
             return self._pool
 
-    def post(self, path: str, line: bytes) -> None:
-        """Have `line` delivered to `path`.
+    def enqueue(self, path: str, line: bytes) -> None:
+        """Queue `line` for the socket at `path`.
 
         Raises:
-            OSError: too many wait already.
+            OSError: too many events are queued already.
         """
-        if exiting():  # nobody waits for a thread that starts now
-            _attempt(path, line)
-        elif self._enqueue(path, line):
+        if exiting():  # the interpreter does not wait for a thread that starts now
+            _try_deliver(path, line)
+        elif self._put(path, line):
             self._start(path)
 
-    def _enqueue(self, path: str, line: bytes) -> bool:
-        """Put the line into its lane; whether the lane is a new one."""
+    def _put(self, path: str, line: bytes) -> bool:
+        """Add the line to its queue; return whether the queue is new and so needs a thread."""
         with self._guard:
-            new = path not in self._lanes
-            if self._waiting >= MAX_WAITING or self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
-                raise OSError(errno.ENOBUFS, f"{self._waiting:,} reports wait to be sent already")
-            if new and len(self._lanes) >= MAX_LANES:
-                raise OSError(errno.ENOBUFS, f"reports to {MAX_LANES} sockets are under way already")
-            self._lanes.setdefault(path, deque()).append(line)
-            self._waiting += 1
-            self._waiting_bytes += len(line)
+            new = path not in self._queues
+            if self._queued >= MAX_QUEUED or self._queued_bytes + len(line) > MAX_QUEUED_BYTES:
+                raise OSError(errno.ENOBUFS, f"{self._queued:,} reports are already waiting to be sent")
+            if new and len(self._queues) >= MAX_SOCKETS:
+                raise OSError(errno.ENOBUFS, f"reports to {MAX_SOCKETS} sockets are already being sent")
+            self._queues.setdefault(path, deque()).append(line)
+            self._queued += 1
+            self._queued_bytes += len(line)
             return new
 
     def _start(self, path: str) -> None:
@@ -86,24 +86,24 @@ class _BackgroundSender:
 
     def _run(self, path: str) -> None:
         while (line := self._next(path)) is not None:
-            if exiting() and self._too_late():
+            if exiting() and self._grace_is_over():
                 warn(path, TimeoutError("the program has ended"))
             else:
-                _attempt(path, line)
+                _try_deliver(path, line)
 
     def _next(self, path: str) -> bytes | None:
-        """The lane's next line; None, and the lane is gone, if there is none."""
+        """Take the next line from a queue; if the queue is empty, remove it and return None."""
         with self._guard:
-            lane = self._lanes[path]
-            if not lane:
-                del self._lanes[path]
+            queue = self._queues[path]
+            if not queue:
+                del self._queues[path]
                 return None
-            line = lane.popleft()
-            self._waiting -= 1
-            self._waiting_bytes -= len(line)
+            line = queue.popleft()
+            self._queued -= 1
+            self._queued_bytes -= len(line)
             return line
 
-    def _too_late(self) -> bool:
+    def _grace_is_over(self) -> bool:
         with self._guard:
             if self._exit_by is None:
                 self._exit_by = time.monotonic() + EXIT_GRACE_S
@@ -111,21 +111,21 @@ class _BackgroundSender:
 
 
 def pool() -> ThreadPoolExecutor:
-    """The threads for deliveries that are awaited."""
-    return _couriers.pool()
+    """Return the threads for deliveries that are awaited."""
+    return _sender.pool()
 
 
-def post(path: str, line: bytes) -> None:
-    """Have `line` delivered to the socket at `path` in the background; a failure is one warning.
+def enqueue(path: str, line: bytes) -> None:
+    """Deliver `line` to the socket at `path` in the background; a failure becomes one warning.
 
     Raises:
-        OSError: too many wait already.
+        OSError: too many events are queued already.
     """
-    _couriers.post(path, line)
+    _sender.enqueue(path, line)
 
 
 def exiting() -> bool:
-    """Whether the program has ended and the interpreter is about to."""
+    """Return whether the program has ended and the interpreter is shutting down."""
     return not threading.main_thread().is_alive()
 
 
@@ -138,18 +138,18 @@ def warn(path: str, error: Exception) -> None:
     log.warning("the report to %s was not sent: %s", escape(path), escape(reason, 300))
 
 
-def _attempt(path: str, line: bytes) -> None:
+def _try_deliver(path: str, line: bytes) -> None:
     try:
         deliver(path, line)
-    except Exception as error:  # noqa: BLE001 - the lane goes on with the next, whatever befell this one
+    except Exception as error:  # noqa: BLE001 - no failure of one line may stop the rest of its queue
         warn(path, error)
 
 
 def _after_fork() -> None:
-    """In a forked child: what waits is the parent's to send, and a lock may be held by a thread not here."""
-    global _couriers  # noqa: PLW0603 - as there is one process, there is one set of background
-    _couriers = _BackgroundSender()
+    """Start empty in a forked child: the parent sends what is queued, and its threads may hold the lock."""
+    global _sender  # noqa: PLW0603 - one background sender for one process
+    _sender = _BackgroundSender()
 
 
-_couriers = _BackgroundSender()
+_sender = _BackgroundSender()
 os.register_at_fork(after_in_child=_after_fork)

@@ -1,6 +1,6 @@
-"""One delivery, blocking: connect, read to the server's snapshot, send one frame, close.
+"""One blocking delivery: connect, read up to the server's snapshot, send one line, close.
 
-It needs little of the standard library, so that a process that sends one event and goes starts at once.
+This module imports little of the standard library, so that a short-lived sender starts fast.
 """
 
 from __future__ import annotations
@@ -19,61 +19,61 @@ from typing import Final
 from podledger.core.text import escape
 
 TIMEOUT_S: Final = 5.0
-"""How long each socket operation may take."""
+"""The time limit of each socket operation."""
 
 MAX_OPERATIONS: Final = 12
-"""A whole delivery may take so many times the limit of one operation: no server can hold it by dripping."""
+"""A whole delivery may take this many times the limit of one operation, so that a slow server cannot hold it."""
 
 MAX_GREETING_BYTES: Final = 256 << 20
-"""How much a server may send up to the end of its snapshot."""
+"""The most bytes that a server may send up to the end of its snapshot."""
 
 MAX_ADDRESS_BYTES: Final = 107
-"""The longest path that a Unix socket's address can hold."""
+"""The longest path that the address of a Unix socket can hold."""
 
-_CHUNK: Final = 1 << 18
-_PIECE: Final = 1 << 16
+_RECV_BYTES: Final = 1 << 18
+_SEND_BYTES: Final = 1 << 16
 _EVENT: Final = re.compile(rb'\s*\{\s*"event"\s*:\s*"([a-z_]+)"\s*[,}]')
 
 
 def deliver(socket_path: str | os.PathLike[str], line: bytes, *, timeout_s: float = TIMEOUT_S) -> None:
-    """Connect, read up to and including the server's snapshot, send one frame, and close.
+    """Connect, read up to and including the server's snapshot, send one line, and close.
 
-    Each socket operation may take `timeout_s` seconds, the whole `MAX_OPERATIONS` times that.
+    Each socket operation may take `timeout_s` seconds, and the whole delivery `MAX_OPERATIONS` times that.
 
     Raises:
-        OSError: it was not sent: a `TimeoutError` if that took too long, a `ConnectionError` if the server
-            closed before its snapshot or sent what is no frame.
+        OSError: the line was not sent. It is a `TimeoutError` if this took too long, and a `ConnectionError` if the
+            server closed before its snapshot or sent something that is not a frame.
     """
     path = os.fspath(socket_path)
-    with _explained(path, timeout_s), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+    with _socket_errors(path, timeout_s), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         _limit(link, timeout_s)
-        until = time.monotonic() + MAX_OPERATIONS * timeout_s
+        deadline = time.monotonic() + MAX_OPERATIONS * timeout_s
         _connect(link, path)
-        for frame in _frames(link, until):
+        for frame in _frames(link, deadline):
             if _event_of(frame) == b"snapshot":
                 break
-        _send(link, line, until)
+        _send(link, line, deadline)
 
 
 def reach(socket_path: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> None:
-    """Connect, and let go.
+    """Connect and close again.
 
     Raises:
-        OSError: nobody took the connection in time.
+        OSError: no server accepted the connection in time.
     """
     path = os.fspath(socket_path)
-    with _explained(path, timeout_s), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+    with _socket_errors(path, timeout_s), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         _limit(link, timeout_s)
         _connect(link, path)
 
 
 @contextmanager
-def _explained(path: str, timeout_s: float) -> Iterator[None]:
-    """Every failure an OSError that names the socket."""
+def _socket_errors(path: str, timeout_s: float) -> Iterator[None]:
+    """Turn every failure into an OSError that names the socket."""
     try:
         yield
     except BlockingIOError as error:
-        raise TimeoutError(f"{path}: nothing moved for {timeout_s:g} s") from error
+        raise TimeoutError(f"{path}: no progress for {timeout_s:g} s") from error
     except OSError as error:
         if error.errno is None:
             raise type(error)(f"{path}: {error}") from error
@@ -83,10 +83,10 @@ def _explained(path: str, timeout_s: float) -> Iterator[None]:
 
 
 def _limit(link: socket.socket, timeout_s: float) -> None:
-    """Have the kernel end each operation.
+    """Let the kernel limit the time of each operation.
 
-    Python's own time limit makes the socket a non-blocking one, and when a busy server's queue is full,
-    connecting such a one fails at once instead of waiting for its turn.
+    Python's own timeout makes the socket non-blocking. Such a socket does not wait for a place in the queue of a busy
+    server: connecting fails at once if that queue is full.
     """
     whole, part = divmod(max(timeout_s, 0.001), 1)
     limit = struct.pack("@ll", int(whole), int(part * 1e6))
@@ -96,11 +96,11 @@ def _limit(link: socket.socket, timeout_s: float) -> None:
 
 def _connect(link: socket.socket, path: str) -> None:
     if "\0" in path:
-        raise OSError(errno.EINVAL, "a path holds no null character")
+        raise OSError(errno.EINVAL, "a path cannot hold a null character")
     if len(os.fsencode(path)) <= MAX_ADDRESS_BYTES:
         link.connect(path)
         return
-    # A longer path than an address can hold is reached by way of its folder.
+    # The path is too long for an address, so the address goes through a descriptor of its folder.
     folder, name = os.path.split(path)
     descriptor = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -112,10 +112,10 @@ def _connect(link: socket.socket, path: str) -> None:
         os.close(descriptor)
 
 
-def _frames(link: socket.socket, until: float) -> Iterator[bytearray]:
-    """The server's frames that are not blank, as they arrive."""
+def _frames(link: socket.socket, deadline: float) -> Iterator[bytearray]:
+    """Yield the server's frames as they arrive, without blank ones."""
     rest = bytearray()
-    for chunk in _chunks(link, until):
+    for chunk in _chunks(link, deadline):
         searched = len(rest)
         rest += chunk
         while (end := rest.find(b"\n", searched)) >= 0:
@@ -126,19 +126,19 @@ def _frames(link: socket.socket, until: float) -> Iterator[bytearray]:
                 yield frame
 
 
-def _chunks(link: socket.socket, until: float) -> Iterator[bytes]:
+def _chunks(link: socket.socket, deadline: float) -> Iterator[bytes]:
     read = 0
-    while chunk := link.recv(_CHUNK):
+    while chunk := link.recv(_RECV_BYTES):
         read += len(chunk)
         if read > MAX_GREETING_BYTES:
-            raise OSError(errno.EMSGSIZE, f"no snapshot ended within {MAX_GREETING_BYTES:,} bytes")
-        _check_time(until)
+            raise OSError(errno.EMSGSIZE, f"the server sent no snapshot within {MAX_GREETING_BYTES:,} bytes")
+        _check_time(deadline)
         yield chunk
     raise ConnectionError("the server closed before its snapshot")
 
 
 def _event_of(frame: bytearray) -> bytes:
-    """The name of the event that a server's frame is; how it begins mostly tells, however long it is."""
+    """Return the event name of a server's frame, mostly from its first bytes, without parsing a long one."""
     match = _EVENT.match(frame)
     if match and frame[-8:].rstrip().endswith(b"}"):
         return match[1]
@@ -147,16 +147,16 @@ def _event_of(frame: bytearray) -> bytes:
         return str(message["event"]).encode()
     except (ValueError, TypeError, LookupError, RecursionError):
         start = escape(bytes(frame[:60]).decode(errors="replace"))
-        raise ConnectionError(f"the server sent what is no frame: {start}") from None
+        raise ConnectionError(f"the server sent something that is not a frame: {start}") from None
 
 
-def _send(link: socket.socket, line: bytes, until: float) -> None:
+def _send(link: socket.socket, line: bytes, deadline: float) -> None:
     rest = memoryview(line)
     while rest:
-        _check_time(until)
-        rest = rest[link.send(rest[:_PIECE]) :]
+        _check_time(deadline)
+        rest = rest[link.send(rest[:_SEND_BYTES]) :]
 
 
-def _check_time(until: float) -> None:
-    if time.monotonic() > until:
-        raise TimeoutError("the delivery as a whole took too long")
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError("the whole delivery took too long")

@@ -1,6 +1,6 @@
-"""Sending: the frame of an event, and three faces of its delivery: blocking, asynchronous, fire and forget.
+"""Sending an event: make its line, and deliver it blocking, asynchronously, or as fire and forget.
 
-Free of SQLAlchemy, pydantic and asyncio, so that a process that sends one event and goes starts at once.
+This module imports neither SQLAlchemy, pydantic nor asyncio, so that a short-lived sender starts fast.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _NAMES: Final = ("pod_name", "parent_pod", "sub_pod")
 
 
 def line_of(fields: dict[str, Any]) -> bytes:
-    """The frame that reports an event, given as its JSON object.
+    """Return the line that reports an event, which is given as its JSON object.
 
     Raises:
-        InvalidNameError: it names a pod as none may be named.
-        InvalidEventError: it holds text that is no Unicode.
+        InvalidNameError: a pod name is not valid.
+        InvalidEventError: a text is not valid Unicode.
     """
     for key in _NAMES:
         if key in fields:
@@ -39,11 +39,11 @@ def line_of(fields: dict[str, Any]) -> bytes:
     try:
         return strict_json.dumps({"method": "pod_event", "params": fields}).encode() + b"\n"
     except UnicodeEncodeError as error:
-        raise InvalidEventError("a lone surrogate is no character", hint="give valid UTF-8") from error
+        raise InvalidEventError("the event holds a lone surrogate", hint="give valid UTF-8") from error
 
 
 def event_line(event: Event, stamper: Stamper | None = None) -> bytes:
-    """The frame that reports `event`, stamped by `stamper` (or else this process's) unless it is already."""
+    """Return the line that reports `event`; unless it has a stamp, `stamper` (by default this process's) adds one."""
     fields = event.model_dump(mode="json", exclude_none=True)
     if event.stamp is None:
         stamper = stamper or process_stamper()
@@ -58,35 +58,36 @@ def send_pod_event(
     timeout_s: float = TIMEOUT_S,
     stamper: Stamper | None = None,
 ) -> Coroutine[Any, Any, None]:
-    """Report `event` to the pod that listens on `socket`; each socket operation may take `timeout_s` seconds.
+    """Report `event` to the pod that listens on `socket`, and wait until it is sent.
 
-    The result is to be awaited; the stamp is taken before, so that its sequence follows the order of the calls.
+    The event is stamped when you call this, not when you await it: sequences follow the order of the calls. Each socket
+    operation may take `timeout_s` seconds.
 
-    Awaiting raises:
-        OSError: it was not sent; a `TimeoutError` if that took too long.
+    Raises:
+        OSError: on await, if the event was not sent; a `TimeoutError` if it took too long.
     """
     return deliver_async(socket, event_line(event, stamper), timeout_s=timeout_s)
 
 
 def fire_and_forget(socket: str | os.PathLike[str] | None, event: Event) -> None:
-    """Report `event` to `socket` some time soon, and return at once; without a socket, do nothing.
+    """Report `event` to `socket` in the background and return at once; if `socket` is None, do nothing.
 
-    A failure is one warning in the log of `podledger.sender`. Events for one socket go out in their order.
-    The end of the program waits for what is under way, for as long as the time limits say.
+    A failure becomes one warning in the log `podledger.sender`. Events for one socket are sent in order. When the
+    program ends, the interpreter waits for queued events, within the time limits.
     """
     if socket is None:
         return
     try:
-        background.post(os.fspath(socket), event_line(event))
-    except Exception as error:  # noqa: BLE001 - whatever it is, a report that fails must not hurt the pod
+        background.enqueue(os.fspath(socket), event_line(event))
+    except Exception as error:  # noqa: BLE001 - no failed report may harm the pod
         background.warn(str(socket), error)
 
 
 async def deliver_async(socket_path: str | os.PathLike[str], line: bytes, *, timeout_s: float = TIMEOUT_S) -> None:
-    """As `deliver`, on one of a few threads kept for it, so that the event loop's own stay free.
+    """Call `deliver` on a thread of the client's own pool, so that the event loop's threads stay free.
 
     Raises:
-        OSError: as `deliver`.
+        OSError: as for `deliver`.
     """
     import asyncio
 
@@ -96,6 +97,6 @@ async def deliver_async(socket_path: str | os.PathLike[str], line: bytes, *, tim
     except RuntimeError as error:
         if not background.exiting():
             raise OSError(errno.EAGAIN, str(error)) from error
-        work()  # at the interpreter's end no thread can be started any more
+        work()  # no thread can start while the interpreter shuts down
     else:
         await sending

@@ -1,1 +1,1 @@
-"""The pure core: errors, text, paths, stamps, the wire protocol, events and the rules."""
+"""The core: events, the wire protocol and the rules. Nothing here opens a file, a socket or a database."""

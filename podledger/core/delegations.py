@@ -1,4 +1,4 @@
-"""What a delegation states of the pod that it lends a scope to."""
+"""Delegations: the part that `pod_spawned` and `scope_sub_delegated` have in common."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCOPE = TypeAdapter(Scope)
 
 
 class Delegation(NamedTuple):
-    """What a delegation states of the pod. `scope` is canonical JSON; `callback_address` is None if not stated."""
+    """The socket, scope and parent of a pod. `scope` is canonical JSON; `callback_address` is None if not stated."""
 
     socket_path: str
     scope: str
@@ -25,7 +25,7 @@ class Delegation(NamedTuple):
 
 
 def delegation_of(event: Event, owner: str) -> Delegation | None:
-    """What a delegation states; None for an event of another kind."""
+    """Return the delegation in an event, or None if the event is of another kind."""
     match event:
         case PodSpawned():
             return Delegation(event.socket_path, scope_text(event.scope), owner, event.callback_address)
@@ -36,20 +36,20 @@ def delegation_of(event: Event, owner: str) -> Delegation | None:
 
 
 def scope_text(scope: Scope) -> str:
-    """A scope as canonical JSON."""
+    """Return a scope as canonical JSON."""
     return _SCOPE.dump_json(scope).decode()
 
 
 def scope_from(text: str) -> Scope:
-    """The scope that `scope_text` wrote.
+    """Return the scope that `scope_text` wrote.
 
     Raises:
-        ProtocolError: the text was damaged since.
+        ProtocolError: the text is damaged.
     """
     try:
         return _SCOPE.validate_json(text)
     except ValidationError as error:
-        raise ProtocolError("a scope that was stored is damaged", hint="run `podledger verify`") from error
+        raise ProtocolError("a stored scope is damaged", hint="run `podledger verify`") from error
 
 
 class _Rule(TypedDict):
@@ -74,12 +74,12 @@ _SPAWNED, _DELEGATED = TypeAdapter(_Spawned), TypeAdapter(_Delegated)
 
 
 def delegation_from(kind: str, payload: str, owner: str) -> Delegation:
-    """What the payload of a delegation states, read without the rest of it.
+    """Return the delegation in a stored payload.
 
-    It validates into dictionaries, not models, because a rebuild does this for each delegation of the log.
+    It validates into dictionaries, which is faster than into models: a rebuild reads each delegation of the log.
 
     Raises:
-        ProtocolError: it is no delegation.
+        ProtocolError: the payload is not a delegation.
     """
     try:
         if kind == "pod_spawned":
@@ -89,11 +89,11 @@ def delegation_from(kind: str, payload: str, owner: str) -> Delegation:
         told = _DELEGATED.validate_json(payload)
         return Delegation(told["sub_socket"], _canonical(told["scope"]), told["parent_pod"], None)
     except ValidationError as error:
-        raise ProtocolError(f"the payload of a {kind} states no delegation") from error
+        raise ProtocolError(f"the payload of a {kind} is not a delegation") from error
 
 
 def _canonical(scope: list[_Rule]) -> str:
-    """What `scope_text` makes of the same scope."""
+    """Return the text that `scope_text` writes for the same scope."""
     for rule in scope:
         rule.setdefault("recursive", True)
     return to_json(scope).decode()

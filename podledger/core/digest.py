@@ -1,4 +1,4 @@
-"""The digests that chain the log."""
+"""The digests that chain the entries of a log; `docs/ledger-format.md` specifies them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 NO_DIGEST: Final = "0" * 64
-"""What the first entry of a ledger has for a previous digest."""
+"""The previous digest of a ledger's first entry."""
 
 
 def payload_digest(payload: str) -> str:
-    """SHA-256 of the payload's UTF-8, in hexadecimal."""
+    """Return the SHA-256 of the payload's UTF-8, in hexadecimal."""
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
 WITHHELD: Final = "{}"
-"""What stands in a bundle for the payload of an entry outside of its slice: no event is empty."""
+"""Replaces the payload of an entry that a bundle does not show. No event has this payload."""
 
 
 def chain_digest(previous: str, fields: Sequence[Any], withheld: str | None = None) -> str:
-    """SHA-256 over the previous digest and an entry's fields but `digest`, each on a line, null as an empty line.
+    """Return the digest of an entry: SHA-256 over the previous digest and the entry's fields, one a line.
 
-    The payload's own digest stands for the payload: `withheld` is that where the payload is not there any more.
-    `docs/ledger-format.md` states the form.
+    `fields` are those of `Entry` before `digest`; None becomes an empty line. The payload is represented by its own
+    digest, which is `withheld` if the payload itself was left out.
     """
     ledger, seq, recorded_us, evidence, kind, pod_name, payload = fields[:7]
     known = fields[7:15]
@@ -37,4 +37,4 @@ def chain_digest(previous: str, fields: Sequence[Any], withheld: str | None = No
 
 _UNKNOWN: Final = (None,) * 8
 _BLANK: Final = "\n" * 7
-"""The sender's and the stamp's fields where neither is known, and the lines that stand for them."""
+"""The sender and the stamp of most local facts: nothing is known, and the lines are empty."""

@@ -1,4 +1,4 @@
-"""Entries of the log, and drafts on their way there."""
+"""Entries of the log, and drafts: events that have no place in the log yet."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from podledger.core.fields import Stamp
 from podledger.core.times import moment, timestamp
 
 Outcome = Literal["applied", "duplicate", "conflict", "late", "unknown", "noted", "confirmed", "revived", "ignored"]
-"""What the rules made of an event."""
+"""What the rules decided about an event; `docs/rules.md` explains each."""
 
 
 class Sender(NamedTuple):
-    """The process at the other end of a socket, as the kernel attests it."""
+    """The process that sent a line, as the kernel reports it."""
 
     pid: int
     uid: int
@@ -24,7 +24,7 @@ class Sender(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An event on its way into the log: all that is known before it has its place there."""
+    """An event before it is appended: everything that is known without its seq."""
 
     kind: Kind
     evidence: Evidence
@@ -43,7 +43,7 @@ def draft(
     sender: Sender | None = None,
     evidence: Evidence | None = None,
 ) -> Draft:
-    """`event` on its way into the log of `owner`; `payload` is its text where it came from outside."""
+    """Return `event` as a draft for the ledger of `owner`; `payload` is its original text if it came from outside."""
     kind: Kind = event.kind
     return Draft(
         kind,
@@ -57,10 +57,11 @@ def draft(
 
 
 class Entry(NamedTuple):
-    """One entry of a ledger's log, as it is stored; `recorded_us` is in microseconds since 1970 (UTC).
+    """One entry of a ledger's log, as stored.
 
-    From `stamp_id` to `subject` it holds the stamp's fields, null for an event without one; from `pid` to `gid` the
-    sender, null for a local fact. `rules` is the version of the rules that decided `outcome`.
+    Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact.
+    `stamp_id` to `subject` are the stamp, None for an unstamped event. `rules` is the version of the rules that
+    decided `outcome`.
     """
 
     ledger: str
@@ -84,21 +85,21 @@ class Entry(NamedTuple):
 
     @property
     def recorded_at(self) -> datetime:
-        """When the ledger recorded it, in UTC."""
+        """The time in UTC at which the ledger recorded the event."""
         return moment(self.recorded_us)
 
     @property
     def event(self) -> LedgerEvent:
-        """The event that the payload states."""
+        """The event in the payload."""
         return parse_event(self.payload)
 
     @property
     def sender(self) -> Sender | None:
-        """Who sent it, as the kernel attests; None for a local fact."""
+        """The process that sent the event, or None for a local fact."""
         return None if self.pid is None else Sender(self.pid, self.uid or 0, self.gid or 0)
 
     def as_json(self) -> dict[str, Any]:
-        """The entry as `events --json` prints it; `payload` is the event's exact text, which the digest is over."""
+        """Return the entry as `events --json` prints it; `payload` is the exact text that the digest covers."""
         return {
             "ledger": self.ledger,
             "seq": self.seq,

@@ -1,32 +1,32 @@
-"""The error tree: everything podledger raises on purpose.
+"""The errors that podledger raises. Each carries a message and a hint.
 
     PodledgerError
-    ├── UsageError               what was asked for makes no sense (exit status 2)
-    │   ├── InvalidNameError     no pod or ledger may bear that name
-    │   ├── InvalidMomentError   no sequence number and no time, or one beyond the log
-    │   ├── InvalidEventError    a local fact that is not well formed
-    │   └── ReadOnlyError        a bundle, which is for reading only
-    ├── ProtocolError            a line from a socket or a file that is no event
+    ├── UsageError               the request makes no sense (exit status 2)
+    │   ├── InvalidNameError     a name that no pod, ledger or consumer may have
+    │   ├── InvalidMomentError   a moment that is not in the log
+    │   ├── InvalidEventError    an event that the caller stated wrongly
+    │   └── ReadOnlyError        a write to a bundle
+    ├── ProtocolError            a line or a payload that is not a valid event
     ├── LedgerNotFoundError      no such database, or no such ledger in it
-    ├── SchemaError              the database is of another version of podledger
-    ├── StorageError             the database refused: full, busy, read-only, unreachable
-    │   └── DamagedError         the file is damaged, or no podledger database
-    ├── TimeLimitError           a query that took longer than it may
-    ├── ChainError               an entry does not continue the ledger's chain
-    ├── SocketError              the receiver's socket cannot be had
-    └── MissingPackageError      an optional package is not installed
+    ├── SchemaError              a database of another version of podledger
+    ├── StorageError             the database is full, locked, read-only or unreachable
+    │   └── DamagedError         a damaged file, or a file that is not a podledger database
+    ├── TimeLimitError           a query that exceeded its time limit
+    ├── ChainError               an entry that does not continue a ledger's chain
+    ├── SocketError              a socket that the receiver cannot listen on
+    └── MissingPackageError      an optional package that is not installed
 
-Driver errors are translated in `store/sqlite` alone, with the driver's error kept as `__cause__`.
+`store/sqlite` translates driver errors, and keeps the driver's error as `__cause__`.
 """
 
 from __future__ import annotations
 
-DAMAGED_HINT = "run `podledger verify`; restore a backup, or save what holds with `podledger recover`"
+DAMAGED_HINT = "run `podledger verify`; restore a backup, or save what is intact with `podledger recover`"
 """How to go on with a damaged database."""
 
 
 class PodledgerError(Exception):
-    """A failure with its reason and, as `hint`, the mend."""
+    """The base of all errors that podledger raises: `message` says what failed and why, `hint` how to fix it."""
 
     exit_status = 1
 
@@ -37,58 +37,61 @@ class PodledgerError(Exception):
 
 
 class UsageError(PodledgerError):
-    """What was asked for makes no sense."""
+    """Raised if a call or a command line makes no sense, for example if two options exclude each other."""
 
     exit_status = 2
 
 
 class InvalidNameError(UsageError, ValueError):
-    """No pod, ledger or consumer may bear that name."""
+    """Raised if a pod, ledger or consumer name is empty, reserved, too long, or holds a slash or a control character.
+
+    It is a `ValueError` too, so that pydantic reports it as an invalid field.
+    """
 
 
 class InvalidMomentError(UsageError):
-    """Neither a sequence number of the log nor a time."""
+    """Raised if a moment is neither a seq of the log nor an aware time, or if a span ends before it starts."""
 
 
 class InvalidEventError(UsageError):
-    """A local fact that is not well formed."""
+    """Raised if the caller states an event that is not valid."""
 
 
 class ReadOnlyError(UsageError):
-    """A bundle, which is for reading only."""
+    """Raised on a write to a bundle: a bundle is read-only."""
 
 
 class ProtocolError(PodledgerError):
-    """A line that is no event; `message` says why."""
+    """Raised if a line from a socket or a file, or a stored payload, is not a valid event."""
 
 
 class LedgerNotFoundError(PodledgerError):
-    """No such database, or no such ledger in it."""
+    """Raised if there is no database at the path, if it holds no ledger of that name, or if the name is ambiguous."""
 
 
 class SchemaError(PodledgerError):
-    """The database was written by another version of podledger."""
+    """Raised if the database has the schema of another version of podledger."""
 
 
 class StorageError(PodledgerError):
-    """The database refused: full, busy, read-only or out of reach."""
+    """Raised if the database is full, locked, read-only, closed or unreachable."""
 
 
 class DamagedError(StorageError):
-    """The file is damaged, or is no podledger database."""
+    """Raised if the file is damaged or is not a podledger database."""
 
 
 class TimeLimitError(PodledgerError):
-    """A query that took longer than it may."""
+    """Raised if a query exceeds its time limit."""
 
 
 class ChainError(PodledgerError):
-    """An entry does not continue the ledger's chain."""
+    """Raised if an imported entry does not continue the ledger's chain of digests."""
 
 
 class SocketError(PodledgerError):
-    """The receiver's socket cannot be had."""
+    """Raised if the receiver cannot listen on its socket, or a command cannot reach one."""
 
 
 class MissingPackageError(PodledgerError):
-    """An optional package is not installed."""
+    """Raised if an operation needs an optional package that is not installed."""

@@ -1,4 +1,4 @@
-"""The eight kinds of event, and how each is known."""
+"""The models of the eight kinds of event, and how to read them from JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Kind = Literal[
     "pod_reclaimed",
 ]
 Evidence = Literal["reported", "observed", "inferred"]
-"""How an event is known: a pod said so on the socket, the owner did or saw it, it was concluded from silence."""
+"""How the owner knows of an event: a pod reported it, the owner did or observed it, or inferred it from silence."""
 
 
 class Event(WireModel):
-    """What every event is: a kind, the pod that it is about, and a stamp if its sender stamped it."""
+    """The base of all events: a kind, and a stamp if the sender added one."""
 
     kind: str
     stamp: Stamp | None = None
@@ -37,12 +37,12 @@ class Event(WireModel):
         raise NotImplementedError
 
     def payload(self) -> str:
-        """The event as one line of compact JSON, without what is not set."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True).decode()
+        """Return the event as one line of compact JSON, without fields that are None."""
+        return self.model_dump_json(exclude_none=True)
 
 
 class PodEvent(Event):
-    """An event about the pod that it names."""
+    """The base of the events that name their pod in `pod_name`."""
 
     pod_name: PodName
 
@@ -59,7 +59,7 @@ class TurnEnded(PodEvent):
 
 
 class Errored(PodEvent):
-    """A pod met an error; `message` is whatever a tool or a model printed."""
+    """A pod reported an error; `message` is untrusted text from a tool or a model."""
 
     kind: Literal["errored"] = "errored"
     message: Text
@@ -72,7 +72,7 @@ class ShutDown(PodEvent):
 
 
 class ScopeSubDelegated(Event):
-    """`parent_pod` spawned `sub_pod`, which listens on `sub_socket`, and lent it `scope`."""
+    """`parent_pod` spawned `sub_pod`, which listens on `sub_socket`, and delegated `scope` to it."""
 
     kind: Literal["scope_sub_delegated"] = "scope_sub_delegated"
     parent_pod: PodName
@@ -82,12 +82,12 @@ class ScopeSubDelegated(Event):
 
     @property
     def about(self) -> str:
-        """The name of the pod that the event is about: the one that was spawned."""
+        """The name of the pod that the event is about: `sub_pod`."""
         return self.sub_pod
 
 
 class PodSpawned(PodEvent):
-    """The owner spawned a direct child, which listens on `socket_path`, and lent it `scope`."""
+    """The owner spawned a direct child, which listens on `socket_path`, and delegated `scope` to it."""
 
     kind: Literal["pod_spawned"] = "pod_spawned"
     socket_path: Text
@@ -97,7 +97,7 @@ class PodSpawned(PodEvent):
 
 
 class PodExited(PodEvent):
-    """The owner reaped a child: it ended with `exit_code`, or by the signal `signal`."""
+    """The owner reaped a child, which exited with `exit_code` or was killed by `signal`."""
 
     kind: Literal["pod_exited"] = "pod_exited"
     exit_code: Int | None = None
@@ -106,12 +106,12 @@ class PodExited(PodEvent):
     @model_validator(mode="after")
     def _ended_one_way(self) -> PodExited:
         if (self.exit_code is None) == (self.signal is None):
-            raise ValueError("either exit_code or signal must be given")
+            raise ValueError("give either exit_code or signal")
         return self
 
 
 class PodUnreachable(PodEvent):
-    """A probe of the pod's socket failed, for the `attempt`th time in a row."""
+    """A probe of the pod's socket failed; `attempt` counts consecutive failures."""
 
     kind: Literal["pod_unreachable"] = "pod_unreachable"
     reason: Text
@@ -119,18 +119,20 @@ class PodUnreachable(PodEvent):
 
 
 class PodReclaimed(PodEvent):
-    """The pod is taken for dead, and what was lent to it is taken back."""
+    """The owner considers the pod dead and takes its grants back."""
 
     kind: Literal["pod_reclaimed"] = "pod_reclaimed"
     reason: Text
 
 
 WireEvent = TurnEnded | Errored | ShutDown | ScopeSubDelegated
-E = TypeVar("E", bound=Event)
-_WIRE_EVENT: TypeAdapter[WireEvent] = TypeAdapter(Annotated[WireEvent, Field(discriminator="kind")])
+"""The events that a pod may report on a socket."""
+
 LedgerEvent = (
     TurnEnded | Errored | ShutDown | ScopeSubDelegated | PodSpawned | PodExited | PodUnreachable | PodReclaimed
 )
+"""The events that a ledger records."""
+
 EVIDENCE: Final[dict[str, Evidence]] = {
     "turn_ended": "reported",
     "errored": "reported",
@@ -141,63 +143,47 @@ EVIDENCE: Final[dict[str, Evidence]] = {
     "pod_unreachable": "inferred",
     "pod_reclaimed": "inferred",
 }
-"""The evidence that an event of each kind has, unless the one who records it knows better."""
+"""The kinds of event, and the default evidence of each."""
 
 KINDS: Final = tuple(EVIDENCE)
 DELEGATIONS: Final = frozenset({"pod_spawned", "scope_sub_delegated"})
-"""The kinds that lend a scope to a pod."""
+"""The kinds that delegate a scope to a pod."""
 
-_EVENT: TypeAdapter[LedgerEvent] = TypeAdapter(Annotated[LedgerEvent, Field(discriminator="kind")])
-_STAMP = TypeAdapter(Stamp)
+E = TypeVar("E", bound=Event)
+WIRE_EVENT: Final[TypeAdapter[WireEvent]] = TypeAdapter(Annotated[WireEvent, Field(discriminator="kind")])
+_LEDGER_EVENT: Final[TypeAdapter[LedgerEvent]] = TypeAdapter(Annotated[LedgerEvent, Field(discriminator="kind")])
 
 
 def parse_event(payload: str) -> LedgerEvent:
-    """The event that a payload states.
+    """Return the event in a stored payload.
 
     Raises:
-        ProtocolError: it states none.
+        ProtocolError: the payload is not a valid event.
     """
     return event_from(strict_json.loads(payload))
 
 
 def event_from(fields: Any) -> LedgerEvent:
-    """The event that a decoded JSON object states.
+    """Return the event in a decoded JSON object.
 
     Raises:
-        ProtocolError: it states none.
+        ProtocolError: the object is not a valid event.
     """
-    return read_event(_EVENT, fields)
-
-
-def wire_event_from(fields: Any) -> WireEvent:
-    """The event of a pod's own that a decoded JSON object states.
-
-    Raises:
-        ProtocolError: it states none.
-    """
-    return read_event(_WIRE_EVENT, fields)
+    return read_event(_LEDGER_EVENT, fields)
 
 
 def read_event(adapter: TypeAdapter[E], fields: Any) -> E:
-    """The event that a decoded JSON object states; a malformed stamp costs nothing but itself.
+    """Return the event in a decoded JSON object; a malformed stamp is dropped, and the event stays valid.
 
     Raises:
-        ProtocolError: it states none, with the field and the reason.
+        ProtocolError: the object is not a valid event. The message names the field and the reason.
     """
-    if isinstance(fields, dict) and "stamp" in fields:
-        fields = fields | {"stamp": _read_stamp(fields["stamp"])}
     try:
-        event: E = adapter.validator.validate_python(fields)
+        return adapter.validate_python(fields)
     except ValidationError as error:
-        raise ProtocolError(_first_problem(error)) from error
-    return event
-
-
-def _read_stamp(fields: Any) -> Stamp | None:
-    try:
-        return _STAMP.validate_python(fields)
-    except ValidationError:
-        return None
+        if not isinstance(fields, dict) or fields.get("stamp") is None:
+            raise ProtocolError(_first_problem(error)) from error
+    return read_event(adapter, fields | {"stamp": None})
 
 
 def _first_problem(error: ValidationError) -> str:

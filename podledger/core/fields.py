@@ -1,15 +1,14 @@
-"""The fields that events are made of: names, texts, UUIDs, scopes and stamps."""
+"""The field types of events: names, UUIDs, scopes and stamps."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 from podledger.core.names import check_name
 from podledger.core.stamps import Stamper, new_incarnation
-from podledger.core.times import check_time, microseconds
+from podledger.core.times import rfc3339_microseconds
 
 Text = Annotated[str, Strict()]
 PodName = Annotated[str, Strict(), AfterValidator(check_name)]
@@ -29,11 +28,11 @@ Incarnation = Annotated[
         to_lower=True,
     ),
 ]
-"""One life of a pod: a UUIDv7 in lower case, so that of two the later is the greater text."""
+"""The incarnation of a pod: a UUIDv7 in lower case, so that a later one sorts after an earlier one."""
 
 
 class WireModel(BaseModel):
-    """What every model of the wire shares: frozen, exact types, unknown fields ignored."""
+    """The base of all models: frozen, and unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -41,7 +40,7 @@ class WireModel(BaseModel):
 class ScopeRule(WireModel):
     """One rule of a scope: a path that a pod may read or write.
 
-    A recursive rule covers `target` and everything below it, another `target` and its direct children.
+    A recursive rule covers `target` and everything below. Any other rule covers `target` and its direct children.
     """
 
     target: Text
@@ -52,26 +51,35 @@ class ScopeRule(WireModel):
 Scope = tuple[ScopeRule, ...]
 
 
-class Stamp(WireModel):
-    """What a podledger sender adds to an event so that order, loss and repetition can be told.
+def _check_time(text: str) -> str:
+    rfc3339_microseconds(text)
+    return text
 
-    `id` names the item (a redelivery keeps it), `source` the sender's incarnation, `sequence` counts from 1 by
-    source, `time` is the sender's clock, `subject` the incarnation of the pod that the event is about; a sender that
-    does not know it leaves it out, and the rules take the event as unstamped.
+
+class Stamp(WireModel):
+    """What a podledger sender adds to an event, so that the receiver can detect order, loss and repetition.
+
+    Attributes:
+        id: The UUID of this emission. A redelivery keeps it.
+        source: The incarnation of the sender.
+        sequence: Counts the events of one source: 1, 2, 3, …
+        time: The sender's clock, in RFC 3339.
+        subject: The incarnation of the pod that the event is about. A sender that does not know it omits it, and the
+            rules judge the event as unstamped.
     """
 
     id: Uuid
     source: Incarnation
     sequence: Annotated[int, Strict(), Field(ge=1, le=(1 << 63) - 1)]
-    time: Annotated[str, Strict(), AfterValidator(check_time)]
+    time: Annotated[str, Strict(), AfterValidator(_check_time)]
     subject: Incarnation | None = None
 
     @classmethod
     def naming(cls, subject: str) -> Self:
-        """A stamp for a fact of the owner's own: all it does is name the incarnation that the fact is about."""
+        """Return a stamp for a fact that the owner records itself: it serves only to state the incarnation."""
         return cls.model_validate(Stamper(new_incarnation()).stamp(subject))
 
     @property
     def sent_us(self) -> int:
-        """`time` in microseconds since 1970."""
-        return microseconds(datetime.fromisoformat(self.time.upper()))
+        """The stamp's `time` in microseconds since 1970."""
+        return rfc3339_microseconds(self.time)

@@ -1,4 +1,4 @@
-"""Names that arrive from models and strangers: which are taken, and how any text is shown safely."""
+"""Names of pods, ledgers and consumers: which are valid."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from podledger.core.errors import InvalidNameError
 from podledger.core.text import escape
 
 MAX_NAME_BYTES = 255
-"""The longest name, in bytes of UTF-8: what a file system takes as one path component."""
+"""The longest name, in bytes of UTF-8: the limit of most file systems for one path component."""
 
 
 def check_name(name: str, what: str = "pod name") -> str:
-    """Return `name` if a pod, ledger or consumer may bear it.
+    """Return `name` if it is valid; `what` is what the error calls it.
 
     Raises:
-        InvalidNameError: it is empty, `.` or `..`, holds `/` or a control character, or is too long.
+        InvalidNameError: the name is empty, `.` or `..`, contains `/`, a control character or a lone surrogate, or is
+            longer than `MAX_NAME_BYTES`.
     """
     reason = _objection(name)
     if reason:
-        raise InvalidNameError(f"{what} '{escape(name, 60)}' {reason}", hint="use a name that could name a folder")
+        raise InvalidNameError(f"{what} '{escape(name, 60)}' {reason}", hint="use a name that is valid for a folder")
     return name
 
 
@@ -35,7 +36,7 @@ def _objection(name: str) -> str:
     if any(unicodedata.category(char) == "Cc" for char in name):
         return "holds a control character"
     if any("\ud800" <= char <= "\udfff" for char in name):
-        return "is no valid Unicode"
+        return "is not valid Unicode"
     return "" if len(name.encode()) <= MAX_NAME_BYTES else _TOO_LONG
 
 

@@ -1,10 +1,10 @@
-"""Scope paths: compared by component after lexical normalisation, never looked up on a disk."""
+"""Scope paths: normalised and compared as text, component by component, without access to a file system."""
 
 from __future__ import annotations
 
 
 def normalise(path: str) -> str:
-    """`path` without `//`, `.` and whatever `..` can undo; `.` for the empty relative path."""
+    """Return `path` without `//` and `.`, and with `..` resolved where possible; an empty relative path becomes `.`."""
     absolute = path.startswith("/")
     kept: list[str] = []
     for part in path.split("/"):
@@ -20,7 +20,7 @@ def normalise(path: str) -> str:
 
 
 def ancestors(path: str) -> list[str]:
-    """The normalised `path` itself, its parent, and so on up to `/` or `.`."""
+    """Return the normalised `path`, its parent, and so on up to `/` or `.`."""
     found = [path]
     while path not in ("/", "."):
         head, _, last = path.rpartition("/")
@@ -32,9 +32,10 @@ def ancestors(path: str) -> list[str]:
 
 
 def covers(target: str, path: str, *, recursive: bool) -> bool:
-    """Whether a grant on `target` reaches `path` (both normalised).
+    """Return whether a grant on `target` covers `path`; both must be normalised.
 
-    A recursive grant reaches its target and all below, another its target and the target's direct children.
+    A recursive grant covers its target and everything below. Any other grant covers its target and the target's direct
+    children.
     """
     reach = ancestors(path)
     return target in (reach if recursive else reach[:2])

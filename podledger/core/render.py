@@ -1,4 +1,4 @@
-"""One line of text for each event."""
+"""Events as text: one line for a person or an agent."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from podledger.core.events import (
 )
 from podledger.core.text import escape
 
-SHOWN_MESSAGE: Final = 4096
-"""How many characters of a message or a reason `render` shows."""
+MAX_MESSAGE_CHARACTERS: Final = 4096
+"""`render` cuts messages, reasons and socket paths at this length."""
 
 
 def render(event: Event) -> str:
-    """One line for a person or an agent. What a pod wrote is escaped, and a long message cut, so that it stays one."""
+    """Return one line that describes `event`. Text from pods is escaped, and long text is cut."""
     name = escape(event.about)
     match event:
         case TurnEnded():
             return f"Pod `{name}` finished a turn."
         case Errored():
-            return f"Pod `{name}` reported an error: {escape(event.message, SHOWN_MESSAGE)}"
+            return f"Pod `{name}` reported an error: {escape(event.message, MAX_MESSAGE_CHARACTERS)}"
         case ShutDown():
             return f"Pod `{name}` has stopped."
         case ScopeSubDelegated():
             return f"Pod `{escape(event.parent_pod)}` spawned `{name}` and delegated scope to it."
         case PodSpawned():
-            return f"Pod `{name}` was spawned, with its socket at {escape(event.socket_path, SHOWN_MESSAGE)}."
+            return f"Pod `{name}` was spawned, with its socket at {escape(event.socket_path, MAX_MESSAGE_CHARACTERS)}."
         case PodExited():
             how = f"with code {event.exit_code}" if event.signal is None else f"by signal {event.signal}"
             return f"Pod `{name}` exited {how}."
         case PodUnreachable():
-            return f"Pod `{name}` did not answer (attempt {event.attempt}): {escape(event.reason, SHOWN_MESSAGE)}"
+            return (
+                f"Pod `{name}` did not answer (attempt {event.attempt}): {escape(event.reason, MAX_MESSAGE_CHARACTERS)}"
+            )
         case PodReclaimed():
-            return f"Pod `{name}` was reclaimed: {escape(event.reason, SHOWN_MESSAGE)}"
+            return f"Pod `{name}` was reclaimed: {escape(event.reason, MAX_MESSAGE_CHARACTERS)}"
         case _:
-            raise TypeError(f"no line for {type(event).__name__}")
+            raise TypeError(f"cannot render {type(event).__name__}")

@@ -1,8 +1,7 @@
-"""What the ledger makes of each event: one pure fold, `(state, event) → (state, outcome)`.
+"""The rules: one pure function, `(state, event) → (state, outcome)`. `docs/rules.md` explains them.
 
-It runs as events are appended, when projections are rebuilt, and in replays that ask "what if"; it knows no clock, no
-file and no socket. Step one (`hear`) looks at stamped events alone and decides whether they speak of a life that is
-over; step two (`_decide`) is a table of status and kind.
+It runs when events are appended, when projections are rebuilt and in replays. Step one (`hear`) applies to events with
+a subject and decides which incarnation they are about. Step two (`_decide`) is a table of status and kind.
 """
 
 from __future__ import annotations
@@ -18,11 +17,15 @@ VERSION: Final = 1
 """The version of these rules, logged with each outcome."""
 
 PodStatus = Literal["unheard", "heard", "open", "inferred", "ended"]
-"""Of a pod name: nothing known; a life named but never delegated; its tenure open; closed by inference; over."""
+"""The status of a pod name.
+
+`unheard`: nothing is known. `heard`: an incarnation was named, but not delegated. `open`: it has an open tenure.
+`inferred`: its tenure was closed by inference. `ended`: its end was reported or observed.
+"""
 
 
 class Fact(NamedTuple):
-    """What the rules look at of an event: its place, what it says, and whose life it speaks of."""
+    """What the rules read from an event: its seq, its content, and the incarnation that it is about."""
 
     seq: int
     kind: Kind
@@ -34,7 +37,7 @@ class Fact(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """Of an entry of the log what the rules look at, and what they made of it; `payload` counts for delegations."""
+    """What the rules read from an entry of the log, and what they decided; `payload` matters only for delegations."""
 
     pod_name: str
     seq: int
@@ -48,24 +51,26 @@ class Logged(NamedTuple):
 
 
 def fact_of(entry: Entry | Logged, owner: str) -> Fact:
-    """What the rules look at of an entry of the ledger `owner`, which may have been altered.
+    """Return what the rules read from an entry of the ledger `owner`.
 
     Raises:
-        ProtocolError: its kind is none, or its payload is not what its kind says.
+        ProtocolError: the entry was altered: its kind is unknown, or its payload does not match its kind.
     """
     kind = entry.kind
     if kind not in EVIDENCE:
-        raise ProtocolError(f"{kind!r} is no kind of event")
+        raise ProtocolError(f"{kind!r} is not a kind of event")
     content = delegation_from(kind, entry.payload, owner) if kind in DELEGATIONS else None
     return Fact(entry.seq, kind, entry.evidence, entry.pod_name, entry.subject, entry.source, content)
 
 
 class Tenure(NamedTuple):
-    """The span of the log in which one incarnation stands in the registry: `from_seq` to before `until_seq`.
+    """The span of the log in which an incarnation is in the registry: from `from_seq` to before `until_seq`.
 
-    `incarnation` is known from `named_seq` on. `source` is the incarnation that delegated it, where the delegation was
-    stamped. `closed_by` is the kind of event that closed it, or `superseded`; an end that was inferred and then
-    reported bears `confirmed_seq`.
+    Attributes:
+        incarnation: None until an event names it, which `named_seq` records.
+        source: The incarnation that sent the delegation, if the delegation was stamped.
+        closed_by: The kind of the event that closed the tenure, or `superseded`.
+        confirmed_seq: The report or observation of an end that had been inferred.
     """
 
     pod_name: str
@@ -85,15 +90,15 @@ class Tenure(NamedTuple):
     confirmed_evidence: Evidence | None = None
 
     def states(self, content: Delegation) -> bool:
-        """Whether a delegation of `content` is the one that opened this tenure: same socket, scope and parent."""
+        """Return whether `content` has the socket, scope and parent of this tenure."""
         return (self.socket_path, self.scope, self.parent_pod) == content[:3]
 
 
 class State(NamedTuple):
-    """What the rules know of one pod name: the newest incarnation heard of, the last tenure, and the status.
+    """What the rules know of one pod name: the newest incarnation named, the last tenure and the status.
 
-    The last tenure is forgotten when a newer incarnation is heard of that it cannot be; so a tenure without an
-    incarnation, beside a `newest`, was opened by an unstamped delegation since.
+    If a newer incarnation is named, and the last tenure cannot be its tenure, the tenure is dropped. So if `newest` is
+    set and the tenure has no incarnation, an unstamped delegation opened the tenure later.
     """
 
     newest: str | None
@@ -105,7 +110,7 @@ UNHEARD: Final = State(None, None, "unheard")
 
 
 class Decision(NamedTuple):
-    """What an event did: the outcome, the new state, and the tenures that it opened or changed, in order."""
+    """What an event did: the outcome, the new state and, in order, the tenures that it opened or changed."""
 
     outcome: Outcome
     state: State
@@ -113,7 +118,7 @@ class Decision(NamedTuple):
 
 
 def fold(state: State, fact: Fact) -> Decision:
-    """Take one event into the state of the pod name that it is about."""
+    """Apply one event to the state of the pod name that it is about."""
     if fact.subject is None:
         return _decide(state, fact)
     heard = hear(state, fact, fact.subject)
@@ -124,7 +129,7 @@ def fold(state: State, fact: Fact) -> Decision:
 
 
 def may_change(status: PodStatus, kind: Kind) -> bool:
-    """Whether an unstamped event of a kind changes a pod of that status; if not, all it leaves is an outcome."""
+    """Return whether an unstamped event of `kind` changes a pod with `status`, or only gets an outcome."""
     return status in _CHANGED_BY.get(kind, _ANY)
 
 
@@ -144,12 +149,12 @@ _CHANGED_BY: Final[dict[Kind, frozenset[PodStatus]]] = {
 
 
 def hear(state: State, fact: Fact, subject: str) -> Decision:
-    """Step one: compare the life that a stamped event speaks of with the newest one heard of."""
+    """Step one: compare `subject`, the incarnation that the event is about, with the newest one named so far."""
     newest, tenure, status = state
     if newest is not None and subject <= newest:
         replaced = tenure is not None and tenure.incarnation is None
         return Decision("late" if subject < newest or replaced else "noted", state)
-    if tenure is not None and tenure.incarnation is None and _is_this_life(tenure, status, fact):
+    if tenure is not None and tenure.incarnation is None and _may_be_subject(tenure, status, fact):
         named = tenure._replace(incarnation=subject, named_seq=fact.seq)
         return Decision("noted", State(subject, named, status), (named,))
     if tenure is not None and status == "open":
@@ -158,14 +163,14 @@ def hear(state: State, fact: Fact, subject: str) -> Decision:
     return Decision("noted", State(subject, None, "heard"))
 
 
-def _is_this_life(tenure: Tenure, status: PodStatus, fact: Fact) -> bool:
+def _may_be_subject(tenure: Tenure, status: PodStatus, fact: Fact) -> bool:
     if fact.content is not None:
         return status == "open" and tenure.states(fact.content)
     return status in ("open", "inferred")
 
 
 def _decide(state: State, fact: Fact) -> Decision:
-    """Step two: the table of status and kind."""
+    """Step two: decide by status and kind."""
     match fact.kind:
         case "turn_ended" | "errored":
             return _on_activity(state, fact)
@@ -209,7 +214,7 @@ def _on_ending(state: State, fact: Fact) -> Decision:
 
 def _on_delegation(state: State, fact: Fact) -> Decision:
     newest, tenure, status = state
-    assert fact.content is not None  # noqa: S101 - whoever makes the fact of a delegation gives its content
+    assert fact.content is not None  # noqa: S101 - the fact of a delegation always has its content
     if status == "open" and tenure is not None:
         return Decision("duplicate" if tenure.states(fact.content) else "conflict", state)
     if fact.subject is not None and status in ("inferred", "ended"):
@@ -245,7 +250,7 @@ def _opened(fact: Fact, content: Delegation) -> Tenure:
 
 
 def _reopened(tenure: Tenure, fact: Fact) -> Tenure:
-    """The same life and content once more, from this event on."""
+    """Return a new tenure of the same incarnation and content that starts at this event."""
     return tenure._replace(
         from_seq=fact.seq,
         opened_evidence=fact.evidence,
@@ -259,5 +264,5 @@ def _reopened(tenure: Tenure, fact: Fact) -> Tenure:
 
 
 def _merged(heard: tuple[Tenure, ...], decided: tuple[Tenure, ...]) -> tuple[Tenure, ...]:
-    """The tenures that both steps changed, each once, as it is after the second."""
+    """Return the tenures that the two steps changed, each once, as the second step left it."""
     return tuple({(tenure.pod_name, tenure.from_seq): tenure for tenure in (*heard, *decided)}.values())

@@ -1,6 +1,6 @@
-"""JSON as the socket's peers read it: no repeated key, no lone surrogate, no number beyond a double, bounded depth.
+"""Strict JSON: no repeated key, no lone surrogate, no number beyond a double, bounded depth.
 
-Python's own decoder lets these through, so two readers of one line could come to two meanings.
+Python's own decoder accepts these, so that two programs could read one line differently.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple
 from podledger.core.errors import ProtocolError
 
 MAX_DEPTH: Final = 127
-"""How deep arrays and objects may nest: the limit of the seed system's parser."""
+"""How deep arrays and objects may nest; the original runtime has the same limit (`docs/protocol.md`)."""
 
-_BLANK = re.compile(r"[ \t\n\r]*")
-_PLAIN_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
-_AFTER_MEMBER = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
+_PLAIN_KEY: Final = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_AFTER_MEMBER: Final = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*")
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Member(NamedTuple):
-    """One member of an object: its name, its value, and the text that the value was read from."""
+    """One member of an object: its key, its value and the exact text of the value."""
 
     key: str
     value: Any
@@ -29,66 +29,66 @@ class Member(NamedTuple):
 
 
 def loads(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
-    """The one JSON value that `text` is.
+    """Return the JSON value in `text`.
 
     Raises:
-        ProtocolError: it is not JSON, or JSON that two readers could read differently.
+        ProtocolError: the text is not strict JSON.
     """
     value, end = _value(text, _skip(text, 0))
     if _skip(text, end) != len(text):
-        raise ProtocolError(f"something follows the JSON value at character {end}")
-    return _sound(text, value, max_depth)
+        raise ProtocolError(f"unexpected text after the JSON value at character {end}")
+    return _checked(text, value, max_depth)
 
 
 def members(text: str) -> dict[str, Member]:
-    """The members of the one JSON object that `text` is, by name, each with its exact text.
+    """Return the members of the JSON object in `text`, by key, each with its exact text.
 
     Raises:
-        ProtocolError: it is no JSON object, or not one that every reader reads alike.
+        ProtocolError: the text is not strict JSON, or not an object.
     """
     found: dict[str, Member] = {}
     at = _expect(text, 0, "{")
     more = text[at : at + 1] != "}"
     while more:
-        name, start = _name(text, at)
+        key, start = _key(text, at)
         value, end = _value(text, start)
-        if name in found:
-            raise ProtocolError("a key is there twice in one object")
-        found[name] = Member(name, value, text[start:end])
+        if key in found:
+            raise ProtocolError("an object repeats a key")
+        found[key] = Member(key, value, text[start:end])
         after = _AFTER_MEMBER.match(text, end)
         more = after is not None and after[1] == ","
         at = after.end() if after and more else end
     if _expect(text, at, "}") != len(text):
-        raise ProtocolError("something follows the JSON object")
-    _sound(text, {name: member.value for name, member in found.items()})
+        raise ProtocolError("unexpected text after the JSON object")
+    _checked(text, {key: member.value for key, member in found.items()})
     return found
 
 
 def last_member(text: str, at: int) -> tuple[Any, str] | None:
-    """The value at `at`, with its text, if all that follows is the brace that closes the object around it; else None.
+    """Return the value at `at` with its text if nothing but the closing brace of its object follows; else None.
 
     Raises:
-        ProtocolError: it is not JSON, or not such as every reader reads alike.
+        ProtocolError: the value is not strict JSON.
     """
     value, end = _value(text, at)
     if text[end:] != "}":
         return None
-    return _sound(text, value, MAX_DEPTH - 1), text[at:end]
+    return _checked(text, value, MAX_DEPTH - 1), text[at:end]
 
 
-def _name(text: str, at: int) -> tuple[str, int]:
-    """A member's name, and where its value begins."""
-    plain = _PLAIN_NAME.match(text, at)
+def _key(text: str, at: int) -> tuple[str, int]:
+    """Return a member's key and the position of its value."""
+    plain = _PLAIN_KEY.match(text, at)
     if plain:
         return plain[1], plain.end()
-    name, at = _value(text, at)
-    if not isinstance(name, str):
-        raise ProtocolError("a member's name is no string")
-    return name, _expect(text, at, ":")
+    key, at = _value(text, at)
+    if not isinstance(key, str):
+        raise ProtocolError("an object's key is not a string")
+    return key, _expect(text, at, ":")
 
 
 def dumps(value: Any) -> str:
-    """`value` as compact JSON, characters as they are."""
+    """Return `value` as compact JSON, without escapes for non-ASCII characters."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -102,32 +102,32 @@ def _value(text: str, at: int) -> tuple[Any, int]:
 
 
 def _skip(text: str, at: int) -> int:
-    match = _BLANK.match(text, at)
+    match = _WHITESPACE.match(text, at)
     return match.end() if match else at
 
 
 def _expect(text: str, at: int, mark: str) -> int:
     at = _skip(text, at)
     if text[at : at + 1] != mark:
-        raise ProtocolError(f"{mark!r} is missing at character {at}")
+        raise ProtocolError(f"expected {mark!r} at character {at}")
     return _skip(text, at + 1)
 
 
-def _sound(text: str, value: Any, max_depth: int = MAX_DEPTH) -> Any:
+def _checked(text: str, value: Any, max_depth: int = MAX_DEPTH) -> Any:
     if "\\" in text and _SURROGATE.search(text):
         try:
             dumps(value).encode()
         except UnicodeEncodeError:
-            raise ProtocolError("a lone surrogate is no character") from None
+            raise ProtocolError("a string holds a lone surrogate") from None
     check_depth(text, value, max_depth)
     return value
 
 
 def check_depth(text: str, value: Any, max_depth: int = MAX_DEPTH) -> None:
-    """See that `value`, which was read from `text`, is not nested deeper than `max_depth`.
+    """Check the depth of `value`, which was read from `text`.
 
     Raises:
-        ProtocolError: it is.
+        ProtocolError: the value is nested deeper than `max_depth`.
     """
     if text.count("{") + text.count("[") > max_depth and _depth(value) > max_depth:
         raise ProtocolError(f"nested deeper than {max_depth}")
@@ -144,7 +144,7 @@ def _depth(value: Any) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ProtocolError("a key is there twice in one object")
+        raise ProtocolError("an object repeats a key")
     return found
 
 
@@ -162,7 +162,7 @@ def _real(digits: str) -> float:
 
 
 def _constant(name: str) -> float:
-    raise ProtocolError(f"{name} is no JSON")
+    raise ProtocolError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_constant)

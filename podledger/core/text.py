@@ -1,13 +1,13 @@
-"""Text that strangers wrote, and how to print it safely."""
+"""Safe and readable text for terminals, pages and logs."""
 
 from __future__ import annotations
 
 
 def escape(text: str, limit: int | None = None) -> str:
-    r"""`text` in one line that no terminal, page or log can be steered by.
+    r"""Return untrusted `text` as one line that cannot control a terminal, a page or a log.
 
-    Control, format (bidirectional ones too), separator and unassigned characters become escapes (`\n`, `\x1b`,
-    `\u202e`); what is beyond `limit` characters is cut and counted.
+    Control, format (including bidirectional), separator and unassigned characters become escapes (`\n`, `\x1b`,
+    `\u202e`). Text beyond `limit` characters is cut, and the result states how many characters were cut.
     """
     rest = 0 if limit is None else max(0, len(text) - limit)
     kept = text[:limit] if rest else text
@@ -17,7 +17,7 @@ def escape(text: str, limit: int | None = None) -> str:
 
 
 def pluralize(count: int, one: str, many: str | None = None) -> str:
-    """How many of a thing there are: `1 entry`, `2,000 entries`; without `many`, an s is put to `one`."""
+    """Return a count with its noun: `1 entry`, `2,000 entries`; the default for `many` is `one` with an s."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 

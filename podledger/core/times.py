@@ -1,36 +1,36 @@
-"""Times: whole microseconds since 1970 in UTC, and their text as RFC 3339."""
+"""Times: whole microseconds since 1970 (UTC) in the database, RFC 3339 in text."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
-
-
-def check_time(text: str) -> str:
-    """Return `text` if it is a time as in RFC 3339.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not _RFC3339.fullmatch(text):
-        raise ValueError("not a time as in RFC 3339")
-    microseconds(datetime.fromisoformat(text.upper()))
-    return text
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
 def microseconds(moment: datetime) -> int:
-    """Whole microseconds from the start of 1970 (UTC) to the aware `moment`."""
+    """Return the whole microseconds from the start of 1970 (UTC) to the aware `moment`."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def moment(microseconds: int) -> datetime:
-    """The time in UTC that is `microseconds` after the start of 1970."""
+    """Return the time in UTC that is `microseconds` after the start of 1970."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def timestamp(microseconds: int) -> str:
-    """That time as RFC 3339, always in UTC and with six decimals, so that its text sorts as time does."""
+    """Return a time as RFC 3339, in UTC with six decimals, so that the texts sort as the times do."""
     return moment(microseconds).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def rfc3339_microseconds(text: str) -> int:
+    """Return the microseconds since 1970 of an RFC 3339 time.
+
+    Raises:
+        ValueError: the text is not an RFC 3339 time, or its date does not exist.
+    """
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("not an RFC 3339 time")
+    return microseconds(datetime.fromisoformat(text.upper()))

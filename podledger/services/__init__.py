@@ -1,1 +1,1 @@
-"""What runs next to an open ledger: the outbox and the reconciler."""
+"""Services that run next to an open ledger: the outbox and the reconciler."""

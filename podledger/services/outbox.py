@@ -1,12 +1,13 @@
-"""The outbox at work: what the ledger owes its parent is sent in the background, tried again, and at last given up."""
+"""The outbox: it sends what the ledger owes its parent, retries with back-off, and gives up after some attempts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from podledger.client import sender
 from podledger.core import strict_json
@@ -18,12 +19,12 @@ from podledger.store.outbox_rows import OutboxItem, OutboxStatus
 
 logger = logging.getLogger(__name__)
 
-BACKLOG: Final = 1_000
-"""How many outbox_items are read from the outbox at a time."""
+DRAIN_POLL_S = 0.02
+"""How often `Outbox.drain` counts the pending items."""
 
 
 class Retry(NamedTuple):
-    """How often an item is tried, and how long is waited before it is tried again: doubling, up to a longest."""
+    """How many attempts an item gets, and the wait between them: it doubles from `first_wait_s` to `longest_wait_s`."""
 
     attempts: int = 5
     first_wait_s: float = 0.2
@@ -31,17 +32,25 @@ class Retry(NamedTuple):
     timeout_s: float = 5.0
 
     def wait_s(self, attempts: int) -> float:
-        """How long to wait after so many attempts."""
-        doublings = min(max(0, attempts - 1), 60)  # beyond that, whatever the first wait is, it is the longest
+        """Return how many seconds to wait after `attempts` failed attempts."""
+        doublings = min(max(0, attempts - 1), 60)  # 2.0 ** 1024 would overflow
         return min(self.longest_wait_s, self.first_wait_s * 2.0**doublings)
+
+    def status_after(self, attempts: int, failure: str | None) -> OutboxStatus:
+        """Return the status of an item after its last attempt succeeded (`failure` is None) or failed."""
+        if failure is None:
+            return "sent"
+        return "dropped" if attempts >= self.attempts else "pending"
 
 
 class Outbox:
-    """Sends what an open ledger owes its parent: an asynchronous context manager beside the ledger's.
+    """Sends the outbox items of an open ledger to its parent, in their order.
 
-    Emissions go out in their order. One that fails `retry.attempts` times is kept as dropped, with a warning; what is
-    pending when the context is left is sent by the next. Every `poll_s` seconds it looks for what other processes owe.
-    Each is stamped at its first attempt, by `stamper` (or else this process's).
+    Enter it as an asynchronous context manager inside the ledger's. An item that fails `retry.attempts` times becomes
+    `dropped`, with a warning in the log. Items that are still pending when you leave the context stay in the ledger,
+    and the next outbox sends them. The outbox wakes up when this ledger object commits, and every `poll_s` seconds for
+    items that another process added. `stamper` stamps each item at its first attempt; the default is the stamper of
+    this process.
     """
 
     def __init__(
@@ -56,70 +65,69 @@ class Outbox:
         self._retry = retry
         self._poll_s = poll_s
         self._stamper = stamper
-        self._owing = asyncio.Event()
+        self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stop_listening: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._ledger.on_commit(self._committed)
+        self._stop_listening = self._ledger.on_commit(self._committed)
         self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def drain(self, *, within_s: float) -> int:
-        """Wait until nothing is pending, but no longer than `within_s`; how much still is."""
+        """Wait up to `within_s` seconds until no item is pending; return how many still are."""
         until = time.monotonic() + within_s
-        while (pending := len(await self._ledger.outbox_items(status="pending"))) and time.monotonic() < until:
-            self._owing.set()
-            await asyncio.sleep(0.02)
+        while (pending := await self._ledger.count_outbox_items(status="pending")) and time.monotonic() < until:
+            self._wake.set()
+            await asyncio.sleep(DRAIN_POLL_S)
         return pending
 
     async def _run(self) -> None:
         while True:
-            self._owing.clear()
+            self._wake.clear()
             try:
-                while await self._send_pending():
-                    pass
+                while pending := await self._ledger.outbox_items(status="pending"):
+                    for item in pending:
+                        await self._send(item)
             except PodledgerError as error:
                 logger.warning("outbox: %s", error.message)
             try:
-                await asyncio.wait_for(self._owing.wait(), self._poll_s)
+                await asyncio.wait_for(self._wake.wait(), self._poll_s)
             except TimeoutError:
                 continue
 
-    async def _send_pending(self) -> bool:
-        pending = await self._ledger.outbox_items(status="pending")
-        for item in pending:
-            await self._send(item)
-        return len(pending) == BACKLOG
-
     async def _send(self, item: OutboxItem) -> None:
-        """Try until it is sent or given up; each attempt is kept, so that a restart goes on counting."""
+        """Attempt until one succeeds or none is left. Each attempt is stored, so that a restart goes on counting."""
         item = await self._stamped(item)
         while item.status == "pending":
-            failure = await self._attempt(item)
-            attempts = item.attempts + 1
-            status: OutboxStatus = (
-                "sent" if failure is None else "dropped" if attempts >= self._retry.attempts else "pending"
-            )
-            settled_us = None if status == "pending" else time.time_ns() // 1000
-            item = item._replace(status=status, attempts=attempts, last_error=failure, settled_us=settled_us)
-            if status == "dropped":
-                logger.warning(
-                    "outbox: the report of seq %d to %s is given up after %d attempts: %s",
-                    *(item.seq, item.socket, attempts, failure),
-                )
+            item = self._after_attempt(item, failure=await self._attempt(item))
             await asyncio.shield(self._ledger.update_outbox_item(item))
-            if status == "pending":
-                await asyncio.sleep(self._retry.wait_s(attempts))
+            if item.status == "pending":
+                await asyncio.sleep(self._retry.wait_s(item.attempts))
+
+    def _after_attempt(self, item: OutboxItem, failure: str | None) -> OutboxItem:
+        attempts = item.attempts + 1
+        status = self._retry.status_after(attempts, failure)
+        if status == "dropped":
+            logger.warning(
+                "outbox: the report of seq %d to %s is given up after %d attempts: %s",
+                *(item.seq, item.socket, attempts, failure),
+            )
+        settled_us = None if status == "pending" else time.time_ns() // 1000
+        return item._replace(status=status, attempts=attempts, last_error=failure, settled_us=settled_us)
 
     async def _stamped(self, item: OutboxItem) -> OutboxItem:
-        """The item with its stamp, which is kept before it is sent, so that a redelivery has the same."""
+        """Return the item with its stamp, which is stored before the first attempt: a redelivery carries the same."""
         event = strict_json.loads(item.payload)
         if "stamp" in event:
             return item
@@ -130,7 +138,7 @@ class Outbox:
         return stamped
 
     async def _attempt(self, item: OutboxItem) -> str | None:
-        """Send once; why it failed, or None."""
+        """Send the item once; return why that failed, or None."""
         line = sender.line_of(strict_json.loads(item.payload))
         try:
             await sender.deliver_async(item.socket, line, timeout_s=self._retry.timeout_s)
@@ -138,6 +146,6 @@ class Outbox:
             return str(error) or type(error).__name__
         return None
 
-    def _committed(self, recorded: Appended) -> None:
-        if recorded.head.outbox_count:
-            self._owing.set()
+    def _committed(self, appended: Appended) -> None:
+        if appended.head.outbox_count:
+            self._wake.set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from podledger.core import strict_json
 from podledger.core.entries import Draft, Outcome
@@ -78,6 +78,12 @@ def read_outbox(
     if status is not None:
         query = query.where(outbox.c.status == status)
     return [OutboxItem(*row) for row in connection.execute(query.order_by(outbox.c.number).limit(limit))]
+
+
+def count_outbox(connection: Connection, ledger: str, *, status: OutboxStatus) -> int:
+    """Return how many outbox items of a ledger have `status`."""
+    query = select(func.count()).select_from(outbox).where(outbox.c.ledger == ledger, outbox.c.status == status)
+    return connection.execute(query).scalar_one()
 
 
 def write_outbox_item(connection: Connection, item: OutboxItem) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from typing import Any
 
-from podledger.cli.layout import table_lines, wrap
+from podledger.cli.layout import LEAST, table_lines, wrap
 from podledger.cli.scopes import rule_text
 from podledger.cli.terminal import BOLD, Screen, screen
 from podledger.core.protocol import timestamp
@@ -45,6 +45,13 @@ def print_missing(missing: Missing) -> None:
         reports, senders = pluralize(missing.reports, "report"), pluralize(missing.senders, "sender")
         verb = "is" if missing.reports == 1 else "are"
         print(f"note: {reports} of {senders} {verb} missing up to here (see `podledger gaps`)", file=sys.stderr)
+
+
+def print_line(text: str, style: str = "", *, indent: str = "") -> None:
+    """Print a line at once. A terminal that is too narrow gets several, each after the indent."""
+    on = screen()
+    lines = [text] if on.columns is None else wrap(text, max(on.columns - len(indent), LEAST))
+    print_lines(indent + on.paint(line, style) for line in lines)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:

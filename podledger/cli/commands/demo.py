@@ -1,4 +1,4 @@
-"""`demo`: run a small tree of real processes, and show what its ledger knows."""
+"""`demo`: run a small tree of real processes, and show its ledger."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ INTRODUCTION: Final = (
     "They report to root over a socket. Some reports were repeated, late or lost.",
     "tester was killed before it could report its end.",
 )
-LOG: Final = "The ledger keeps every report. The outcome says what the report changed."
+LOG: Final = "The ledger keeps every report. The outcome says how a report changed the registry."
 TREE: Final = "These pods are alive. coder stopped. tester was reclaimed because it no longer answered."
 GAPS: Final = "coder numbers its reports. Number 2 never arrived."
 NOTIFICATIONS: Final = "These lines are for root's agent. coder sent control characters; they are escaped."
-VERIFY: Final = "The chain of digests is intact, and the list of pods is what the log says."
+VERIFY: Final = "The chain of digests is intact, and the list of pods follows from the log."
 
 
 class Demo(NamedTuple):
-    """What the demo shows of its ledger."""
+    """The parts of its ledger that the demo shows."""
 
     tree: dict[str, Any]
     entries: list[Entry]
@@ -63,7 +63,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Run the demo and print what its ledger knows, or write it as a picture."""
+    """Run the demo and print its ledger, or write it as a picture."""
     demo = story.run(_read)
     if args.svg:
         _write_picture(Path(args.svg), demo)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from argparse import Namespace
 from typing import Final, get_args
 
-from podledger.cli.output import clock, print_json
+from podledger.cli.layout import cells
+from podledger.cli.output import clock, print_json, print_line
 from podledger.cli.parser import Parser, at_least
 from podledger.cli.session import moment_of, with_ledger
-from podledger.cli.terminal import STYLES, print_line
+from podledger.cli.terminal import STYLES, screen
 from podledger.core.errors import UsageError
 from podledger.core.events import KINDS, Entry, Outcome, render
 from podledger.core.text import escape
@@ -76,6 +78,11 @@ def _print_entry(entry: Entry, *, as_json: bool) -> None:
     if as_json:
         print_json(entry.as_json())
         return
-    pod = escape(entry.pod_name, 60)
-    text = f"{entry.seq:>6}  {clock(entry.recorded_us)}Z  {entry.outcome:<9}  {entry.kind:<19}  {pod:<16}  "
-    print_line(text + escape(render(entry.event), 500), STYLES.get(entry.outcome, ""))
+    pod, text, style = escape(entry.pod_name, 60), escape(render(entry.event), 500), STYLES.get(entry.outcome, "")
+    about = f"{entry.seq:>6}  {clock(entry.recorded_us)}Z  {entry.outcome:<9}  {entry.kind:<19}  {pod:<16}"
+    room = screen().columns
+    if room is None or cells(f"{about}  {text}") <= room:
+        print_line(f"{about}  {text}", style)
+    else:
+        print_line(about.rstrip() if cells(about) <= room else re.sub(" {2,}", "  ", about.strip()), style)
+        print_line(text, style, indent=" " * 8)

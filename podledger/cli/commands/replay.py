@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from podledger.cli.output import print_missing, print_table
+from podledger.cli.output import print_line, print_missing, print_table
 from podledger.cli.parser import Parser
 from podledger.cli.session import add_at, moment_of, with_ledger, with_missing
-from podledger.cli.terminal import BOLD, print_line, progress
+from podledger.cli.terminal import BOLD, progress
 from podledger.core.text import escape
 from podledger.ledger import Ledger
 from podledger.queries.replay import ChangedOutcome, ChangedPod, PodStanding, ReplayOptions, ReplayResult

@@ -108,7 +108,7 @@ class _Stream(io.TextIOWrapper):
         super().__init__(io.BytesIO(content), encoding="utf-8", write_through=True)
 
     def text(self) -> str:
-        """Return what was written."""
+        """Return the text that was written."""
         buffer = self.buffer
         assert isinstance(buffer, io.BytesIO)
         return buffer.getvalue().decode()

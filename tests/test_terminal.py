@@ -39,7 +39,9 @@ def plain_lines(shown: OnTerminal) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-@pytest.mark.parametrize("words", [("pods",), ("pods", "--all"), ("pods", "--tree"), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("pods",), ("pods", "--all"), ("pods", "--tree"), ("events",), ("explain", "coder")], ids=" ".join
+)
 def test_no_line_is_wider_than_the_terminal(folder: Path, words: tuple[str, ...], columns: int) -> None:
     lines = plain_lines(on_terminal(*words, folder=folder, columns=columns))
     widest = max(lines, key=cell_len)

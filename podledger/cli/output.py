@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from podledger.cli.layout import table_lines, wrap
+from podledger.cli.layout import LEAST, table_lines, wrap
 from podledger.cli.scopes import rule_text
 from podledger.cli.terminal import BOLD, Screen, screen
 from podledger.core.text import escape, pluralize
@@ -20,21 +21,29 @@ from podledger.queries.gaps import Missing
 MAX_CELL = 500
 """How many characters of a value a table shows."""
 
+CHUNK = 500
+"""How many lines are printed at once."""
+
 MIN_LABEL = 24
 """How narrow the label of a pod in a deep tree becomes, in columns."""
 
 
+def json_text(value: Any) -> str:
+    """Return a JSON document on one line, in ASCII."""
+    return json.dumps(value, separators=(",", ":"))
+
+
 def print_json(value: Any) -> None:
-    """Print one JSON document on one line, in ASCII."""
-    print(json.dumps(value, separators=(",", ":")), flush=True)
+    """Print one JSON document on one line."""
+    print(json_text(value), flush=True)
 
 
 async def print_json_list(fields: dict[str, Any], name: str, items: AsyncIterable[Any]) -> None:
     """Print one JSON document that ends in a list, each item as it comes, however many there are."""
-    head = json.dumps(fields | {name: []}, separators=(",", ":")).removesuffix("]}")
+    head = json_text(fields | {name: []}).removesuffix("]}")
     between = head
     async for item in items:
-        print(between, json.dumps(item, separators=(",", ":")), sep="", end="")
+        print(between, json_text(item), sep="", end="")
         between = ","
     print("]}" if between == "," else f"{head}]}}", flush=True)
 
@@ -45,6 +54,38 @@ def print_missing(missing: Missing) -> None:
         reports, senders = pluralize(missing.reports, "report"), pluralize(missing.senders, "sender")
         verb = "is" if missing.reports == 1 else "are"
         print(f"note: {reports} of {senders} {verb} missing up to here (see `podledger gaps`)", file=sys.stderr)
+
+
+def print_line(text: str, style: str = "", *, indent: str = "") -> None:
+    """Print a line at once. A terminal that is too narrow gets several, each after the indent."""
+    print_lines(wrapped(text, screen(), style, indent=indent))
+
+
+def wrapped(text: str, on: Screen, style: str = "", *, indent: str = "") -> list[str]:
+    """Return a line as it fits the screen, each part after the indent."""
+    parts = [text] if on.columns is None else wrap(text, max(on.columns - len(indent), LEAST))
+    return [indent + on.paint(part, style) for part in parts]
+
+
+@contextmanager
+def line_printer() -> Iterator[Callable[[str], None]]:
+    """Yield what prints a line. The lines are printed many at once, the last ones when the block ends."""
+    pending: list[str] = []
+
+    def flush() -> None:
+        if pending:
+            print_lines(pending)
+            pending.clear()
+
+    def put(line: str) -> None:
+        pending.append(line)
+        if len(pending) >= CHUNK:
+            flush()
+
+    try:
+        yield put
+    finally:
+        flush()
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:

@@ -51,7 +51,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def shared_options(default: str | None = argparse.SUPPRESS) -> Parser:
     """Return a parent parser with the options that every command takes.
 
-    They may stand before or after the command. After it, they keep what was given before: hence the default.
+    They may stand before or after the command. With this default, those after it keep the values given before it.
     """
     parser = Parser(add_help=False)
     options = parser.add_argument_group("shared options")

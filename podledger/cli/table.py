@@ -18,7 +18,7 @@ class Command(NamedTuple):
 
 
 GROUPS: Final[dict[str, tuple[Command, ...]]] = {
-    "record what the owner does": (
+    "record the owner's actions": (
         Command("init", "create the ledger of a pod, or upgrade it", "init"),
         Command("spawned", "record that the owner spawned a child", "spawned"),
         Command("exited", "record that a child process ended", "exited"),
@@ -37,7 +37,7 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
         Command("diff", "show what changed between two moments", "diff"),
         Command("gaps", "list reports that were sent but never arrived", "gaps"),
         Command("replay", "show what another order of the events would change", "replay"),
-        Command("notifications", "list what the agent has not read yet", "notifications"),
+        Command("notifications", "list the agent's unread notifications", "notifications"),
         Command("rejected", "list received lines that are not valid reports", "rejected"),
         Command("sql", "run one read-only SQL query", "sql"),
     ),
@@ -46,7 +46,7 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
         Command("digest", "print a digest to keep elsewhere, for `verify --expect`", "digest"),
         Command("doctor", "look for risks and damage, and say how to fix them", "doctor"),
         Command("rebuild", "repair the projections from the log", "rebuild"),
-        Command("recover", "copy what is readable in a damaged database", "recover"),
+        Command("recover", "copy the readable part of a damaged database", "recover"),
     ),
     "copy and move ledgers": (
         Command("backup", "copy the database, even while it is in use", "backup"),

@@ -51,11 +51,6 @@ def screen() -> Screen:
     return Screen(shutil.get_terminal_size().columns, coloured)
 
 
-def print_line(text: str, style: str = "") -> None:
-    """Print one line at once, coloured on a terminal."""
-    print(screen().paint(text, style), flush=True)
-
-
 @contextmanager
 def progress(what: str, *, prints: bool = False) -> Iterator[Callable[[int, int], None] | None]:
     """Show a progress bar on standard error, if that is a terminal; yield what updates it, or None.

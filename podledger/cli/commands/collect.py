@@ -18,7 +18,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Collect the ledgers and print what was new in each."""
+    """Collect the ledgers and print how much was new in each."""
     with progress("collect") as update:
         collected = asyncio.run(collect(args.sources, args.into, update))
     if args.json:

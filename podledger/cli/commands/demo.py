@@ -1,4 +1,4 @@
-"""`demo`: run a small tree of real processes, and show what its ledger knows."""
+"""`demo`: run a small tree of real processes, and show its ledger."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from podledger.cli.commands.gaps import HEADER, gap_row
 from podledger.cli.commands.verify import verified_text
-from podledger.cli.layout import wrap
-from podledger.cli.output import clock, print_json, print_lines, table, tree
+from podledger.cli.output import clock, print_json, print_lines, table, tree, wrapped
 from podledger.cli.parser import Parser
 from podledger.cli.picture import COLUMNS, picture
 from podledger.cli.terminal import BOLD, GREEN, Screen, screen
@@ -31,15 +30,15 @@ INTRODUCTION: Final = (
     "They report to root over a socket. Some reports were repeated, late or lost.",
     "tester was killed before it could report its end.",
 )
-LOG: Final = "The ledger keeps every report. The outcome says what the report changed."
+LOG: Final = "The ledger keeps every report. The outcome says how a report changed the registry."
 TREE: Final = "These pods are alive. coder stopped. tester was reclaimed because it no longer answered."
 GAPS: Final = "coder numbers its reports. Number 2 never arrived."
 NOTIFICATIONS: Final = "These lines are for root's agent. coder sent control characters; they are escaped."
-VERIFY: Final = "The chain of digests is intact, and the list of pods is what the log says."
+VERIFY: Final = "The chain of digests is intact, and the list of pods follows from the log."
 
 
 class Demo(NamedTuple):
-    """What the demo shows of its ledger."""
+    """The parts of its ledger that the demo shows."""
 
     tree: dict[str, Any]
     entries: list[Entry]
@@ -64,7 +63,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Run the demo and print what its ledger knows, or write it as a picture."""
+    """Run the demo and print its ledger, or write it as a picture."""
     demo = story.run(_read)
     if args.svg:
         _write_picture(Path(args.svg), demo)
@@ -94,28 +93,23 @@ async def _read(ledger: Ledger) -> Demo:
 def lines(demo: Demo, on: Screen) -> Iterator[str]:
     """Yield the lines of the demo: the log first, then what follows from it."""
     for sentence in INTRODUCTION:
-        yield from _wrapped(sentence, on)
+        yield from wrapped(sentence, on)
     log = table(("seq", "time (UTC)", "outcome", "event"), map(_row, demo.entries), on, empty="no events")
     yield from _section("The log", "events", LOG, log, on)
     yield from _section("The pods", "pods --tree", TREE, tree(demo.tree, on), on)
     gaps = table(HEADER, map(gap_row, demo.gaps), on, empty="nothing is missing")
     yield from _section("The missing reports", "gaps", GAPS, gaps, on)
-    unread = (line for notification in demo.notifications for line in _wrapped(notification.line, on))
+    unread = (line for notification in demo.notifications for line in wrapped(notification.line, on))
     yield from _section("The notifications", "notifications", NOTIFICATIONS, unread, on)
-    verified = (on.paint(line, GREEN) for line in _wrapped(verified_text(demo.verified), on))
-    yield from _section("The proof", "verify", VERIFY, verified, on)
+    yield from _section("The proof", "verify", VERIFY, wrapped(verified_text(demo.verified), on, GREEN), on)
 
 
 def _section(title: str, command: str, sentence: str, answer: Iterable[str], on: Screen) -> Iterator[str]:
     yield ""
     yield on.paint(f"{title} (podledger {command})", BOLD)
-    yield from _wrapped(sentence, on)
+    yield from wrapped(sentence, on)
     yield ""
     yield from answer
-
-
-def _wrapped(text: str, on: Screen) -> list[str]:
-    return [text] if on.columns is None else wrap(text, on.columns)
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from argparse import Namespace
 from typing import Final, get_args
 
-from podledger.cli.output import clock, print_json
+from podledger.cli.layout import cells
+from podledger.cli.output import clock, json_text, line_printer, print_line, wrapped
 from podledger.cli.parser import Parser, at_least
 from podledger.cli.session import moment_of, with_ledger
-from podledger.cli.terminal import STYLES, print_line
+from podledger.cli.terminal import STYLES, Screen, screen
 from podledger.core.entries import Entry, Outcome
 from podledger.core.errors import UsageError
 from podledger.core.events import KINDS
@@ -51,20 +53,23 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
     since, until, left = moment_of(args.since), moment_of(args.until), args.limit
     if isinstance(since, int) and isinstance(until, int) and since > until:
         raise UsageError(f"--since {since} is after --until {until}", hint="give the earlier one as --since")
-    silent = not args.json and not args.follow
+    silent, on = not args.json and not args.follow, screen()
     while left != 0:
         head = (await ledger.head()).head_seq
-        async for entry in ledger.entries(
+        entries = ledger.entries(
             pod=args.pod,
             kind=args.kind,
             outcome=args.outcome,
             since=since,
             until=head if until is None else until,
             limit=left,
-        ):
-            _print_entry(entry, as_json=args.json)
-            silent = False
-            left = None if left is None else left - 1
+        )
+        with line_printer() as put:
+            async for entry in entries:
+                for line in [json_text(entry.as_json())] if args.json else entry_lines(entry, on):
+                    put(line)
+                silent = False
+                left = None if left is None else left - 1
         if not args.follow or left == 0:
             break
         while (await ledger.head()).head_seq == head:
@@ -74,10 +79,12 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
         print_line("no events")
 
 
-def _print_entry(entry: Entry, *, as_json: bool) -> None:
-    if as_json:
-        print_json(entry.as_json())
-        return
-    pod = escape(entry.pod_name, 60)
-    text = f"{entry.seq:>6}  {clock(entry.recorded_us)}Z  {entry.outcome:<9}  {entry.kind:<19}  {pod:<16}  "
-    print_line(text + escape(render(entry.event), 500), STYLES.get(entry.outcome, ""))
+def entry_lines(entry: Entry, on: Screen) -> list[str]:
+    """Return an entry as one line, or as several if the screen is too narrow."""
+    pod, text, style = escape(entry.pod_name, 60), escape(render(entry.event), 500), STYLES.get(entry.outcome, "")
+    about = f"{entry.seq:>6}  {clock(entry.recorded_us)}Z  {entry.outcome:<9}  {entry.kind:<19}  {pod:<16}"
+    if on.columns is None or cells(f"{about}  {text}") <= on.columns:
+        return [on.paint(f"{about}  {text}", style)]
+    if cells(about) > on.columns:
+        about = re.sub(" {2,}", "  ", about.strip())
+    return [*wrapped(about.rstrip(), on, style), *wrapped(text, on, style, indent=" " * 8)]

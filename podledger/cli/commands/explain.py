@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from functools import partial
 
-from podledger.cli.output import clock, print_json_list, print_missing
+from podledger.cli.output import clock, print_json_list, print_line, print_missing
 from podledger.cli.parser import Parser
 from podledger.cli.session import add_at, moment_of, with_ledger, with_missing
-from podledger.cli.terminal import BOLD, STYLES, print_line
+from podledger.cli.terminal import BOLD, STYLES
 from podledger.core.text import escape
 from podledger.ledger import Ledger
 from podledger.queries.explain import Explained, PodHistory
@@ -51,4 +51,4 @@ def _print_event(event: Explained) -> None:
     if entry.pid is not None:
         by = f" by process {entry.pid} of user {entry.uid}"
     print_line(f"seq {entry.seq}  {clock(entry.recorded_us)}Z  {entry.kind}, {entry.evidence}{by}")
-    print_line(f"    {escape(event.because, 500)}", STYLES.get(entry.outcome, ""))
+    print_line(escape(event.because, 500), STYLES.get(entry.outcome, ""), indent="    ")

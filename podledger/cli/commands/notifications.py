@@ -1,14 +1,13 @@
-"""`notifications`: list what the agent has not read yet."""
+"""`notifications`: list the agent's unread notifications."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from typing import Any
 
-from podledger.cli.output import clock, print_json
+from podledger.cli.output import clock, print_json, print_line
 from podledger.cli.parser import Parser
 from podledger.cli.session import with_ledger
-from podledger.cli.terminal import print_line
 from podledger.ledger import Ledger
 from podledger.queries.notifications import DEFAULT_CONSUMER
 
@@ -21,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
         default=DEFAULT_CONSUMER,
         help=f"reader, each with its own position (default: {DEFAULT_CONSUMER})",
     )
-    parser.add_argument("--ack", action="store_true", help="mark what is printed as read")
+    parser.add_argument("--ack", action="store_true", help="mark the printed ones as read")
 
 
 def run(args: Namespace) -> None:

@@ -1,13 +1,12 @@
-"""`recover`: copy what is readable in a damaged database into a new one."""
+"""`recover`: copy the readable part of a damaged database into a new one."""
 
 from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
 
-from podledger.cli.output import print_json, print_table
+from podledger.cli.output import print_json, print_line, print_table
 from podledger.cli.parser import Parser
-from podledger.cli.terminal import print_line
 from podledger.doctor.recover import recover
 from podledger.store.database import locate
 
@@ -19,7 +18,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Recover each ledger and print what is lost; return 1 if something is."""
+    """Recover each ledger and print the losses; return 1 if there are any."""
     recovered = asyncio.run(recover(locate(args.source), locate(args.target), args.ledger))
     if args.json:
         print_json([one.as_json() for one in recovered])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 
-from podledger.cli.output import print_missing, print_table
+from podledger.cli.output import json_text, print_line, print_missing, print_table
 from podledger.cli.parser import Parser
 from podledger.cli.session import add_at, moment_of, with_ledger, with_missing
-from podledger.cli.terminal import BOLD, print_line, progress
+from podledger.cli.terminal import BOLD, progress
 from podledger.core.text import escape
 from podledger.ledger import Ledger
 from podledger.queries.replay import ChangedOutcome, ChangedPod, PodContent, ReplayOptions, ReplayResult
@@ -50,14 +49,14 @@ async def _print_json(ledger: Ledger, plan: ReplayOptions) -> None:
 
     def print_change(change: ChangedOutcome) -> None:
         nonlocal between
-        print(between, json.dumps(change.as_json(), separators=(",", ":")), sep="", end="")
+        print(between, json_text(change.as_json()), sep="", end="")
         between = ","
 
     without = "false" if plan.stamps else "true"
     print(f'{{"order":"{plan.order}","without_stamps":{without},"events":[', end="")
     with progress("replay", prints=True) as update:
         result = await ledger.replay(plan, print_change, update)
-    pods = json.dumps([pod.as_json() for pod in result.pods], separators=(",", ":"))
+    pods = json_text([pod.as_json() for pod in result.pods])
     print(f'],"until_seq":{result.until_seq},"reversals":{result.reversals},"pods":{pods}}}')
 
 

@@ -26,7 +26,7 @@ OUTBOX_GRACE_S: Final = 2.0
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the socket and what runs beside the receiver."""
+    """Add the socket, and the options of the reconciler."""
     parser.add_argument("--socket", metavar="PATH", required=True, help="socket to listen on")
     parser.add_argument(
         "--reconcile-every", metavar="SECONDS", type=at_least(float, 0.01), help="also reconcile at this interval"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from podledger.cli.output import print_json, print_table
+from podledger.cli.output import print_json, print_line, print_table
 from podledger.cli.parser import Parser
 from podledger.cli.session import database_path, with_ledger
-from podledger.cli.terminal import GREEN, print_line, progress
+from podledger.cli.terminal import GREEN, progress
 from podledger.core.errors import LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.core.problem import Problem
 from podledger.core.text import pluralize
@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
 
 
 def verified_text(result: VerifyResult) -> str:
-    """Return the line that says what was verified."""
+    """Return the line that reports a success."""
     return f"verified: {pluralize(result.events, 'event')}, head digest {result.head_digest}"
 
 
@@ -74,7 +74,7 @@ def _verified(args: Namespace) -> VerifyResult:
 
 
 def _signed_note(args: Namespace) -> tuple[SignedNote | None, list[Problem]]:
-    """Return the signed note that the log must match, if one is given, and what is wrong with it."""
+    """Return the signed note that the log must match, if one is given, and its problems."""
     if args.expect_note is None and args.public_key is None:
         return None, []
     if args.expect_note is None or args.public_key is None:

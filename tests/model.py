@@ -1,7 +1,7 @@
-"""An independent model of sections 5 and 6 of the design, and of the seed system's registry.
+"""An independent model of the rules and queries, and of the original runtime's registry.
 
-Written from the design's words and never from podledger's rules: a list of events, a list of tenures, a dictionary of
-names, and a linear scan for every question. The past is asked by folding the log up to then once more.
+It follows `docs/rules.md` and `docs/protocol.md`, not podledger's code: a list of events, a list of tenures, a
+dictionary of names, and a linear scan for each query. A query about the past folds the log again up to that moment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EVIDENCE = {
 
 @dataclass
 class Span:
-    """A tenure: one life of a pod in the registry, from the event `opened` to before the event `closed`."""
+    """A tenure: from the event `opened` up to, not including, the event `closed`."""
 
     name: str
     opened: int
@@ -46,7 +46,7 @@ class Span:
 
 @dataclass
 class Name:
-    """What the rules hold for a pod name; `overtaken`: an unstamped delegation opened a tenure since `newest`."""
+    """The state of a pod name; `overtaken`: an unstamped delegation opened a tenure after `newest` was named."""
 
     newest: str | None = None
     last: Span | None = None
@@ -56,7 +56,7 @@ class Name:
 
 @dataclass
 class Model:
-    """The ledger of the pod `owner`, event by event."""
+    """The ledger of the pod `owner`."""
 
     owner: str = "root"
     log: list[LedgerEvent] = field(default_factory=list)
@@ -66,20 +66,20 @@ class Model:
 
     @classmethod
     def of(cls, events: Iterable[LedgerEvent], owner: str = "root") -> Model:
-        """The model after `events`."""
+        """Return the model after `events`."""
         model = cls(owner)
         for event in events:
             model.take(event)
         return model
 
     def at(self, seq: int) -> Model:
-        """The model as it was after the event `seq`."""
+        """Return the model as it was after the event `seq`."""
         return Model.of(self.log[:seq], self.owner)
 
     # The rules
 
     def take(self, event: LedgerEvent) -> str:
-        """Append an event; the outcome."""
+        """Append an event and return its outcome."""
         self.log.append(event)
         name = self.names.setdefault(event.about, Name())
         outcome = "late" if subject_of(event) and not self._step_one(event, name) else self._step_two(event, name)
@@ -87,7 +87,7 @@ class Model:
         return outcome
 
     def _step_one(self, event: LedgerEvent, name: Name) -> bool:
-        """Whether to go on to step two."""
+        """Apply step one; return whether step two follows."""
         subject = subject_of(event)
         assert subject is not None
         if name.newest is not None and subject < name.newest:
@@ -96,10 +96,10 @@ class Model:
             return not name.overtaken
         name.newest, name.overtaken = subject, False
         last = name.last
-        nameless = last is not None and last.incarnation is None and name.status in ("open", "inferred")
+        unnamed = last is not None and last.incarnation is None and name.status in ("open", "inferred")
         if is_delegation(event):
-            nameless = nameless and name.status == "open" and last is not None and last.content == self._content(event)
-        if nameless and last is not None:
+            unnamed = unnamed and name.status == "open" and last is not None and last.content == self._content(event)
+        if unnamed and last is not None:
             last.incarnation = subject
         else:
             if name.status == "open":
@@ -108,7 +108,7 @@ class Model:
         return True
 
     def _step_two(self, event: LedgerEvent, name: Name) -> str:
-        """The table of the design, row by row."""
+        """Apply the table of status and kind, row by row."""
         if is_delegation(event):
             return self._on_delegation(event, name)
         match event.kind:
@@ -188,14 +188,14 @@ class Model:
         assert isinstance(event, PodSpawned)
         return (event.socket_path, event.scope, self.owner)
 
-    # The questions
+    # Queries
 
     def registry(self) -> list[Row]:
-        """The open tenures by name."""
+        """Return the open tenures by name."""
         return [self._row(span) for span in sorted(self.spans, key=lambda span: span.name) if span.closed is None]
 
     def history(self) -> list[Row]:
-        """Every tenure, by name and from then to now."""
+        """Return every tenure, by name and then by age."""
         return [self._row(span) for span in sorted(self.spans, key=lambda span: (span.name, span.opened))]
 
     def _row(self, span: Span) -> Row:
@@ -217,14 +217,14 @@ class Model:
         if span.stated_callback is not None:
             return span.stated_callback
         if span.source is not None:
-            told = [event for event in self.log if is_delegation(event) and subject_of(event) == span.source]
-            return self._content(told[0])[0] if told else ""
-        then = self._stood_when_opened(span)
+            delegations = [event for event in self.log if is_delegation(event) and subject_of(event) == span.source]
+            return self._content(delegations[0])[0] if delegations else ""
+        then = self._parent_at_opening(span)
         later = [other for other in self.spans if other.name == span.content[2] and other.opened > span.opened]
         return then.content[0] if then else later[0].content[0] if later else ""
 
-    def _stood_when_opened(self, span: Span) -> Span | None:
-        """The tenure of the parent named that stood open when `span` opened."""
+    def _parent_at_opening(self, span: Span) -> Span | None:
+        """Return the tenure of `parent_pod` that was open when `span` opened."""
         for other in self.spans:
             before = other.name == span.content[2] and other.opened < span.opened
             if before and (other.closed is None or other.closed > span.opened):
@@ -232,14 +232,14 @@ class Model:
         return None
 
     def parent(self, span: Span) -> Span | None:
-        """The parent tenure; None is the owner."""
+        """Return the parent tenure, or None for the owner."""
         if span.source is None:
-            return self._stood_when_opened(span)
+            return self._parent_at_opening(span)
         of_source = [other for other in self.spans if other.incarnation == span.source]
         return of_source[-1] if of_source else None
 
     def ancestors(self, span: Span) -> list[Span]:
-        """The tenures above one, nearest first; a walk that comes round stops."""
+        """Return the tenures above one, nearest first; a cycle ends the walk."""
         found: list[Span] = []
         at = self.parent(span)
         while at is not None and at is not span and all(at is not other for other in found):
@@ -248,7 +248,7 @@ class Model:
         return found
 
     def tree(self) -> dict[str, str]:
-        """Of each open pod the one that it hangs under: its nearest open ancestor, else the owner."""
+        """Return each open pod with its nearest open ancestor, or else the owner."""
         found = {}
         for span in self.spans:
             if span.closed is None:
@@ -257,34 +257,34 @@ class Model:
         return found
 
     def holders(self, path: str) -> dict[str, list[str]]:
-        """Who could write `path`, each with the chain of delegation from the owner down."""
-        lent = [span for span in self.spans if span.closed is None and may_write(span.content[1], path)]
-        lent_on = [above for span in lent for above in self.ancestors(span)]
+        """Return who could write `path`, each with the chain of delegations from the owner down."""
+        writers = [span for span in self.spans if span.closed is None and may_write(span.content[1], path)]
+        delegators = [above for span in writers for above in self.ancestors(span)]
         found = {}
-        for span in lent:
-            if all(span is not other for other in lent_on):
+        for span in writers:
+            if all(span is not other for other in delegators):
                 above = [other.name for other in self.ancestors(span)]
                 found[span.name] = [self.owner, *reversed(above), span.name]
         return found or {self.owner: [self.owner]}
 
     def grants(self) -> set[tuple[str, str, str, bool]]:
-        """What is lent now: pod, target, permission and whether it is recursive."""
+        """Return the open grants: pod, target, permission and whether the grant is recursive."""
         open_spans = [span for span in self.spans if span.closed is None]
         return {(s.name, r.target, r.permission, r.recursive) for s in open_spans for r in s.content[1]}
 
 
 def is_delegation(event: LedgerEvent) -> bool:
-    """Whether the event lends a scope to a pod."""
+    """Return whether the event delegates a scope to a pod."""
     return event.kind in ("pod_spawned", "scope_sub_delegated")
 
 
 def subject_of(event: LedgerEvent) -> str | None:
-    """The life that a stamped event speaks of; an event without it counts as unstamped."""
+    """Return the incarnation that an event is about; an event without a subject counts as unstamped."""
     return event.stamp.subject if event.stamp else None
 
 
 def components(path: str) -> list[str]:
-    """The components of a path, `.` and what `..` can undo taken out; an absolute one begins with `/`."""
+    """Return the components of a path without `.` and with `..` resolved; those of an absolute path begin with `/`."""
     found: list[str] = ["/"] if path.startswith("/") else []
     for part in path.split("/"):
         if part == "..":
@@ -298,12 +298,12 @@ def components(path: str) -> list[str]:
 
 
 def may_write(scope: Iterable[ScopeRule], path: str) -> bool:
-    """Whether a scope lets its pod write `path`."""
+    """Return whether a scope lets its pod write `path`."""
     return any(rule.permission == "write" and reaches(rule, path) for rule in scope)
 
 
 def reaches(rule: ScopeRule, path: str) -> bool:
-    """Whether a rule covers `path`: its target, and all below or the direct children alone."""
+    """Return whether a rule covers `path`."""
     target, whole = components(rule.target), components(path)
     below = whole[len(target) :]
     if ("/" in target) != ("/" in whole) or whole[: len(target)] != target or below[:1] == [".."]:
@@ -311,14 +311,14 @@ def reaches(rule: ScopeRule, path: str) -> bool:
     return rule.recursive or len(below) <= 1
 
 
-class SeedRegistry:
-    """What the seed's `apply_event_side_effects` leaves in `spawned_pods.json`: records, in the order they came."""
+class OriginalRegistry:
+    """The registry that the original runtime keeps in `spawned_pods.json`: records in the order of arrival."""
 
     def __init__(self) -> None:
         self.records: list[Row] = []
 
     def get(self, pod_name: str) -> Row | None:
-        """The record of a pod."""
+        """Return the record of a pod."""
         return next((record for record in self.records if record["pod_name"] == pod_name), None)
 
     def apply(self, event: LedgerEvent) -> None:
@@ -340,4 +340,4 @@ class SeedRegistry:
                 }
                 self.records.append(record)
             case _:
-                raise AssertionError(f"{event.kind} is no wire event")
+                raise AssertionError(f"{event.kind} is not a wire event")

@@ -1,8 +1,6 @@
-"""Histories for hypothesis: few names, few lives, few sockets, so that everything that can meet does."""
+"""Histories for hypothesis: few names, incarnations and sockets, so that events affect each other often."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -22,14 +20,14 @@ from podledger.core.fields import ScopeRule, Stamp
 from tests.support import incarnation, stamped
 
 NAMES = ("ada", "bob", "cy")
-LIVES = 6
+INCARNATIONS = 6
 PATHS = ("/srv", "/srv/app", "/srv/app/a.txt", "/srv/app/deep/b.txt", "/srv/application", "/", "/srv/./app/", "x")
-"""What scopes reach and what is asked about: nested, a mere prefix, the root, one to normalise, a relative one."""
+"""Targets of scopes and paths to query: nested, a mere prefix, the root, not normalised, relative."""
 
 names = st.sampled_from(NAMES)
 sockets = st.sampled_from(("/run/1", "/run/2", ""))
 messages = st.text(max_size=8)
-numbers = st.integers(1, LIVES)
+numbers = st.integers(1, INCARNATIONS)
 rules: SearchStrategy[ScopeRule] = st.builds(
     ScopeRule, target=st.sampled_from(PATHS), permission=st.sampled_from(("read", "write")), recursive=st.booleans()
 )
@@ -47,7 +45,7 @@ maybe_stamps = st.one_of(st.none(), stamps)
 
 
 def wire(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[LedgerEvent]:
-    """An event as a pod reports it."""
+    """Generate an event that a pod reports."""
     return st.one_of(
         st.builds(TurnEnded, pod_name=names, stamp=stamp),
         st.builds(Errored, pod_name=names, message=messages, stamp=stamp),
@@ -57,7 +55,7 @@ def wire(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[LedgerEvent]:
 
 
 def delegations(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[ScopeSubDelegated]:
-    """A sub-delegation; the parent may be one that nobody knows, or the pod itself."""
+    """Generate a delegation; the parent may be unknown, or the pod itself."""
     parents = st.sampled_from((*NAMES, "nobody"))
     return st.builds(
         ScopeSubDelegated, parent_pod=parents, sub_pod=names, sub_socket=sockets, scope=scopes, stamp=stamp
@@ -65,7 +63,7 @@ def delegations(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[ScopeSubD
 
 
 def local(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[LedgerEvent]:
-    """A fact of the owner's."""
+    """Generate a fact that the owner records."""
     return st.one_of(
         st.builds(PodSpawned, pod_name=names, socket_path=sockets, scope=scopes, callback_address=sockets, stamp=stamp),
         st.builds(PodExited, pod_name=names, exit_code=st.integers(0, 255), stamp=stamp),
@@ -77,32 +75,24 @@ def local(stamp: SearchStrategy[Stamp | None]) -> SearchStrategy[LedgerEvent]:
 
 any_event = st.one_of(wire(maybe_stamps), wire(maybe_stamps), local(maybe_stamps))
 histories = st.lists(any_event, max_size=30)
-"""Anything at all: stamped, unstamped and half-stamped, contradicting itself at will."""
+"""Any history: stamped, unstamped or partly stamped, and free to contradict itself."""
 
 unstamped_reports = st.lists(wire(st.none()), max_size=30)
-"""Wire events as the seed's own senders send them."""
-
-
-@dataclass(frozen=True)
-class Life:
-    """One life of a pod: who delegated it, with what, and what was said of it."""
-
-    number: int
-    events: tuple[LedgerEvent, ...]
+"""Wire events as senders of the original runtime send them."""
 
 
 @st.composite
-def lives(draw: st.DrawFn, number: int) -> Life:
-    """A life with one content, delegated by the owner or by another life, its reports and perhaps its end."""
+def incarnations(draw: st.DrawFn, number: int) -> list[LedgerEvent]:
+    """Generate the events about one incarnation: its delegation, by the owner or another one, and its reports."""
     name = draw(names)
-    by = draw(st.integers(0, LIVES))
+    by = draw(st.integers(0, INCARNATIONS))
     socket, scope = f"/run/{name}-{number}", draw(scopes)
     delegation: LedgerEvent = (
         PodSpawned(pod_name=name, socket_path=socket, scope=scope, callback_address="/run/root")
         if by == 0
         else ScopeSubDelegated(parent_pod=draw(names), sub_pod=name, sub_socket=socket, scope=scope)
     )
-    said: SearchStrategy[LedgerEvent] = st.sampled_from(
+    report: SearchStrategy[LedgerEvent] = st.sampled_from(
         (
             TurnEnded(pod_name=name),
             Errored(pod_name=name, message="no"),
@@ -111,23 +101,23 @@ def lives(draw: st.DrawFn, number: int) -> Life:
             PodExited(pod_name=name, exit_code=1),
         )
     )
-    reports = draw(st.lists(said, max_size=4))
-    told = [stamped(event, number, sequence=at) for at, event in enumerate(reports, 1)]
-    return Life(number, (stamped(delegation, number, source=by, sequence=number), *told))
+    reports = draw(st.lists(report, max_size=4))
+    stamped_reports = [stamped(event, number, sequence=at) for at, event in enumerate(reports, 1)]
+    return [stamped(delegation, number, source=by, sequence=number), *stamped_reports]
 
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[LedgerEvent]:
-    """A stamped history in its true order: lives of a few names, each delegated with one content."""
-    count = draw(st.integers(1, LIVES))
-    return [event for number in range(1, count + 1) for event in draw(lives(number)).events]
+    """Generate a stamped history in its true order: incarnations of a few names, each delegated once."""
+    count = draw(st.integers(1, INCARNATIONS))
+    return [event for number in range(1, count + 1) for event in draw(incarnations(number))]
 
 
 @st.composite
 def deliveries(
     draw: st.DrawFn, story: SearchStrategy[list[LedgerEvent]]
 ) -> tuple[list[LedgerEvent], list[LedgerEvent]]:
-    """Two arrivals of the same reports of a story: some lost, the rest shuffled and repeated, each time otherwise."""
+    """Generate two arrivals of one story: both lose the same reports, and shuffle and repeat the others."""
     sent = draw(story)
     arrived = [event for event in sent if draw(st.integers(0, 3))]
     again = st.lists(st.sampled_from(arrived), max_size=4) if arrived else st.just([])
@@ -135,5 +125,5 @@ def deliveries(
 
 
 def cuts(count: int) -> SearchStrategy[list[int]]:
-    """Where a history is cut into batches."""
+    """Generate the positions at which a history is cut into batches."""
     return st.lists(st.integers(0, count), max_size=6).map(sorted)

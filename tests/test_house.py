@@ -133,9 +133,18 @@ def test_public_names_are_documented_and_sorted() -> None:
     assert set(podledger.__all__) <= set(dir(podledger))
 
 
+def test_type_checkers_see_the_public_names() -> None:
+    """The package imports them for type checkers alone: at run time each is loaded when it is first used."""
+    tree = ast.parse(Path(podledger.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.asname: f"{node.module}" for node in imports for alias in node.names}
+    assert homes == {name: f"podledger.{home}" for name, home in podledger._HOMES.items()}
+
+
 def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nothing"):
-        podledger.nothing  # noqa: B018 - the lookup must fail
+        podledger.nothing  # type: ignore[attr-defined]  # noqa: B018 - looked up for its failure
 
 
 def test_every_module_has_a_docstring() -> None:

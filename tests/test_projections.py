@@ -21,7 +21,7 @@ from podledger.store import driver, log, projections, rebuild
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache, load_states
 from tests import strategies
-from tests.model import EVIDENCE, Model, SeedRegistry
+from tests.model import EVIDENCE, Model, OriginalRegistry
 from tests.support import (
     KEPT,
     OWNER,
@@ -287,7 +287,7 @@ def test_a_restart_heard_of_before_the_old_life_ended_wins() -> None:
 @settings(max_examples=100)
 @given(strategies.unstamped_reports)
 def test_unstamped_reports_leave_the_seed_s_registry_after_every_event(history: list[LedgerEvent]) -> None:
-    seed, bench = SeedRegistry(), Bench(history)
+    seed, bench = OriginalRegistry(), Bench(history)
     for seq, event in enumerate(history, 1):
         seed.apply(event)
         then = sorted(seed.records, key=lambda record: str(record["pod_name"]))
@@ -301,7 +301,7 @@ def test_unstamped_reports_leave_the_seed_s_registry_after_every_event(history: 
 @given(strategies.unstamped_reports)
 def test_the_live_registry_is_the_seed_s_too(history: list[LedgerEvent]) -> None:
     """Asked as each event arrives, not looking back."""
-    seed, bench = SeedRegistry(), Bench()
+    seed, bench = OriginalRegistry(), Bench()
     for event in history:
         seed.apply(event)
         bench.append(event)

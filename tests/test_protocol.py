@@ -1,4 +1,4 @@
-"""The wire models against the lines, with verdicts, of the seed system's own parser."""
+"""The parser, compared with the verdicts of the original runtime's parser (`docs/protocol.md`)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ VECTORS: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parent / "wire_vectors.jsonl").read_text().splitlines()
 ]
 NAMELESS = '{"method":"pod_event","params":{"kind":"turn_ended","pod_name":""}}'
-"""The seed's parser takes it and its store refuses the name; podledger refuses such names at the door."""
+"""The original runtime parses this line and rejects the name later; podledger rejects the line."""
 
 ACCEPTED = [vector for vector in VECTORS if vector["accepted"] and vector["line"] != NAMELESS]
-REFUSED = [vector["line"] for vector in VECTORS if not vector["accepted"]] + [NAMELESS]
+REJECTED = [vector["line"] for vector in VECTORS if not vector["accepted"]] + [NAMELESS]
 
 
 @pytest.mark.parametrize("vector", ACCEPTED, ids=lambda vector: vector["line"][:80])
-def test_a_line_that_the_seed_takes_is_taken_with_the_same_meaning(vector: dict[str, Any]) -> None:
+def test_accepted_line_has_the_same_meaning(vector: dict[str, Any]) -> None:
     message = parse_line(vector["line"].encode())
     canonical = json.loads(vector["canonical"])
     if isinstance(message, Request):
@@ -34,14 +34,14 @@ def test_a_line_that_the_seed_takes_is_taken_with_the_same_meaning(vector: dict[
         assert json.loads(message.event.payload()) == canonical["params"]
 
 
-@pytest.mark.parametrize("line", REFUSED, ids=lambda line: line[:80])
-def test_a_line_that_the_seed_refuses_is_refused(line: str) -> None:
+@pytest.mark.parametrize("line", REJECTED, ids=lambda line: line[:80])
+def test_rejected_line_is_rejected(line: str) -> None:
     with pytest.raises(ProtocolError):
         parse_line(line.encode())
 
 
-def test_the_vectors_are_all_there() -> None:
-    assert len(VECTORS) == len(ACCEPTED) + len(REFUSED) > 40
+def test_vectors_are_complete() -> None:
+    assert len(VECTORS) == len(ACCEPTED) + len(REJECTED) > 40
     assert NAMELESS in [vector["line"] for vector in VECTORS if vector["accepted"]]
 
 
@@ -58,12 +58,12 @@ def test_the_vectors_are_all_there() -> None:
 @example(params='{"kind":"turn_ended","pod_name":"a","pod_name":"a"}')
 @example(params='{"kind":"turn_ended","pod_name":"a"} ')
 @example(params='{"kind":"turn_ended","pod_name":"a"},"more":1')
-def test_a_line_means_the_same_in_whatever_order_its_members_stand(params: str) -> None:
+def test_order_of_members_does_not_matter(params: str) -> None:
     assert read(f'{{"method":"pod_event","params":{params}}}') == read(f'{{"params":{params},"method":"pod_event"}}')
 
 
 @pytest.mark.parametrize("more", [-1, 0])
-def test_depth_is_counted_alike_in_whatever_order_the_members_stand(more: int) -> None:
+def test_order_of_members_does_not_change_the_depth(more: int) -> None:
     deep = "[" * (MAX_DEPTH - 1 + more) + "]" * (MAX_DEPTH - 1 + more)
     params = f'{{"kind":"turn_ended","pod_name":"a","x":{deep}}}'
     one, other = f'{{"method":"pod_event","params":{params}}}', f'{{"params":{params},"method":"pod_event"}}'
@@ -72,14 +72,14 @@ def test_depth_is_counted_alike_in_whatever_order_the_members_stand(more: int) -
 
 
 def read(line: str) -> Report | Request | None:
-    """What a line is, None if it is refused."""
+    """Return the message in a line, or None if the line is rejected."""
     try:
         return parse_line(line.encode())
     except ProtocolError:
         return None
 
 
-def test_the_payload_is_kept_as_it_came() -> None:
+def test_payload_keeps_its_exact_text() -> None:
     params = '{ "pod_name" : "child",\t"extra":1.50, "kind":"turn_ended" }'
     message = parse_line(f'{{"params":{params} , "method":"pod_event"}}'.encode())
     assert isinstance(message, Report)
@@ -87,20 +87,20 @@ def test_the_payload_is_kept_as_it_came() -> None:
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/", "nul\\u0000", "bell\\u0007", "x" * 256, "é" * 128])
-def test_a_name_that_could_name_no_folder_is_refused_at_the_door(name: str) -> None:
+def test_invalid_name_is_rejected(name: str) -> None:
     with pytest.raises(ProtocolError, match="pod_name"):
         parse_line(f'{{"method":"pod_event","params":{{"kind":"turn_ended","pod_name":"{name}"}}}}'.encode())
 
 
 @pytest.mark.parametrize("kind", ["pod_spawned", "pod_exited", "pod_unreachable", "pod_reclaimed"])
-def test_a_fact_that_is_the_owners_to_state_is_refused(kind: str) -> None:
+def test_fact_of_the_owner_is_rejected_on_the_wire(kind: str) -> None:
     params = {"kind": kind, "pod_name": "a", "socket_path": "/s", "scope": [], "exit_code": 0, "reason": "x"}
     with pytest.raises(ProtocolError, match=kind):
         parse_line(json.dumps({"method": "pod_event", "params": params}).encode())
 
 
 @pytest.mark.parametrize("stamp", [None, 7, [], {}, {"id": "x"}, {"id": "0" * 36, "sequence": 0}])
-def test_a_malformed_stamp_costs_nothing_but_itself(stamp: object) -> None:
+def test_malformed_stamp_is_dropped(stamp: object) -> None:
     params = {"kind": "turn_ended", "pod_name": "child", "stamp": stamp}
     message = parse_line(json.dumps({"method": "pod_event", "params": params}).encode())
     assert isinstance(message, Report)
@@ -108,14 +108,14 @@ def test_a_malformed_stamp_costs_nothing_but_itself(stamp: object) -> None:
 
 
 def listing(values: int) -> bytes:
-    """A delegation whose scope, `kind` and the rest list so many values."""
+    """Return a line with `values` values: a delegation with a long scope."""
     rules = ",".join(['{"target":"/a,b\\",","permission":"read"}'] * ((values - 4) // 2))
     params = f'"kind":"scope_sub_delegated","parent_pod":"a","sub_pod":"b","sub_socket":"/s","scope":[{rules}]'
     return f'{{"method":"pod_event","params":{{{params}}}}}'.encode()
 
 
-def test_a_line_lists_so_many_values_and_no_more() -> None:
-    """What takes long to read is not bytes but values; a comma within a text counts for none."""
+def test_line_with_too_many_values_is_rejected() -> None:
+    """A comma inside a string does not count."""
     assert parse_line(listing(MAX_VALUES - 2))
     text = json.dumps({"kind": "errored", "pod_name": "a", "message": '"},\\",' * 50_000})
     assert parse_line(f'{{"method":"pod_event","params":{text}}}'.encode())
@@ -124,6 +124,6 @@ def test_a_line_lists_so_many_values_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("line", [b"[" * 500_000, b'{"a":' * 200_000, b'{"method":"pod_event","params":' + b"[" * 9000])
-def test_deep_nesting_is_refused_and_crashes_nothing(line: bytes) -> None:
+def test_deep_nesting_is_rejected(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         parse_line(line)

@@ -1,4 +1,4 @@
-"""The rules, cell by cell and case by case as section 5 of the design states them, and against the model."""
+"""The rules, cell by cell as `docs/rules.md` states them, and compared with the model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fact(seq: int, event: LedgerEvent) -> Fact:
 
 
 def after(*events: LedgerEvent) -> Decision:
-    """What the last of a pod's events did."""
+    """Return what the last of a pod's events did."""
     decision = Decision("ignored", UNHEARD)
     for seq, event in enumerate(events, 1):
         decision = fold(decision.state, fact(seq, event))
@@ -61,7 +61,7 @@ GIVEN_STAMPED: dict[str, tuple[LedgerEvent, ...]] = {
     "ended": (stamped(delegated("p", A), 1), stamped(stopped("p"), 1)),
 }
 
-# What follows is the table of section 5. The statuses after an event that leaves them alone are filled in by `cells`.
+# The tables of docs/rules.md. `cells` fills in the status after an event that leaves it unchanged.
 COLUMNS = ("unheard", "heard", "open", "inferred", "ended")
 Row = tuple[LedgerEvent, str, str, str, str, str]
 UNSTAMPED: list[Row] = [
@@ -100,8 +100,8 @@ def cells(table: list[Row]) -> list[Case]:
 
 
 @pytest.mark.parametrize(("status", "event", "outcome", "becomes"), cells(UNSTAMPED))
-@pytest.mark.parametrize("known", [GIVEN, GIVEN_STAMPED], ids=["nameless", "named"])
-def test_step_two_unstamped(
+@pytest.mark.parametrize("known", [GIVEN, GIVEN_STAMPED], ids=["unnamed", "named"])
+def test_step_two_for_unstamped_events(
     known: dict[str, tuple[LedgerEvent, ...]], status: str, event: LedgerEvent, outcome: str, becomes: str
 ) -> None:
     assert after(*known[status]).state.status == status
@@ -110,28 +110,28 @@ def test_step_two_unstamped(
 
 
 @pytest.mark.parametrize(("status", "event", "outcome", "becomes"), cells(STAMPED))
-def test_step_two_stamped(status: str, event: LedgerEvent, outcome: str, becomes: str) -> None:
+def test_step_two_for_stamped_events(status: str, event: LedgerEvent, outcome: str, becomes: str) -> None:
     decision = after(*GIVEN_STAMPED[status], stamped(event, 1))
     assert (decision.outcome, decision.state.status) == (outcome, becomes)
 
 
-def test_the_parent_of_a_spawned_pod_is_the_owner() -> None:
-    told_by_the_owner = delegated("p", A, parent=OWNER)
-    assert after(spawned("p", A), told_by_the_owner).outcome == "duplicate"
+def test_owner_is_the_parent_of_a_spawned_pod() -> None:
+    reported_with_owner_as_parent = delegated("p", A, parent=OWNER)
+    assert after(spawned("p", A), reported_with_owner_as_parent).outcome == "duplicate"
     assert after(spawned("p", A), delegated("p", A, parent="mid")).outcome == "conflict"
 
 
 @pytest.mark.parametrize(
     "other", [delegated("p", OTHER), delegated("p", A, writes("/srv")), delegated("p", A, parent="another")]
 )
-def test_content_is_socket_scope_and_parent(other: LedgerEvent) -> None:
-    """The first stands: a conflict leaves the tenure as it was."""
+def test_different_delegation_is_a_conflict(other: LedgerEvent) -> None:
+    """A conflict leaves the tenure unchanged."""
     decision = after(delegated("p", A), other)
     assert (decision.outcome, decision.changed) == ("conflict", ())
     assert decision.state == after(delegated("p", A)).state
 
 
-def test_an_ending_closes_and_names_what_closed() -> None:
+def test_end_closes_the_tenure_and_records_its_kind() -> None:
     (tenure,) = after(delegated("p", A), turned("p"), exited("p")).changed
     assert (tenure.from_seq, tenure.until_seq, tenure.closed_by, tenure.closed_evidence) == (
         *(1, 3, "pod_exited"),
@@ -139,7 +139,7 @@ def test_an_ending_closes_and_names_what_closed() -> None:
     )
 
 
-def test_revived_opens_a_new_tenure_of_the_same_life_and_content() -> None:
+def test_revived_opens_a_tenure_of_the_same_incarnation() -> None:
     decision = after(stamped(delegated("p", A, writes("/srv")), 3, 2), reclaimed("p"), turned("p"))
     (tenure,) = decision.changed
     assert (tenure.from_seq, tenure.until_seq, tenure.incarnation, tenure.source) == (
@@ -151,39 +151,39 @@ def test_revived_opens_a_new_tenure_of_the_same_life_and_content() -> None:
     assert (tenure.socket_path, tenure.parent_pod, tenure.opened_evidence) == (A, "mid", "reported")
 
 
-def test_confirmed_leaves_the_end_and_betters_its_evidence() -> None:
+def test_confirmed_keeps_the_end_and_adds_evidence() -> None:
     (tenure,) = after(delegated("p", A), reclaimed("p"), unreachable("p"), stopped("p")).changed
     assert (tenure.until_seq, tenure.closed_by, tenure.closed_evidence) == (2, "pod_reclaimed", "inferred")
     assert (tenure.confirmed_seq, tenure.confirmed_evidence) == (4, "reported")
 
 
 @pytest.mark.parametrize("event", [turned("p"), stopped("p"), delegated("p", A), reclaimed("p"), unreachable("p")])
-def test_older_is_late_and_nothing_else_happens(event: LedgerEvent) -> None:
+def test_older_subject_is_late_and_changes_nothing(event: LedgerEvent) -> None:
     known = [stamped(delegated("p", A), 5)]
     decision = after(*known, stamped(event, 4))
     assert (decision.outcome, decision.state, decision.changed) == ("late", after(*known).state, ())
 
 
 @pytest.mark.parametrize("event", [turned("p"), stopped("p"), delegated("p", OTHER)])
-def test_equal_is_late_once_an_unstamped_delegation_has_opened_a_tenure(event: LedgerEvent) -> None:
+def test_equal_subject_is_late_after_an_unstamped_delegation(event: LedgerEvent) -> None:
     known = [stamped(delegated("p", A), 5), stamped(stopped("p"), 5), delegated("p", OTHER)]
     decision = after(*known, stamped(event, 5))
     assert (decision.outcome, decision.state, decision.changed) == ("late", after(*known).state, ())
 
 
-def test_equal_stays_late_after_that_tenure_has_ended() -> None:
+def test_equal_subject_stays_late_after_that_tenure_ended() -> None:
     known = [stamped(delegated("p", A), 5), stamped(stopped("p"), 5), delegated("p", OTHER), stopped("p")]
     assert after(*known, stamped(stopped("p"), 5)).outcome == "late"
 
 
-def test_an_unstamped_duplicate_opens_nothing_so_equal_goes_on() -> None:
+def test_equal_subject_applies_after_an_unstamped_duplicate() -> None:
     assert after(stamped(delegated("p", A), 5), delegated("p", A), stamped(stopped("p"), 5)).outcome == "applied"
 
 
 @pytest.mark.parametrize("event", [turned("p"), stopped("p"), exited("p"), unreachable("p"), reclaimed("p")])
 @pytest.mark.parametrize("status", ["open", "inferred"])
-def test_a_nameless_tenure_learns_its_incarnation_from_a_report(status: str, event: LedgerEvent) -> None:
-    """The status stays: what step two makes of the event is what it makes of the unstamped one."""
+def test_report_names_an_unnamed_tenure(status: str, event: LedgerEvent) -> None:
+    """Step two decides as for the unstamped event."""
     decision = after(*GIVEN[status], stamped(event, 7))
     unnamed = after(*GIVEN[status], event)
     assert (decision.outcome, decision.state.status) == (unnamed.outcome, unnamed.state.status)
@@ -192,12 +192,12 @@ def test_a_nameless_tenure_learns_its_incarnation_from_a_report(status: str, eve
     assert decision.state.tenure.incarnation == incarnation(7)
 
 
-def test_a_nameless_ended_tenure_learns_nothing() -> None:
+def test_report_does_not_name_an_ended_tenure() -> None:
     decision = after(*GIVEN["ended"], stamped(turned("p"), 7))
     assert (decision.outcome, decision.state.status, decision.changed) == ("unknown", "heard", ())
 
 
-def test_a_delegation_of_the_same_content_names_an_open_tenure() -> None:
+def test_same_delegation_names_an_open_tenure() -> None:
     decision = after(delegated("p", A), stamped(delegated("p", A), 7))
     (tenure,) = decision.changed
     assert (decision.outcome, tenure.from_seq, tenure.until_seq, tenure.incarnation) == (
@@ -208,14 +208,14 @@ def test_a_delegation_of_the_same_content_names_an_open_tenure() -> None:
     )
 
 
-def test_a_delegation_of_other_content_supersedes_an_open_nameless_tenure() -> None:
+def test_other_delegation_supersedes_an_unnamed_tenure() -> None:
     decision = after(delegated("p", A), stamped(delegated("p", OTHER), 7))
     old, new = decision.changed
     assert (decision.outcome, old.until_seq, old.closed_by, old.incarnation) == ("applied", 2, "superseded", None)
     assert (new.from_seq, new.until_seq, new.incarnation, new.socket_path) == (2, None, incarnation(7), OTHER)
 
 
-def test_a_delegation_does_not_name_an_inferred_tenure() -> None:
+def test_delegation_does_not_name_an_inferred_tenure() -> None:
     decision = after(delegated("p", A), reclaimed("p"), stamped(delegated("p", A), 7))
     (new,) = decision.changed
     assert (decision.outcome, new.from_seq, new.incarnation) == ("applied", 3, incarnation(7))
@@ -231,19 +231,19 @@ def test_a_delegation_does_not_name_an_inferred_tenure() -> None:
         (unreachable("p"), "ignored", "heard"),
     ],
 )
-def test_newer_supersedes_an_open_tenure_of_an_older_life(event: LedgerEvent, outcome: str, status: str) -> None:
+def test_newer_subject_supersedes_an_older_incarnation(event: LedgerEvent, outcome: str, status: str) -> None:
     decision = after(stamped(delegated("p", A), 5), stamped(event, 6))
     assert (decision.outcome, decision.state.status, decision.state.newest) == (outcome, status, incarnation(6))
     assert (decision.changed[0].until_seq, decision.changed[0].closed_by) == (2, "superseded")
 
 
-def test_a_stamp_without_a_subject_counts_as_none() -> None:
+def test_stamp_without_a_subject_counts_as_unstamped() -> None:
     known = [stamped(delegated("p", A), 5), stamped(stopped("p"), 5)]
     assert after(*known, stamped(delegated("p", A), None, 9)).outcome == "applied"
 
 
 @given(strategies.histories)
-def test_any_history_decides_as_the_model(history: list[LedgerEvent]) -> None:
+def test_outcomes_agree_with_the_model(history: list[LedgerEvent]) -> None:
     states: dict[str, State] = {}
     model = Model()
     for seq, event in enumerate(history, 1):
@@ -254,10 +254,10 @@ def test_any_history_decides_as_the_model(history: list[LedgerEvent]) -> None:
         assert decision.state.newest == model.names[event.about].newest
 
 
-@pytest.mark.parametrize("known", [GIVEN, GIVEN_STAMPED], ids=["nameless", "named"])
+@pytest.mark.parametrize("known", [GIVEN, GIVEN_STAMPED], ids=["unnamed", "named"])
 @pytest.mark.parametrize("status", GIVEN)
 @pytest.mark.parametrize("make", [delegated, spawned, turned, stopped, exited, unreachable, reclaimed])
-def test_what_may_change_a_pod_does_and_what_may_not_does_not(
+def test_may_change_agrees_with_fold(
     known: dict[str, tuple[LedgerEvent, ...]], status: PodStatus, make: Callable[[str], LedgerEvent]
 ) -> None:
     state, event = after(*known[status]).state, make("p")
@@ -266,8 +266,8 @@ def test_what_may_change_a_pod_does_and_what_may_not_does_not(
 
 
 @given(strategies.histories)
-def test_the_fold_is_pure(history: list[LedgerEvent]) -> None:
-    """The same state and event give the same decision, and a state once handed out never changes."""
+def test_fold_is_pure(history: list[LedgerEvent]) -> None:
+    """The same state and event give the same decision, and no state changes later."""
     state, seen = UNHEARD, []
     for seq, event in enumerate(history, 1):
         if event.about != "ada":
@@ -279,7 +279,7 @@ def test_the_fold_is_pure(history: list[LedgerEvent]) -> None:
     assert all(fold(before, fact(seq, event)) == decision for before, _, seq, event, decision in seen)
 
 
-def test_the_rules_know_no_clock_no_chance_and_no_file() -> None:
+def test_rules_import_no_clock_random_numbers_or_files() -> None:
     tree = ast.parse(Path(rules.__file__).read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

@@ -1,4 +1,4 @@
-"""Strict JSON: what it takes means what `json` says, and it takes no text that two readers could differ on."""
+"""Strict JSON: accepted text means what `json` reads, and ambiguous text is rejected."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ values = st.recursive(
 )
 objects = st.dictionaries(st.text(characters), values, max_size=4)
 styles = st.sampled_from([{}, {"indent": 1}, {"separators": (" ,\t", "\r: ")}, {"ensure_ascii": False}])
-"""Ways to write the same value."""
+"""Options that write the same value in different ways."""
 
 jsonish = st.text(st.sampled_from('{}[]:,"\\ \n\t0123456789.eE+-truefalsnudD89aAuN\x00é'), max_size=30)
-"""Texts that are JSON now and then."""
+"""Texts that are sometimes JSON."""
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same types: 1 is not 1.0 nor true."""
+    """Return whether two values are equal and of the same types: 1 is neither 1.0 nor true."""
     return repr(one) == repr(other)
 
 
 @given(values, styles)
-def test_it_reads_what_json_writes(value: Any, style: dict[str, Any]) -> None:
+def test_loads_reads_what_json_writes(value: Any, style: dict[str, Any]) -> None:
     assert same(loads(json.dumps(value, **style)), value)
 
 
 @given(objects, styles)
-def test_members_are_the_object_s_with_the_text_of_each_value(value: dict[str, Any], style: dict[str, Any]) -> None:
+def test_members_have_values_and_their_exact_text(value: dict[str, Any], style: dict[str, Any]) -> None:
     text = f" \n{json.dumps(value, **style)}\t "
     found = members(text)
     assert same({key: member.value for key, member in found.items()}, value)
@@ -48,8 +48,8 @@ def test_members_are_the_object_s_with_the_text_of_each_value(value: dict[str, A
     assert all(member.text in text and member.text == member.text.strip() for member in found.values())
 
 
-def json_takes(text: str) -> tuple[bool, Any]:
-    """Whether `json` takes a text, and as what."""
+def read_by_json(text: str) -> tuple[bool, Any]:
+    """Return whether `json` accepts a text, and the value."""
     try:
         return True, json.loads(text)
     except (ValueError, RecursionError):
@@ -58,17 +58,17 @@ def json_takes(text: str) -> tuple[bool, Any]:
 
 @settings(max_examples=500)
 @given(jsonish)
-def test_what_it_takes_json_takes_and_reads_alike(text: str) -> None:
+def test_accepted_text_has_the_value_that_json_reads(text: str) -> None:
     try:
         value = loads(text)
     except ProtocolError:
         return
-    assert same((True, value), json_takes(text))
+    assert same((True, value), read_by_json(text))
 
 
 @settings(max_examples=500)
 @given(st.one_of(jsonish, jsonish.map(lambda text: f'{{"a":{text}}}'), jsonish.map(lambda text: f"{{{text}:1}}")))
-def test_members_takes_just_the_objects_that_loads_takes(text: str) -> None:
+def test_members_accepts_the_objects_that_loads_accepts(text: str) -> None:
     try:
         value = loads(text)
     except ProtocolError:
@@ -83,19 +83,19 @@ def test_members_takes_just_the_objects_that_loads_takes(text: str) -> None:
 
 @settings(max_examples=300)
 @given(objects, st.data())
-def test_a_text_with_one_character_changed_is_read_as_json_reads_it_or_refused(value: Any, data: st.DataObject) -> None:
+def test_changed_character_is_rejected_or_read_as_json_does(value: Any, data: st.DataObject) -> None:
     text = json.dumps(value)
     at = data.draw(st.integers(0, len(text) - 1))
     text = text[:at] + data.draw(st.sampled_from('{}[]:,"\\0x ')) + text[at + 1 :]
-    takes, meaning = json_takes(text)
+    accepted, meaning = read_by_json(text)
     try:
         assert same(loads(text), meaning)
     except ProtocolError:
         return
-    assert takes
+    assert accepted
 
 
-REFUSED = {
+REJECTED = {
     "nothing": "",
     "blank": " \n",
     "no end": '{"a":1',
@@ -140,16 +140,16 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("text", REJECTED.values(), ids=REJECTED)
 @pytest.mark.parametrize("read", [loads, members])
-def test_what_two_readers_could_read_differently_is_refused(read: Any, text: str) -> None:
+def test_ambiguous_text_is_rejected(read: Any, text: str) -> None:
     with pytest.raises(ProtocolError) as caught:
         read(text)
     assert caught.value.message
 
 
 @pytest.mark.parametrize("text", ["[]", '"a"', "1", "null", "[{}]"])
-def test_members_wants_an_object(text: str) -> None:
+def test_members_rejects_other_values(text: str) -> None:
     loads(text)
     with pytest.raises(ProtocolError):
         members(text)
@@ -171,7 +171,7 @@ def test_members_wants_an_object(text: str) -> None:
         ('{"":0}', {"": 0}),
     ],
 )
-def test_what_is_odd_but_plain_is_taken(text: str, value: Any) -> None:
+def test_unusual_valid_text_is_accepted(text: str, value: Any) -> None:
     assert same(loads(text), value)
 
 
@@ -180,34 +180,34 @@ def nested(depth: int, opening: str, closing: str) -> str:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_depth_is_bounded(opening: str, closing: str) -> None:
+def test_depth_is_limited(opening: str, closing: str) -> None:
     assert loads(nested(MAX_DEPTH, opening, closing))
     for depth in (MAX_DEPTH + 1, 1_000, 100_000, 500_000):
         with pytest.raises(ProtocolError):
             loads(nested(depth, opening, closing))
 
 
-def test_depth_counts_the_object_itself() -> None:
+def test_depth_includes_the_object_itself() -> None:
     assert members('{"a":' + nested(MAX_DEPTH - 1, "[", "]") + "}")
     for depth in (MAX_DEPTH, 100_000):
         with pytest.raises(ProtocolError):
             members('{"a":' + nested(depth, "[", "]") + "}")
 
 
-def test_brackets_in_a_text_are_no_depth() -> None:
+def test_brackets_in_strings_do_not_count() -> None:
     assert loads(json.dumps({"a": "[" * 10_000, "b": "{" * 10_000}))
 
 
-def test_a_million_shallow_members_are_fine() -> None:
+def test_many_shallow_values_are_accepted() -> None:
     assert len(loads("[" + "[]," * 100_000 + "[]]")) == 100_001
 
 
 @given(values)
-def test_what_it_writes_is_compact_and_reads_back(value: Any) -> None:
+def test_dumps_is_compact_and_reads_back(value: Any) -> None:
     assert same(loads(dumps(value)), value)
     assert "\n" not in dumps(value)
 
 
-def test_a_number_that_is_none_never_comes_out() -> None:
+def test_largest_double_is_finite_and_dumps_keeps_characters() -> None:
     assert math.isfinite(loads("1.7976931348623157e308"))
     assert strict_json.dumps({"é": 1}) == '{"é":1}'

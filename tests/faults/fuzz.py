@@ -1,6 +1,6 @@
-"""A fuzzer of the wire. Of the lines that it alters, one that is answered as none before is kept, and altered further.
+"""A fuzzer of the wire protocol. It mutates lines, and keeps and mutates each that gets a new kind of response.
 
-`python -m tests.faults.fuzz MINUTES [SEED]` puts what it keeps into the corpus, of which every line is a test.
+`python -m tests.faults.fuzz MINUTES [SEED]` adds these lines to the corpus. Every line of the corpus is a test.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.faults.samples import OWNER, SEED
 
 FILE: Final = Path(__file__).parent.parent / "corpus" / "wire.txt"
 CORPUS: Final = FILE.read_bytes().split(b"\n")[:-1]
-LONGEST: Final = 400
-"""Lines that are longer are altered, but not kept."""
+MAX_KEPT_BYTES: Final = 400
+"""Longer lines are mutated, but not kept."""
 
-MOST: Final = 400
-"""How many lines are kept."""
+MAX_CORPUS_LINES: Final = 400
+"""The most lines in the corpus."""
 
-WORDS: Final = (
+FRAGMENTS: Final = (
     *(b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\u", b"\\ud800", b"\x00", b"\xff", b" ", b"\t", b"\r"),
     *(b"null", b"true", b"-0", b"1e400", b"9" * 20, b"1.5", b'""', b"{}", b"[]", b"NaN"),
     *(b'"stamp":', b'"subject":', b'"kind":', b'"method":"pod_event",', b'"recursive":false,', b'"extra":1,'),
@@ -49,14 +49,14 @@ WORDS: Final = (
 
 
 def read(line: bytes) -> str:
-    """Read a line as the receiver, the import and a rebuild do; what it is: an event, a method, or why it is none."""
-    taken = read_line(line, OWNER)
+    """Read a line as the receiver, an import and a rebuild do; return what it is, or why it was rejected."""
+    imported = read_line(line, OWNER)
     found = _received(line)
     if isinstance(found, Report):
-        return _event(found, taken)
-    reasons = [found.message, taken.reason] if isinstance(taken, Rejection) else [found.message]
+        return _event(found, imported)
+    reasons = [found.message, imported.reason] if isinstance(imported, Rejection) else [found.message]
     assert all(reason and reason.isprintable() for reason in reasons)
-    return f"{type(taken).__name__}: {reasons[-1]}"
+    return f"{type(imported).__name__}: {reasons[-1]}"
 
 
 def _received(line: bytes) -> Report | ProtocolError:
@@ -67,22 +67,22 @@ def _received(line: bytes) -> Report | ProtocolError:
     return found if isinstance(found, Report) else ProtocolError(found.method)
 
 
-def _event(found: Report, taken: object) -> str:
+def _event(found: Report, imported: object) -> str:
     made = draft(found.event, OWNER, payload=found.payload)
     assert made.kind in ("turn_ended", "errored", "shut_down", "scope_sub_delegated")
     assert json.loads(found.payload)["kind"] == made.kind
-    assert parse_event(found.payload) == found.event, "what is read back is another event"
+    assert parse_event(found.payload) == found.event, "the stored payload is another event"
     if made.content:
         assert delegation_from(made.kind, found.payload, OWNER) == made.content, "a rebuild reads another delegation"
-    assert taken == made, "an import reads another event"
+    assert imported == made, "an import reads another event"
     stamp = found.event.stamp
     return f"{made.kind} {bool(stamp)} {bool(stamp and stamp.subject)} {'stamp' in found.payload}"
 
 
-def framed(line: bytes, dice: random.Random) -> None:
-    """Cut a line from a stream in which it stands between two others, in pieces as they may come."""
+def check_framing(line: bytes, dice: random.Random) -> None:
+    """Check that a line is found between two others in a stream that arrives in random pieces."""
     stream = b"before\n" + line + b"\nafter\n"
-    buffer, found = LineBuffer(2 * LONGEST), []
+    buffer, found = LineBuffer(2 * MAX_KEPT_BYTES), []
     while stream:
         size = dice.randrange(1, len(stream) + 1)
         buffer.feed(stream[:size])
@@ -93,8 +93,8 @@ def framed(line: bytes, dice: random.Random) -> None:
     assert b"\n".join(each.raw for each in found[1:-1]) == line or any(each.fault for each in found)
 
 
-def altered(dice: random.Random, corpus: list[bytes]) -> bytes:
-    """A line of the corpus, cut, joined, doubled and changed here and there."""
+def mutated(dice: random.Random, corpus: list[bytes]) -> bytes:
+    """Return a line of the corpus with random cuts, copies and changes."""
     line = bytearray(dice.choice(corpus))
     for _ in range(dice.randrange(1, 5)):
         at = dice.randrange(len(line) + 1)
@@ -104,59 +104,60 @@ def altered(dice: random.Random, corpus: list[bytes]) -> bytes:
             case 1:
                 del line[at : at + dice.randrange(1, 10)]
             case 2:
-                line[at:at] = dice.choice(WORDS)
+                line[at:at] = dice.choice(FRAGMENTS)
             case 3:
                 line[at:at] = line[: dice.randrange(30)]
             case 4:
-                line[at : at + dice.randrange(1, 6)] = dice.choice(WORDS)
+                line[at : at + dice.randrange(1, 6)] = dice.choice(FRAGMENTS)
             case _:
                 other = dice.choice(corpus)
                 line[at:] = other[dice.randrange(len(other) + 1) :]
     return bytes(line)
 
 
-def verdict(answer: str) -> str:
-    """How an answer begins and ends, without what the line itself put into it."""
-    begins, ends = re.split("[\"']", answer)[0], answer.split()[-2:]
+def response_class(response: str) -> str:
+    """Return the start and the end of a response, without the text that it quotes from the line."""
+    begins, ends = re.split("[\"']", response)[0], response.split()[-2:]
     return re.sub(r"\d+", "_", f"{begins}… {ends}")
 
 
-def fuzz(seed: int, goes_on: Callable[[int], bool]) -> list[bytes]:
-    """Alter and read lines, so long as it `goes_on` after so many; those that were answered as none before."""
+def fuzz(seed: int, proceed: Callable[[int], bool]) -> list[bytes]:
+    """Mutate and read lines while `proceed(rounds)` is true; return those that got a new kind of response."""
     dice = random.Random(seed)
-    corpus, seen = list(CORPUS), {verdict(read(line)) for line in CORPUS}
+    corpus, seen = list(CORPUS), {response_class(read(line)) for line in CORPUS}
     rounds = 0
-    while goes_on(rounds):
-        line = altered(dice, corpus)
+    while proceed(rounds):
+        line = mutated(dice, corpus)
         try:
-            answer = verdict(read(line))
-            framed(line, dice)
+            response = response_class(read(line))
+            check_framing(line, dice)
         except BaseException as error:
             raise AssertionError(f"round {rounds} of seed {seed}: {line!r}") from error
-        if answer not in seen and len(line) <= LONGEST and len(corpus) < MOST and b"\n" not in line:
-            seen.add(answer)
+        fits = len(line) <= MAX_KEPT_BYTES and len(corpus) < MAX_CORPUS_LINES and b"\n" not in line
+        if response not in seen and fits:
+            seen.add(response)
             corpus.append(line)
         rounds += 1
     return corpus[len(CORPUS) :]
 
 
 def keep(lines: Iterable[bytes]) -> None:
-    """Put lines into the corpus."""
+    """Append lines to the corpus."""
     with FILE.open("ab") as file:
         file.writelines(line + b"\n" for line in lines)
 
 
 def main(minutes: str, seed: str = str(SEED)) -> None:
-    """Fuzz for so long."""
+    """Fuzz for some minutes and keep what was found."""
     until = time.monotonic() + 60 * float(minutes)
     done = 0
 
-    def goes_on(rounds: int) -> bool:
+    def proceed(rounds: int) -> bool:
         nonlocal done
         done = rounds
         return rounds % 1000 != 0 or time.monotonic() < until
 
-    found = fuzz(int(seed), goes_on)
+    found = fuzz(int(seed), proceed)
     keep(found)
     print(f"seed {seed}: {done:,} lines, {len(found)} of them kept, {len(CORPUS) + len(found)} in the corpus")
 

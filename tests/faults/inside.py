@@ -1,6 +1,6 @@
-"""Rounds of faults, run in a process that has the shim: `python -m tests.faults.inside ROUNDS ...`.
+"""Rounds of faults in a process with the shim loaded: `python -m tests.faults.inside ROUNDS ...`.
 
-What it prints last is one JSON document.
+The last line of the output is a JSON document with the result.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Acked = list[tuple[int, str]]
 
 
 def sampled(total: int, most: int, seed: int) -> list[int]:
-    """The numbers from 1 to `total`, or `most` of them with the first and the last."""
+    """Return the numbers from 1 to `total`, or `most` of them including the first and the last."""
     if total <= most:
         return list(range(1, total + 1))
     return sorted({1, total, *random.Random(seed).sample(range(1, total + 1), most - 2)})
 
 
 def count_calls(faults: Faults, template: Path, folder: Path, name: str, kinds: int) -> int:
-    """How many calls an undisturbed operation makes."""
+    """Return how many calls an operation makes without faults."""
     fresh(template, folder)
     faults.count(kinds)
     asyncio.run(_acking(OPERATIONS[name].run, folder, []))
@@ -50,12 +50,12 @@ async def _acking(run: Callable[..., Any], folder: Path, acked: Acked) -> None:
 
 
 def fail_rounds(name: str, folder: Path, error: str, times: int, most: int, seed: int) -> dict[str, Any]:
-    """Let each call of an operation fail: the caller is told, nothing acknowledged is lost, it can be done again."""
+    """Let each call of an operation fail. The caller must get an error, and acknowledged entries must survive."""
     template, work = folder / "template", folder / "work"
     asyncio.run(_prepare(name, template))
     faults = Faults(work)
     total = count_calls(faults, template, work, name, EVERYTHING)
-    told: dict[str, int] = {}
+    outcomes: dict[str, int] = {}
     for at in sampled(total, most, seed):
         fresh(template, work)
         acked: Acked = []
@@ -69,13 +69,13 @@ def fail_rounds(name: str, folder: Path, error: str, times: int, most: int, seed
             raise RuntimeError(f"{name}: call {at} of {total} failed with {error}") from surprise
         finally:
             faults.disarm()
-        told[outcome] = told.get(outcome, 0) + 1
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
         _checked(name, work, acked, f"{name}: call {at} of {total} failed with {error}")
-    return {"calls": total, "told": told}
+    return {"calls": total, "outcomes": outcomes}
 
 
 def recover_rounds(folder: Path, error: str, times: int, most: int, seed: int) -> dict[str, Any]:
-    """Let each call of an append fail on a ledger that stays open: it goes on by itself when the disk does."""
+    """Let each call of an append fail on an open ledger. The ledger must recover when the disk does."""
     folder.mkdir(exist_ok=True)
     return asyncio.run(_recover(Faults(folder), folder, getattr(errno, error), times, most, seed))
 
@@ -107,7 +107,7 @@ async def _recover(faults: Faults, folder: Path, error: int, times: int, most: i
 
 
 def kill_rounds(name: str, folder: Path, most: int, seed: int) -> dict[str, Any]:
-    """Die after each call of an operation, and in the middle of each write."""
+    """Kill the process after each call of an operation, and in the middle of each write."""
     template, work = folder / "template", folder / "work"
     asyncio.run(_prepare(name, template))
     faults = Faults(work)
@@ -125,13 +125,13 @@ def kill_rounds(name: str, folder: Path, most: int, seed: int) -> dict[str, Any]
 def _dying(faults: Faults, what: int, at: int, name: str, work: Path) -> Callable[[int], Coroutine[Any, Any, None]]:
     async def run(acks: int) -> None:
         faults.arm(what, at, kinds=CHANGES)
-        await OPERATIONS[name].run(work, lambda seq, digest: _tell(acks, seq, digest))
+        await OPERATIONS[name].run(work, lambda seq, digest: _send_ack(acks, seq, digest))
 
     return run
 
 
 def load_rounds(folder: Path, rounds: int, seed: int) -> dict[str, Any]:
-    """Die at random under load, again and again on one file that grows."""
+    """Kill the process at random under load, again and again on one growing file."""
     faults = Faults(folder)
     folder.mkdir(exist_ok=True)
     asyncio.run(_make(folder))
@@ -141,7 +141,7 @@ def load_rounds(folder: Path, rounds: int, seed: int) -> dict[str, Any]:
         what, at = dice.choice((KILL, TEAR)), dice.randrange(1, 400)
         acked, status = forked(_loaded(faults, what, at, folder))
         everything.update(acked)
-        assert os.WIFSIGNALED(status), f"round {number}: it ended by itself: {status}"
+        assert os.WIFSIGNALED(status), f"round {number}: the process was not killed: {status}"
         _checked(None, folder, list(everything.items()), f"round {number} of seed {seed}: {what=} {at=}")
     return {"rounds": rounds, "acknowledged": len(everything), "bytes": (folder / NAME).stat().st_size}
 
@@ -154,9 +154,9 @@ def _loaded(faults: Faults, what: int, at: int, folder: Path) -> Callable[[int],
             async def one(name: str) -> None:
                 while True:
                     entry = await ledger.append(spawned(name))
-                    _tell(acks, entry.seq, entry.digest)
+                    _send_ack(acks, entry.seq, entry.digest)
                     entry = await ledger.append(TurnEnded(pod_name=name))
-                    _tell(acks, entry.seq, entry.digest)
+                    _send_ack(acks, entry.seq, entry.digest)
 
             await asyncio.gather(*(one(f"pod-{number}") for number in range(8)))
 
@@ -164,7 +164,7 @@ def _loaded(faults: Faults, what: int, at: int, folder: Path) -> Callable[[int],
 
 
 def record_history(folder: Path, journal: Path, rounds: int, synchronous: str) -> dict[str, Any]:
-    """Keep a journal of a ledger's life: made, appended to past several checkpoints, closed, opened, rebuilt."""
+    """Keep a journal while processes create a ledger, append past several checkpoints, rebuild and close it."""
     if synchronous != "FULL":
         weakened = partial(sqlite3.connect, factory=partial(Weakened, to=synchronous))
         setattr(sqlite3.dbapi2, "connect", weakened)  # noqa: B010 - an assignment is no `connect` to the type checker
@@ -172,12 +172,12 @@ def record_history(folder: Path, journal: Path, rounds: int, synchronous: str) -
     faults = Faults(folder)
     faults.journal(journal)
     for _ in range(rounds):
-        asyncio.run(_live(folder, faults))
+        asyncio.run(_one_session(folder, faults))
     return {"bytes": journal.stat().st_size}
 
 
-async def _live(folder: Path, faults: Faults) -> None:
-    """One life of the process; its end checkpoints, and removes the WAL."""
+async def _one_session(folder: Path, faults: Faults) -> None:
+    """Open, use and close the ledger once; closing it checkpoints and removes the WAL."""
 
     def ack(entries: list[Entry]) -> None:
         for entry in entries:
@@ -195,17 +195,17 @@ async def _live(folder: Path, faults: Faults) -> None:
 
 
 class Weakened(sqlite3.Connection):
-    """A connection whose `synchronous` is set to something less than it is asked for."""
+    """A connection that sets `synchronous` to `to` and ignores requests to change it."""
 
     def __init__(self, *args: Any, to: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self.execute(f"PRAGMA synchronous = {to}")
 
     def cursor(self, *_args: Any, **_options: Any) -> Any:
-        return super().cursor(_DeafCursor)
+        return super().cursor(_CursorIgnoringSynchronous)
 
 
-class _DeafCursor(sqlite3.Cursor):
+class _CursorIgnoringSynchronous(sqlite3.Cursor):
     def execute(self, sql: str, *values: Any) -> Any:
         return super().execute("SELECT 1" if sql.startswith("PRAGMA synchronous =") else sql, *values)
 
@@ -216,7 +216,7 @@ async def _make(folder: Path) -> None:
 
 
 def forked(work: Callable[[int], Coroutine[Any, Any, None]]) -> tuple[Acked, int]:
-    """Run `work` in a child, given where to tell what was acknowledged; that, and how the child ended."""
+    """Run `work` in a child with a pipe for its acknowledgements; return these and the child's exit status."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -224,20 +224,20 @@ def forked(work: Callable[[int], Coroutine[Any, Any, None]]) -> tuple[Acked, int
         try:
             asyncio.run(work(writing))
             os._exit(0)
-        except BaseException:  # noqa: BLE001 - the child must not go on as its parent
+        except BaseException:  # noqa: BLE001 - the child must not continue as its parent
             traceback.print_exc()
             os._exit(1)
     os.close(writing)
-    with os.fdopen(reading, "rb") as told:
-        # A line without its end was being written when the child died: it was acknowledged to nobody.
-        lines = [line.split() for line in told.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    with os.fdopen(reading, "rb") as acks:
+        # The child died while it wrote a line without its end, so that entry was not acknowledged.
+        lines = [line.split() for line in acks.read().splitlines(keepends=True) if line.endswith(b"\n")]
     _, status = os.waitpid(child, 0)
     assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, "the child failed"
     assert not os.WIFSIGNALED(status) or os.WTERMSIG(status) == signal.SIGKILL
     return [(int(seq), digest.decode()) for seq, digest in lines], status
 
 
-def _tell(acks: int, seq: int, digest: str) -> None:
+def _send_ack(acks: int, seq: int, digest: str) -> None:
     os.write(acks, f"{seq} {digest}\n".encode())
 
 
@@ -272,7 +272,7 @@ def main(argv: Iterable[str]) -> None:
         case ["load", folder, rounds, seed]:
             result = load_rounds(Path(folder), int(rounds), int(seed))
         case unknown:
-            raise SystemExit(f"no rounds: {unknown}")
+            raise SystemExit(f"unknown rounds: {unknown}")
     print(json.dumps(result))
 
 

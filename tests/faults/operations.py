@@ -1,4 +1,4 @@
-"""What is tried under faults: each operation on a ledger, what it starts from, and what must hold after it."""
+"""The operations that the fault tests interrupt: how each starts, and what must hold afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 5
 
 
 class Operation(NamedTuple):
-    """`prepare` makes what is there before, `run` tells `ack` of each seq and digest that was acknowledged."""
+    """`prepare` makes the starting state; `run` calls `ack` for each acknowledged seq and digest; `check` follows."""
 
     prepare: Callable[[Path], Awaitable[object]]
     run: Callable[[Path, Ack], Awaitable[object]]
@@ -64,8 +64,8 @@ async def _init(folder: Path, ack: Ack) -> None:
         _ack(ack, [await ledger.append(TurnEnded(pod_name="child"))])
 
 
-async def _out_of_order(folder: Path) -> None:
-    """A ledger whose projections are wrong, so that a rebuild has something to write."""
+async def _wrong_projections(folder: Path) -> None:
+    """Make a ledger with wrong projections, so that a rebuild has something to write."""
     await _some(folder)
     with sqlite3.connect(folder / NAME) as connection:
         connection.execute("UPDATE tenures SET socket_path = 'wrong'")
@@ -79,7 +79,7 @@ async def _rebuild(folder: Path, _ack: Ack) -> None:
 
 
 async def _check_rebuild(folder: Path) -> None:
-    """The projections are as they were or as they should be, and a rebuild puts them right."""
+    """Check that the rebuild happened completely or not at all, and that another rebuild succeeds."""
     with sqlite3.connect(folder / NAME) as connection:
         wrong, grants = connection.execute(
             "SELECT (SELECT count(*) FROM tenures WHERE socket_path = 'wrong'), (SELECT count(*) FROM grants)"
@@ -90,7 +90,7 @@ async def _check_rebuild(folder: Path) -> None:
 
 
 async def _to_import(folder: Path) -> None:
-    """Beside an empty ledger, the export of another."""
+    """Make an empty ledger and the export of another one."""
     folder.mkdir(exist_ok=True)
     await make_ledger(folder.parent / "other.db", rounds=3)
     async with Ledger.open(folder.parent / "other.db") as other:
@@ -131,7 +131,7 @@ async def _backup(folder: Path, _ack: Ack) -> None:
 
 
 async def _check_backup(folder: Path) -> None:
-    """There is a whole backup, or none."""
+    """Check that the backup is complete or does not exist."""
     if (folder / "backup.db").exists():
         async with Ledger.open(folder / "backup.db") as ledger:
             await check_open(ledger, [])
@@ -139,13 +139,13 @@ async def _check_backup(folder: Path) -> None:
 
 
 async def _old(folder: Path) -> None:
-    """The ledger of a former release."""
+    """Copy a ledger with an older schema."""
     folder.mkdir(exist_ok=True)
     shutil.copyfile(asset("0001"), folder / NAME)
 
 
 async def _check_upgrade(folder: Path) -> None:
-    """The old one is whole or the new one is."""
+    """Check that the upgrade happened completely or not at all."""
     with sqlite3.connect(folder / NAME) as connection:
         ((revision,),) = connection.execute("SELECT version_num FROM alembic_version").fetchall()
         (views,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'view'").fetchone()
@@ -157,7 +157,7 @@ OPERATIONS = {
     "append": Operation(_some, _append, _check_batch),
     "init": Operation(_nothing, _init, _nothing),
     "upgrade": Operation(_old, _init, _check_upgrade),
-    "rebuild": Operation(_out_of_order, _rebuild, _check_rebuild),
+    "rebuild": Operation(_wrong_projections, _rebuild, _check_rebuild),
     "import": Operation(_to_import, _import, _check_import),
     "backup": Operation(_some, _backup, _check_backup),
     "mirror": Operation(_some, _mirror, _check_mirror),
@@ -165,21 +165,21 @@ OPERATIONS = {
 
 
 def fresh(template: Path, folder: Path) -> None:
-    """The files of an operation's start once more."""
+    """Restore the starting state of an operation."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(template, folder)
 
 
 async def check_ledger(folder: Path, acked: list[tuple[int, str]]) -> None:
-    """What must hold of a ledger after anything: all that was acknowledged is there, and `verify` finds nothing."""
+    """Check that all acknowledged entries are in the ledger, and that it verifies."""
     async with Ledger.open(folder / NAME, OWNER) as ledger:
         await check_open(ledger, acked)
 
 
 async def check_open(ledger: Ledger, acked: list[tuple[int, str]]) -> None:
-    """The same of a ledger that is open."""
+    """Check an open ledger as `check_ledger` does."""
     digests = {entry.seq: entry.digest async for entry in ledger.entries()}
     lost = [seq for seq, digest in acked if digests.get(seq) != digest]
-    assert not lost, f"acknowledged and not there: {lost}"
-    certificate = await ledger.verify()
-    assert certificate.ok, certificate.problems
+    assert not lost, f"acknowledged entries are lost: {lost}"
+    result = await ledger.verify()
+    assert result.ok, result.problems

@@ -1,7 +1,7 @@
-"""The state of a disk after a loss of power, made from the journal of what a process did to its files.
+"""The possible states of a disk after a power loss, made from a journal of what a process did to its files.
 
-What was synced is there. Of what was not, each write, each cut and each change of a name may be there or not; a write
-may be there in part, by sectors. SQLite's shared index is mapped into memory and never synced: it may hold anything.
+Synced changes survive. Each other write, truncation and change of a name may survive or not, and a write may survive
+in part, by sectors. SQLite maps its shared index into memory and never syncs it, so it may hold anything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SECTOR = 512
 
 
 class Record(NamedTuple):
-    """One change: W a write, T a cut, S a sync, C a new file, U a file removed, R one renamed, A an acknowledgement."""
+    """One change: W write, T truncation, S sync, C new file, U unlink, R rename, A acknowledgement."""
 
     what: str
     inode: int
@@ -26,7 +26,7 @@ class Record(NamedTuple):
 
 
 def read_journal(path: Path) -> list[Record]:
-    """The records of a journal, in order."""
+    """Return the records of a journal, in order."""
     return list(_records(path.read_bytes()))
 
 
@@ -41,7 +41,7 @@ def _records(journal: bytes) -> Iterator[Record]:
 
 @dataclass
 class File:
-    """What a file surely holds, and what was done to it since it was last synced."""
+    """The synced content of a file, and the changes since the last sync."""
 
     synced: bytearray = field(default_factory=bytearray)
     pending: list[Record] = field(default_factory=list)
@@ -52,7 +52,7 @@ class File:
         self.pending = []
 
     def after_loss(self, dice: random.Random) -> bytes:
-        """What is left: nothing of what was pending, its beginning, or any of it, each write whole or in part."""
+        """Return what survives: no pending change, the first few, or any of them, each write whole or in part."""
         content = bytearray(self.synced)
         fate = dice.choice(("none", "prefix", "any", "torn"))
         kept = self.pending[: dice.randint(0, len(self.pending))] if fate == "prefix" else self.pending
@@ -82,7 +82,7 @@ def _sectors(record: Record, dice: random.Random) -> Iterator[Record]:
 
 @dataclass
 class Disk:
-    """The files of one folder, as they surely are and as they may be."""
+    """The files of one folder: what is synced, and what is pending."""
 
     folder: str
     names: dict[str, File] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Disk:
     open: dict[int, File] = field(default_factory=dict)
     acked: list[tuple[int, str]] = field(default_factory=list)
 
-    def take(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:
         match record.what:
             case "A":
                 seq, digest = record.data.decode().split()
@@ -111,7 +111,7 @@ class Disk:
                 self.pending += [(record.name, self._now()[source]), (source, None)]
 
     def after_loss(self, dice: random.Random) -> dict[str, bytes]:
-        """The content of each file that is there when the power is back."""
+        """Return the content of each file that survives."""
         names = self._now(dice.randint(0, len(self.pending)))
         return {
             name: dice.randbytes(32768) if name.endswith("-shm") else file.after_loss(dice)
@@ -133,11 +133,11 @@ class Disk:
 
 
 def lose_power(records: list[Record], source: Path, target: Path, seed: int) -> list[tuple[int, str]]:
-    """Put what is left after a loss of power at some moment in `target`; what had been acknowledged by then."""
+    """Write what survives a power loss at a random moment to `target`; return what was acknowledged before."""
     dice = random.Random(seed)
     disk = Disk(str(source.resolve()))
     for record in records[: dice.randint(0, len(records))]:
-        disk.take(record)
+        disk.apply(record)
     target.mkdir()
     for name, content in disk.after_loss(dice).items():
         (target / Path(name).name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""The shim: built by the system's C compiler, loaded into processes of their own, and given its orders there."""
+"""The shim: built with the system's C compiler, preloaded into test processes and controlled there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMEOUT_S: Final = 600
 
 @functools.cache
 def shim() -> Path:
-    """The shim's library; the test is skipped where there is no C compiler."""
+    """Build the shim and return its path; without a C compiler the test is skipped."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("the shim needs Linux and a C compiler")
@@ -36,7 +36,7 @@ def shim() -> Path:
 
 
 def preloaded(*argv: str | Path | int, env: dict[str, str] | None = None) -> Any:
-    """What `tests.faults.inside` prints when it is run with the shim and these arguments."""
+    """Run `tests.faults.inside` with the shim and these arguments; return its result."""
     command = [sys.executable, "-m", "tests.faults.inside", *(str(argument) for argument in argv)]
     environment = os.environ | {"LD_PRELOAD": str(shim()), "PYTHONPATH": os.pathsep.join(sys.path)} | (env or {})
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -45,7 +45,7 @@ def preloaded(*argv: str | Path | int, env: dict[str, str] | None = None) -> Any
 
 
 class Faults:
-    """Orders to the shim in this process: what befalls the changes to the files in one folder."""
+    """Controls the shim in this process: which calls on the files of one folder fail or kill it."""
 
     def __init__(self, folder: Path) -> None:
         self._library = ctypes.CDLL(None)
@@ -53,21 +53,21 @@ class Faults:
         self._folder = os.fsencode(folder.resolve())
 
     def arm(self, what: int, at: int, *, times: int = 1, error: int = 0, kinds: int = EVERYTHING) -> None:
-        """From now on, let the `at`th call (and with `times` those after it) fail, or kill us."""
+        """Let the `at`th call from now on fail, with the `times` - 1 calls after it, or kill this process."""
         self._library.fault_arm(self._folder, what, ctypes.c_long(at), ctypes.c_long(times), error, kinds)
 
     def count(self, kinds: int = EVERYTHING) -> None:
-        """Only count from now on."""
+        """Count calls from now on, without faults."""
         self.arm(FAIL, FOREVER, kinds=kinds)
 
     def disarm(self) -> int:
-        """Let nothing befall any more; how many calls there were."""
+        """Stop all faults; return how many calls were counted."""
         return int(self._library.fault_disarm())
 
     def journal(self, path: Path) -> None:
-        """Write down every change from now on."""
+        """Record every change in a journal from now on."""
         self._library.fault_journal(self._folder, os.fsencode(path))
 
     def note(self, text: str) -> None:
-        """Write a word of our own to the journal."""
+        """Add an acknowledgement to the journal."""
         self._library.fault_note(text.encode())

@@ -1,4 +1,4 @@
-"""Small ledgers with something of everything, and the command line driven over them in this process."""
+"""Small ledgers with every kind of row, and a runner for the command line in this process."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SOURCE = "0198f000-0000-7000-8000-000000000001"
 
 
 Count = Callable[[str, object], None]
-"""The fixture `record_property`: what a test counts is told, in all, at the end of a run."""
+"""The type of the fixture `record_property`; the totals are printed at the end of a run."""
 
 
-class Ran(NamedTuple):
-    """What a command printed, and its exit status."""
+class CommandResult(NamedTuple):
+    """The output and exit status of a command."""
 
     status: int
     out: str
@@ -38,12 +38,12 @@ class Ran(NamedTuple):
         return json.loads(self.out)
 
 
-def run(*argv: str | Path) -> Ran:
-    """Run a command of podledger in this process, on a thread where no event loop runs yet."""
+def run(*argv: str | Path) -> CommandResult:
+    """Run a podledger command in this process, on a thread without an event loop."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), ThreadPoolExecutor(1) as thread:
         status = thread.submit(main, [str(argument) for argument in argv]).result()
-    return Ran(status, out.getvalue(), err.getvalue())
+    return CommandResult(status, out.getvalue(), err.getvalue())
 
 
 def spawned(name: str, *targets: str) -> PodSpawned:
@@ -52,7 +52,7 @@ def spawned(name: str, *targets: str) -> PodSpawned:
 
 
 def story(rounds: int) -> list[LedgerEvent]:
-    """A history in which every kind of row is touched: spans opened and closed, doubles, stamps, a gap."""
+    """Return a history that touches every kind of row: tenures that open and close, duplicates, stamps, a gap."""
     stamper = Stamper(SOURCE)
     events: list[LedgerEvent] = []
     for number in range(rounds):
@@ -70,7 +70,7 @@ def story(rounds: int) -> list[LedgerEvent]:
 
 
 async def make_ledger(path: Path, rounds: int = 8) -> int:
-    """A ledger with five entries a round, rejected lines, an outbox and a cursor; its last seq."""
+    """Make a ledger with five entries a round, rejected lines, an outbox and a cursor; return its last seq."""
     async with Ledger.open(path, OWNER) as ledger:
         await ledger.configure(parent_socket="/run/nobody.sock")
         entries = [await ledger.append(event) for event in story(rounds)]
@@ -80,12 +80,12 @@ async def make_ledger(path: Path, rounds: int = 8) -> int:
 
 
 SEED = int(os.environ.setdefault("PODLEDGER_SEED", str(random.SystemRandom().randrange(1, 1 << 32))))
-"""Where the random rounds of these tests begin; printed, and set by PODLEDGER_SEED to play one again.
+"""The first seed of random tests. It is printed; set PODLEDGER_SEED to repeat a run.
 
-Put into the environment, it is the same in every process of a run that is spread over several.
+It is kept in the environment, so that all processes of one run share it.
 """
 
 
 def seeds(count: int) -> list[int]:
-    """The seeds of so many rounds; with PODLEDGER_SEED set, that one first."""
+    """Return the seeds of `count` rounds, from PODLEDGER_SEED on."""
     return [SEED + number for number in range(count)]

@@ -1,8 +1,8 @@
-/* What can befall a process that writes files, on order.
+/* Injects faults into a process that writes files. Load it with LD_PRELOAD.
  *
- * Loaded with LD_PRELOAD. Every call that changes a file under one folder is counted; the Nth and those after it can be
- * made to fail, or the process be killed at it. Each can also be written to a journal, with its bytes, from which the
- * state of the disk after a loss of power is made: what was not synced is lost, or kept in part.
+ * It counts every call that changes a file under one folder. It can let the Nth call and those after it fail, or kill
+ * the process there. It can also write each call with its bytes to a journal. From the journal, power.py makes the
+ * state of the disk after a power loss, in which changes that were not synced are lost or survive in part.
  *
  * A journal record is the line "WHAT INODE OFFSET LENGTH NAME\n", then LENGTH bytes.
  */
@@ -46,7 +46,7 @@ int fault_journal(const char *where, const char *path) {
     return journal;
 }
 
-/* Whether a path, or what a descriptor stands for, is in the folder; `path` then holds it. */
+/* Return whether a path, or the file of a descriptor, is in the folder; if so, `path` holds its path. */
 static int ours(const char *path) { return folder[0] && path && !strncmp(path, folder, strlen(folder)); }
 
 static int ours_fd(int fd, char *path, size_t size) {
@@ -55,7 +55,7 @@ static int ours_fd(int fd, char *path, size_t size) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, size - 2);
     if (length < 0) return 0;
-    path[length] = '/', path[length + 1] = 0; /* the folder itself is ours too */
+    path[length] = '/', path[length + 1] = 0; /* the folder itself counts too */
     if (!ours(path)) return 0;
     path[length] = 0;
     return 1;
@@ -75,15 +75,15 @@ static void record(char what, int fd, long long offset, const void *data, size_t
     free(all);
 }
 
-/* Write a word of the program's own to the journal. */
+/* Add an acknowledgement of the program to the journal. */
 void fault_note(const char *text) {
     pthread_mutex_lock(&lock);
     record('A', -1, 0, text, strlen(text), ".");
     pthread_mutex_unlock(&lock);
 }
 
-/* Count a call that is about to be made: 0 to make it, 1 to fail it, 2 to write half of it and die. */
-static int befall(int kind) {
+/* Count a call before it is made. Return 0 to make it, 1 to let it fail, 2 to write half of it and die. */
+static int inject(int kind) {
     if (mode == OFF || !(kinds & kind)) return 0;
     count++;
     if (mode == FAIL && count >= at && count < at + times) {
@@ -95,7 +95,7 @@ static int befall(int kind) {
     return 2;
 }
 
-static void afterwards(int kind) {
+static void kill_if_due(int kind) {
     if (mode == KILL && (kinds & kind) && count == at) kill(getpid(), SIGKILL);
 }
 
@@ -110,7 +110,7 @@ static ssize_t on_write(int fd, const void *data, size_t length, long long offse
     if (!known)
         return offset < 0 ? syscall(SYS_write, fd, data, length) : syscall(SYS_pwrite64, fd, data, length, offset);
     BEGIN;
-    int fate = befall(WRITES);
+    int fate = inject(WRITES);
     if (fate == 1) {
         END;
         return -1;
@@ -121,7 +121,7 @@ static ssize_t on_write(int fd, const void *data, size_t length, long long offse
     done = offset < 0 ? syscall(SYS_write, fd, data, length) : syscall(SYS_pwrite64, fd, data, length, offset);
     if (done > 0) record('W', fd, place, data, done, path);
     if (fate == 2) kill(getpid(), SIGKILL);
-    afterwards(WRITES);
+    kill_if_due(WRITES);
     END;
     return done;
 }
@@ -134,13 +134,13 @@ static int on_fd(int fd, int kind, char what, long long size, int (*call)(int, l
     char path[4200];
     if (!ours_fd(fd, path, sizeof path)) return call(fd, size);
     BEGIN;
-    if (befall(kind)) {
+    if (inject(kind)) {
         END;
         return -1;
     }
     int done = call(fd, size);
     if (!done) record(what, fd, size, NULL, 0, path);
-    afterwards(kind);
+    kill_if_due(kind);
     END;
     return done;
 }
@@ -156,7 +156,7 @@ int ftruncate64(int fd, off64_t size) { return on_fd(fd, TRUNCATES, 'T', size, c
 static int on_open(int where, const char *path, int flags, mode_t permissions) {
     if (!ours(path)) return syscall(SYS_openat, where, path, flags, permissions);
     BEGIN;
-    if (befall(OPENS)) {
+    if (inject(OPENS)) {
         END;
         return -1;
     }
@@ -165,7 +165,7 @@ static int on_open(int where, const char *path, int flags, mode_t permissions) {
     int fd = syscall(SYS_openat, where, path, flags, permissions);
     if (fd >= 0 && fresh) record('C', fd, 0, NULL, 0, path);
     if (fd >= 0 && !fresh && flags & O_TRUNC) record('T', fd, 0, NULL, 0, path);
-    if (fd >= 0) afterwards(OPENS);
+    if (fd >= 0) kill_if_due(OPENS);
     END;
     return fd;
 }
@@ -187,13 +187,13 @@ int unlink(const char *path) {
     REAL(unlink);
     if (!ours(path)) return real(path);
     BEGIN;
-    if (befall(NAMES)) {
+    if (inject(NAMES)) {
         END;
         return -1;
     }
     int done = real(path);
     if (!done) record('U', -1, 0, NULL, 0, path);
-    afterwards(NAMES);
+    kill_if_due(NAMES);
     END;
     return done;
 }
@@ -202,13 +202,13 @@ int rename(const char *from, const char *to) {
     REAL(rename);
     if (!ours(to)) return real(from, to);
     BEGIN;
-    if (befall(NAMES)) {
+    if (inject(NAMES)) {
         END;
         return -1;
     }
     int done = real(from, to);
     if (!done) record('R', -1, 0, from, strlen(from), to);
-    afterwards(NAMES);
+    kill_if_due(NAMES);
     END;
     return done;
 }

@@ -1,7 +1,8 @@
-"""The clock jumps, and is asked about in other zones: what was recorded never goes back, and a time names one seq."""
+"""Clocks that jump, and times in other zones."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -19,17 +20,15 @@ HOURS = st.integers(min_value=-100_000, max_value=100_000)
 
 
 async def entries_at(folder: Path, times: list[datetime]) -> list[datetime]:
-    """When each of some events was recorded, where the clock showed these times."""
-    shown = iter([times[0], *times])
-    async with Ledger.open(folder / "a.db", OWNER, clock=lambda: int(next(shown).timestamp()) * 10**9) as ledger:
+    """Append one event at each of `times` on the clock; return when the ledger recorded them."""
+    clock = iter([times[0], *times])
+    async with Ledger.open(folder / "a.db", OWNER, clock=lambda: int(next(clock).timestamp()) * 10**9) as ledger:
         return [(await ledger.append(spawned(f"pod-{number}"))).recorded_at for number in range(len(times))]
 
 
 @settings(max_examples=15)
 @given(jumps=st.lists(HOURS, min_size=1, max_size=8))
 def test_recorded_at_never_decreases(tmp_path_factory: pytest.TempPathFactory, jumps: list[int]) -> None:
-    import asyncio
-
     times = [NOON + timedelta(hours=jump) for jump in jumps]
     recorded = asyncio.run(entries_at(tmp_path_factory.mktemp("clock"), times))
     assert recorded == sorted(recorded)
@@ -37,33 +36,23 @@ def test_recorded_at_never_decreases(tmp_path_factory: pytest.TempPathFactory, j
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
-async def test_times_in_questions_are_utc_or_as_their_offset_says(tmp_path: Path, zone: str) -> None:
+async def test_times_without_an_offset_are_utc(tmp_path: Path, zone: str) -> None:
     await entries_at(tmp_path, [NOON, NOON + timedelta(hours=1), NOON + timedelta(hours=2)])
-    questions = {
+    queries = {
         "2026-03-29T13:30:00": 2,
         "2026-03-29T13:30:00Z": 2,
         "2026-03-29T13:30:00+02:00": 0,
         "2026-03-29T13:30:00-05:00": 3,
     }
-    for question, expected in questions.items():
-        command = [
-            sys.executable,
-            "-m",
-            "podledger",
-            "--db",
-            str(tmp_path / "a.db"),
-            "pods",
-            "--at",
-            question,
-            "--json",
-        ]
-        out = subprocess.run(
-            command, env={"TZ": zone, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, check=True
-        )
-        assert out.stdout.count(b'"pod_name"') == expected, question
+    for query, expected in queries.items():
+        arguments = ["--db", str(tmp_path / "a.db"), "pods", "--at", query, "--json"]
+        environment = {"TZ": zone, "PYTHONPATH": ":".join(sys.path)}
+        command = [sys.executable, "-m", "podledger", *arguments]
+        out = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert out.stdout.count(b'"pod_name"') == expected, query
 
 
-async def test_the_same_moment_in_any_zone_is_the_same_seq(tmp_path: Path) -> None:
+async def test_same_moment_in_any_zone_is_the_same_seq(tmp_path: Path) -> None:
     await entries_at(tmp_path, [NOON, NOON + timedelta(hours=1)])
     async with Ledger.open(tmp_path / "a.db") as ledger:
         for offset in (-11, 0, 5.5, 14):
@@ -71,6 +60,6 @@ async def test_the_same_moment_in_any_zone_is_the_same_seq(tmp_path: Path) -> No
             assert len(await ledger.pods(at=moment)) == 1
 
 
-def test_a_time_that_makes_no_sense_is_misuse(tmp_path: Path) -> None:
+def test_invalid_time_is_a_usage_error(tmp_path: Path) -> None:
     assert run("--db", tmp_path / "a.db", "init", OWNER).status == 0
     assert run("--db", tmp_path / "a.db", "pods", "--at", "noon").status == 2

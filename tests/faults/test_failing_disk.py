@@ -1,4 +1,4 @@
-"""A disk that fails or is full: the caller is told, nothing acknowledged is lost, work goes on when the disk does."""
+"""A disk that fails or is full: the caller gets an error, acknowledged entries survive, and work resumes."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from tests.faults.operations import NAME, OPERATIONS, check_open
 from tests.faults.preload import FOREVER, preloaded
 from tests.faults.samples import OWNER, SEED, Count, spawned
 
-CALLER_IS_TOLD = {"done", "Input/output error", "No space left on device"}
+KNOWN_OUTCOMES = {"done", "Input/output error", "No space left on device"}
 
 
-def told_well(told: dict[str, int]) -> bool:
-    """Whether each failure names what SQLite or the system non_empty, in words of ours."""
-    return all(text in CALLER_IS_TOLD or "(SQLITE_" in text or "was not written" in text for text in told)
+def are_clear(outcomes: dict[str, int]) -> bool:
+    """Return whether each outcome is success or an error of podledger that names the cause."""
+    return all(text in KNOWN_OUTCOMES or "(SQLITE_" in text or "was not written" in text for text in outcomes)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("error", "times"), [("EIO", 1), ("ENOSPC", FOREVER)])
-def test_calls_that_fail(tmp_path: Path, operation: str, error: str, times: int) -> None:
+def test_some_calls_fail(tmp_path: Path, operation: str, error: str, times: int) -> None:
     result = preloaded("fail", operation, tmp_path, error, times, 5, SEED)
-    assert told_well(result["told"])
+    assert are_clear(result["outcomes"])
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("times", [1, 3, FOREVER])
-def test_every_call_that_fails(tmp_path: Path, operation: str, error: str, times: int, record_property: Count) -> None:
+def test_every_call_fails(tmp_path: Path, operation: str, error: str, times: int, record_property: Count) -> None:
     result = preloaded("fail", operation, tmp_path, error, times, 100_000, SEED)
-    assert told_well(result["told"])
+    assert are_clear(result["outcomes"])
     record_property("failed calls", result["calls"])
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("times", [1, 2, FOREVER])
-def test_an_open_ledger_goes_on_by_itself(tmp_path: Path, error: str, times: int) -> None:
+def test_open_ledger_recovers_by_itself(tmp_path: Path, error: str, times: int) -> None:
     result = preloaded("recover", tmp_path / "work", error, times, 12, SEED)
     assert result["failed"] >= 5
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
+    """Mount a file system of two megabytes."""
     point = tmp_path / "small"
     point.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", point], check=False, capture_output=True)
@@ -64,8 +64,7 @@ async def append_until_full(ledger: Ledger, acked: list[Entry]) -> None:
         acked.append(await ledger.append(spawned(f"pod-{len(acked)}", "/w/" + "x" * 20_000)))
 
 
-async def test_a_full_disk(small_disk: Path) -> None:
-    """Appending until nothing fits any more, then with room again."""
+async def test_full_disk_raises_until_there_is_room(small_disk: Path) -> None:
     acked: list[Entry] = []
     async with Ledger.open(small_disk / NAME, OWNER) as ledger:
         with pytest.raises(StorageError, match="the disk is full"):

@@ -1,4 +1,4 @@
-"""A loss of power at any moment: what was acknowledged is there, and the ledger is whole."""
+"""Power loss at any moment: acknowledged entries survive, and the ledger verifies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faults.samples import OWNER, SEED, Count, seeds
 
 @functools.cache
 def history(synchronous: str = "FULL", rounds: int = 2) -> tuple[Path, list[Record]]:
-    """What a process did to the files of one folder, from the making of a ledger on."""
+    """Record what a process does to the files of a folder in which it creates a ledger."""
     folder = Path(tempfile.mkdtemp(prefix="podledger-power-"))
     preloaded("record", folder / "work", folder / "journal", rounds, synchronous)
     return folder / "work", read_journal(folder / "journal")
@@ -33,23 +33,23 @@ async def survives(target: Path, seed: int, synchronous: str = "FULL") -> None:
 
 
 @pytest.mark.parametrize("seed", seeds(24))
-async def test_what_was_acknowledged_survives_a_loss_of_power(tmp_path: Path, seed: int) -> None:
+async def test_acknowledged_entries_survive_power_loss(tmp_path: Path, seed: int) -> None:
     await survives(tmp_path / "after", seed)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", seeds(500))
-async def test_it_survives_500_losses_of_power(tmp_path: Path, seed: int, record_property: Count) -> None:
+async def test_acknowledged_entries_survive_500_power_losses(tmp_path: Path, seed: int, record_property: Count) -> None:
     await survives(tmp_path / "after", seed)
     record_property("losses", 1)
 
 
-async def test_the_same_finds_what_a_weaker_setting_loses(tmp_path: Path) -> None:
-    """With `synchronous=NORMAL` some acknowledged entries are lost: these tests could not miss it."""
+async def test_power_loss_with_a_weaker_setting_is_detected(tmp_path: Path) -> None:
+    """With `synchronous=NORMAL` acknowledged entries are lost, which proves that the tests above would notice."""
     for seed in range(SEED, SEED + 60):
         try:
             await survives(tmp_path / str(seed), seed, "NORMAL")
         except (AssertionError, PodledgerError) as loss:
-            assert "acknowledged and not there" in str(loss)  # noqa: PT017 - any of the seeds may be the one
+            assert "acknowledged entries are lost" in str(loss)  # noqa: PT017 - any of the seeds may be the one
             return
     pytest.fail("nothing was lost")

@@ -1,4 +1,4 @@
-"""Several processes on one ledger: gapless, whole, nobody is told that it is locked, the WAL stays bounded."""
+"""Several processes on one ledger: no gaps, no lock errors, and a WAL that stays small."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def writer(path: Path, name: str, count: int) -> subprocess.Popen[str]:
     )
 
 
-async def try_everything_at_once(folder: Path, count: int) -> None:
-    """Two writers, a reader with a long transaction, backups and rebuilds; all that was acknowledged is there."""
+async def use_concurrently(folder: Path, count: int) -> None:
+    """Run two writers, a reader with a long transaction, backups and rebuilds; check all acknowledged entries."""
     path = folder / NAME
     async with Ledger.open(path, OWNER, busy_timeout_s=60.0) as ledger:
         await ledger.append(spawned("first"))
@@ -68,17 +68,17 @@ async def try_everything_at_once(folder: Path, count: int) -> None:
     assert rounds > 0
 
 
-async def test_two_writers_a_reader_backups_and_rebuilds(tmp_path: Path) -> None:
-    await try_everything_at_once(tmp_path, 60)
+async def test_writers_readers_backups_and_rebuilds_at_once(tmp_path: Path) -> None:
+    await use_concurrently(tmp_path, 60)
 
 
 @pytest.mark.soak
-async def test_two_writers_for_long(tmp_path: Path) -> None:
-    await try_everything_at_once(tmp_path, 3_000)
+async def test_long_run_of_two_writers(tmp_path: Path) -> None:
+    await use_concurrently(tmp_path, 3_000)
 
 
-async def test_the_wal_does_not_grow_while_others_read(tmp_path: Path) -> None:
-    """Reading comes and goes all the time; the WAL is used again and again."""
+async def test_wal_stays_small_while_others_read(tmp_path: Path) -> None:
+    """Readers come and go, so SQLite can reuse the WAL from its start."""
     async with Ledger.open(tmp_path / NAME, OWNER) as ledger:
         written = asyncio.Event()
 

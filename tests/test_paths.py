@@ -1,4 +1,4 @@
-"""Scope paths, against what the standard library makes of paths: by component, never by prefix, never on a disk."""
+"""Scope paths compared with the standard library: by component, never by prefix, never on disk."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ whole = st.tuples(st.sampled_from(("/", "", "//", "///")), st.lists(parts, max_s
 
 
 @given(whole)
-def test_normalising_is_posixpath_s_but_for_the_double_slash(path: str) -> None:
-    """POSIX lets `//` at the start mean something of its own; to a scope it is the root."""
+def test_normalisation_equals_posixpath_except_double_slash(path: str) -> None:
+    """POSIX lets a leading `//` have its own meaning; for a scope it is the root."""
     expected = posixpath.normpath(path)
     assert normalise(path) == (expected[1:] if expected.startswith("//") else expected)
 
 
 @given(whole)
-def test_normalising_twice_changes_nothing(path: str) -> None:
+def test_normalisation_is_idempotent(path: str) -> None:
     assert normalise(normalise(path)) == normalise(path)
 
 
 @given(whole)
-def test_ancestors_are_pathlib_s(path: str) -> None:
-    """But that nothing is known of what is above `..`."""
+def test_ancestors_equal_pathlib_s(path: str) -> None:
+    """Except above `..`, where the ancestors are unknown."""
     found = ancestors(normalise(path))
     pure = PurePosixPath(normalise(path))
     expected = [str(pure), *map(str, pure.parents)]
@@ -42,21 +42,21 @@ def test_ancestors_are_pathlib_s(path: str) -> None:
 
 
 @given(whole, whole)
-def test_a_recursive_rule_covers_what_is_relative_to_its_target(target: str, path: str) -> None:
+def test_recursive_rule_covers_everything_below(target: str, path: str) -> None:
     target, path = normalise(target), normalise(path)
     below = PurePosixPath(path).is_relative_to(target) and ".." not in PurePosixPath(path).relative_to(target).parts
     assert covers(target, path, recursive=True) == below
 
 
 @given(whole, whole)
-def test_another_covers_its_target_and_direct_children(target: str, path: str) -> None:
+def test_non_recursive_rule_covers_direct_children(target: str, path: str) -> None:
     target, path = normalise(target), normalise(path)
     child = PurePosixPath(path).parent == PurePosixPath(target) and PurePosixPath(path).name != ".."
     assert covers(target, path, recursive=False) == (path == target or (child and path not in ("/", ".")))
 
 
 @given(whole, whole, st.booleans())
-def test_it_is_what_the_model_says(target: str, path: str, recursive: bool) -> None:
+def test_coverage_equals_the_model(target: str, path: str, recursive: bool) -> None:
     rule = ScopeRule(target=target, permission="write", recursive=recursive)
     assert covers(normalise(target), normalise(path), recursive=recursive) == reaches(rule, path)
 
@@ -80,10 +80,10 @@ def test_it_is_what_the_model_says(target: str, path: str, recursive: bool) -> N
         ("..", "../../a", True, False),
     ],
 )
-def test_what_a_rule_reaches(target: str, path: str, recursive: bool, covered: bool) -> None:
+def test_coverage_of_example_paths(target: str, path: str, recursive: bool, covered: bool) -> None:
     assert covers(target, path, recursive=recursive) is covered
 
 
-def test_nothing_is_looked_up_on_a_disk() -> None:
-    """A symbolic link is a name like any other: `/proc/self/..` is `/proc`, wherever it would lead."""
+def test_paths_are_never_resolved_on_disk() -> None:
+    """A symbolic link is treated as a plain name: `/proc/self/..` is `/proc`."""
     assert normalise("/proc/self/cwd/..") == "/proc/self"

@@ -1,15 +1,17 @@
-"""After an incident: explain, diff, gaps, holders and replay, in the library and as a person types them."""
+"""After an incident: explain, diff, gaps, holders and replay, in the library and on the command line."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
 from podledger.core.entries import Entry
 from podledger.core.errors import InvalidMomentError, UsageError
@@ -20,6 +22,7 @@ from podledger.ledger import Ledger
 from podledger.queries import diff, gaps, replay
 from podledger.queries.explain import PodHistory, explain
 from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult
+from podledger.store.database import Database
 from podledger.store.log import read_all
 from tests import strategies
 from tests.cli import Result, podledger
@@ -66,7 +69,7 @@ def ask(folder: Path, *words: object) -> Any:
 
 
 def told(folder: Path, *words: object) -> Result:
-    """What a command tells a person."""
+    """The text that a command prints."""
     done = podledger(*words, folder=folder)
     assert done.status == 0, done.err
     return done
@@ -170,7 +173,7 @@ WORDS = {
 
 
 @given(strategies.histories)
-def test_every_reason_names_the_outcome_that_was_logged_and_no_later_seq(history: list[LedgerEvent]) -> None:
+def test_reason_names_the_outcome_and_no_later_seq(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     stories = {name: PodHistory(name) for name in (*strategies.NAMES, "nobody")}
     for entry in read_all(bench.connection, OWNER):
@@ -182,7 +185,7 @@ def test_every_reason_names_the_outcome_that_was_logged_and_no_later_seq(history
 
 
 @given(strategies.histories)
-def test_a_story_ends_as_the_registry_stands(history: list[LedgerEvent]) -> None:
+def test_history_ends_with_the_registry_status(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     standing = {pod["pod_name"]: pod["from_seq"] for pod in bench.pods()}
     for name in strategies.NAMES:
@@ -194,14 +197,14 @@ def test_a_story_ends_as_the_registry_stands(history: list[LedgerEvent]) -> None
         assert expected in story.status()
 
 
-def test_an_entry_that_the_rules_now_see_otherwise_says_so() -> None:
+def test_explanation_names_an_outcome_of_older_rules() -> None:
     [entry] = list(read_all(Bench([turned("ada")]).connection, OWNER))
     older: Entry = entry._replace(outcome="noted", rules=0)
     because = explain(PodHistory("ada"), older, fact_of(older, OWNER)).because
     assert because == "unknown: nothing was known of this pod (logged as 'noted', by version 0 of the rules)"
 
 
-def test_explain_prints_the_events_about_the_pod_with_their_reasons(tmp_path: Path) -> None:
+def test_explain_prints_each_event_with_its_reason(tmp_path: Path) -> None:
     folder = a_ledger(tmp_path, spawned("ada"), delegated("bob", parent="ada"), stopped("ada"), turned("ada"))
     found = ask(folder, "explain", "ada")
     assert found.keys() == {"pod_name", "events"}
@@ -216,7 +219,7 @@ def test_explain_prints_the_events_about_the_pod_with_their_reasons(tmp_path: Pa
     assert ask(folder, "explain", "nobody") == {"pod_name": "nobody", "events": []}
 
 
-def test_explain_tells_a_person_how_the_pod_stands(tmp_path: Path) -> None:
+def test_explain_prints_the_status_of_the_pod(tmp_path: Path) -> None:
     folder = a_ledger(tmp_path, spawned("ada"), stopped("ada"))
     out = told(folder, "explain", "ada").out
     assert "pod_spawned, observed by the owner" in out
@@ -232,7 +235,7 @@ def snapshot(bench: Bench, at: int) -> dict[str, dict[str, Any]]:
 
 
 @given(strategies.histories, st.data())
-def test_a_difference_is_that_of_two_snapshots(history: list[LedgerEvent], data: st.DataObject) -> None:
+def test_diff_equals_the_difference_of_two_registries(history: list[LedgerEvent], data: st.DataObject) -> None:
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
     found = diff.diff(bench.connection, OWNER, first, last).as_json()
@@ -257,7 +260,7 @@ CHANGES = ("appeared", "ended", "changed", "passed")
 
 
 @given(strategies.histories, st.data())
-def test_the_event_of_a_change_is_the_one_after_which_it_held(history: list[LedgerEvent], data: st.DataObject) -> None:
+def test_diff_names_the_event_that_made_each_change(history: list[LedgerEvent], data: st.DataObject) -> None:
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
     for pod in diff.diff(bench.connection, OWNER, first, last).pods:
@@ -271,9 +274,7 @@ def test_the_event_of_a_change_is_the_one_after_which_it_held(history: list[Ledg
 
 
 @given(strategies.histories, st.data())
-def test_the_grants_of_a_difference_lead_from_one_snapshot_to_the_other(
-    history: list[LedgerEvent], data: st.DataObject
-) -> None:
+def test_diff_of_grants_leads_from_one_moment_to_the_other(history: list[LedgerEvent], data: st.DataObject) -> None:
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
     held = granted(bench, first)
@@ -287,7 +288,7 @@ def granted(bench: Bench, at: int) -> Counter[Any]:
     return Counter((pod["pod_name"], *rule.values()) for pod in pods for rule in pod["scope_delegated"])
 
 
-def test_diff_is_printed_for_people_and_machines(tmp_path: Path) -> None:
+def test_diff_prints_a_table_and_json(tmp_path: Path) -> None:
     folder = a_ledger(
         tmp_path, spawned("ada", scope=writes("/srv")), delegated("bob", scope=writes("/tmp")), stopped("ada")
     )
@@ -302,7 +303,7 @@ def test_diff_is_printed_for_people_and_machines(tmp_path: Path) -> None:
     assert podledger("diff", 1, 9, folder=folder).status == 2
 
 
-def test_a_difference_needs_its_moments_in_order() -> None:
+def test_diff_refuses_moments_in_reverse() -> None:
     with pytest.raises(InvalidMomentError):
         diff.diff(Bench([turned("ada"), turned("ada")]).connection, OWNER, 2, 1)
 
@@ -325,7 +326,7 @@ def lossy(draw: st.DrawFn) -> tuple[list[LedgerEvent], dict[int, set[int]]]:
 
 
 @given(lossy())
-def test_the_gaps_are_the_reports_that_were_withheld(case: tuple[list[LedgerEvent], dict[int, set[int]]]) -> None:
+def test_gaps_are_the_withheld_reports(case: tuple[list[LedgerEvent], dict[int, set[int]]]) -> None:
     history, withheld = case
     bench = Bench(history)
     found: dict[str, set[int]] = {incarnation(source): set() for source in withheld}
@@ -343,7 +344,7 @@ def test_the_gaps_are_the_reports_that_were_withheld(case: tuple[list[LedgerEven
     assert count == (sum(map(len, withheld.values())), sum(1 for missing in withheld.values() if missing))
 
 
-def test_a_sequence_beyond_all_bounds_is_counted_and_breaks_nothing() -> None:
+def test_greatest_sequences_are_counted() -> None:
     greatest = (1 << 63) - 1
     bench = Bench([pluralize(stamped(turned("ada"), source), greatest) for source in (1, 2)])
     [gap, _] = gaps.gaps_until(bench.connection, OWNER, 2)
@@ -361,7 +362,7 @@ def lost_a_report(folder: Path) -> Path:
     )
 
 
-def test_gaps_prints_what_is_missing(tmp_path: Path) -> None:
+def test_gaps_prints_the_missing_reports(tmp_path: Path) -> None:
     folder = lost_a_report(tmp_path)
     first, second = ask(folder, "gaps")
     assert (first["first"], first["last"], first["after_seq"], first["before_seq"]) == (1, 1, None, 2)
@@ -374,7 +375,7 @@ def test_gaps_prints_what_is_missing(tmp_path: Path) -> None:
     "words",
     [("holders", "/srv"), ("explain", "ada"), ("diff", 0, 3), ("pods",), ("pods", "--tree"), ("replay",)],
 )
-def test_an_answer_over_a_span_with_gaps_says_so(tmp_path: Path, words: tuple[object, ...]) -> None:
+def test_answers_over_gaps_mention_them(tmp_path: Path, words: tuple[object, ...]) -> None:
     folder = lost_a_report(tmp_path)
     note = "note: 3 reports of 1 sender are missing up to here (see `podledger gaps`)\n"
     assert told(folder, *words).err == note
@@ -385,7 +386,7 @@ def test_an_answer_over_a_span_with_gaps_says_so(tmp_path: Path, words: tuple[ob
 # holders
 
 
-def test_holders_names_who_could_write_and_by_whose_leave(tmp_path: Path) -> None:
+def test_holders_prints_the_pods_and_their_chains(tmp_path: Path) -> None:
     folder = a_ledger(
         tmp_path,
         spawned("planner", scope=writes("/srv")),
@@ -404,7 +405,7 @@ def test_holders_names_who_could_write_and_by_whose_leave(tmp_path: Path) -> Non
 # The tree
 
 
-def test_pods_that_are_each_other_s_parents_are_drawn_once_each(tmp_path: Path) -> None:
+def test_cyclic_parents_are_drawn_once_each(tmp_path: Path) -> None:
     folder = a_ledger(
         tmp_path,
         stamped(delegated("ada", parent="bob"), 1, source=2),
@@ -420,7 +421,7 @@ def names(node: dict[str, Any]) -> list[str]:
     return [name for child in node["children"] for name in (child["pod_name"], *names(child))]
 
 
-def test_a_tree_as_deep_as_no_terminal_is_drawn_whole(tmp_path: Path) -> None:
+def test_very_deep_tree_is_drawn_whole(tmp_path: Path) -> None:
     chain = [spawned("p0"), *(delegated(f"p{n}", parent=f"p{n - 1}") for n in range(1, 300))]
     folder = a_ledger(tmp_path, *chain)
     assert len(names(ask(folder, "pods", "--tree"))) == 300
@@ -438,13 +439,13 @@ def replayed(bench: Bench, plan: ReplayOptions) -> tuple[ReplayResult, list[Chan
 
 
 @given(strategies.histories)
-def test_a_replay_of_the_log_as_it_is_decides_nothing_otherwise(history: list[LedgerEvent]) -> None:
+def test_replay_in_logged_order_changes_nothing(history: list[LedgerEvent]) -> None:
     done, reversals = replayed(Bench(history), ReplayOptions())
     assert (done.until_seq, done.pods, reversals) == (len(history), (), [])
 
 
 @given(strategies.histories)
-def test_without_stamps_the_registry_is_that_of_the_bare_events(history: list[LedgerEvent]) -> None:
+def test_replay_without_stamps_equals_unstamped_events(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     bare = Bench([event.model_copy(update={"stamp": None}) for event in history])
     done, reversals = replayed(bench, ReplayOptions(stamps=False))
@@ -457,7 +458,7 @@ def test_without_stamps_the_registry_is_that_of_the_bare_events(history: list[Le
 
 
 def check_against(bench: Bench, other: Bench, done: ReplayResult, *, life_too: bool) -> None:
-    """The pods that differ are those of which two registries hold different things."""
+    """The pods of which two registries hold different content."""
     held, anew = contents(bench, life_too=life_too), contents(other, life_too=life_too)
     expected = {name for name in held.keys() | anew.keys() if held.get(name) != anew.get(name)}
     assert {pod.pod_name for pod in done.pods} == expected
@@ -472,9 +473,7 @@ def contents(bench: Bench, *, life_too: bool) -> dict[str, Any]:
 
 
 @given(strategies.stories(), st.data())
-def test_in_the_senders_order_it_is_a_fold_of_the_events_as_they_were_sent(
-    story: list[LedgerEvent], data: st.DataObject
-) -> None:
+def test_replay_in_sent_order_equals_sending_in_order(story: list[LedgerEvent], data: st.DataObject) -> None:
     sent = [timed(event, place) for place, event in enumerate(numbered(story), 1)]
     arrived = data.draw(st.permutations(sent))
     bench = Bench()
@@ -507,7 +506,7 @@ def timed(event: LedgerEvent, second: int) -> LedgerEvent:
     return event.model_copy(update={"stamp": event.stamp.model_copy(update={"time": time})})
 
 
-def test_a_sender_s_own_count_goes_before_its_clock() -> None:
+def test_sequence_outweighs_the_sender_s_clock() -> None:
     first, second = stamped(stopped("ada"), 1, sequence=1), stamped(turned("ada"), 1, sequence=2)
     bench = Bench()
     bench.now_us = 2_000_000_000_000_000
@@ -516,7 +515,7 @@ def test_a_sender_s_own_count_goes_before_its_clock() -> None:
     assert [(reversal.seq, reversal.logged, reversal.now) for reversal in reversals] == [(2, "noted", "late")]
 
 
-def test_replay_is_printed_and_writes_nothing(tmp_path: Path) -> None:
+def test_replay_prints_and_writes_nothing(tmp_path: Path) -> None:
     folder = a_ledger(tmp_path, stamped(turned("ada"), 1, sequence=2), stamped(spawned("ada"), 1, source=1, sequence=1))
     before = rows_of(folder / "podledger.db", *TABLES)
     found = ask(folder, "replay", "--order", "sent")
@@ -533,7 +532,7 @@ def test_replay_is_printed_and_writes_nothing(tmp_path: Path) -> None:
     assert rows_of(folder / "podledger.db", *TABLES) == before
 
 
-def test_an_altered_entry_is_named_and_not_replayed(tmp_path: Path) -> None:
+def test_replay_names_an_altered_entry(tmp_path: Path) -> None:
     folder = a_ledger(tmp_path, spawned("ada"))
     with connected(folder / "podledger.db") as stranger:
         stranger.execute("DROP TRIGGER events_no_update")
@@ -546,7 +545,7 @@ def test_an_altered_entry_is_named_and_not_replayed(tmp_path: Path) -> None:
 # The library
 
 
-def test_the_ledger_answers_what_the_commands_do(tmp_path: Path) -> None:
+def test_ledger_answers_like_the_commands(tmp_path: Path) -> None:
     folder = lost_a_report(tmp_path)
 
     async def work() -> None:
@@ -560,7 +559,29 @@ def test_the_ledger_answers_what_the_commands_do(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_a_bundle_is_not_replayed(tmp_path: Path) -> None:
+def test_holders_and_missing_come_from_one_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = lost_a_report(tmp_path)
+    snapshots: list[object] = []
+
+    async def read(database: Database, work: Callable[[Connection], Any]) -> Any:
+        snapshots.append(work)
+        return await plain(database, work)
+
+    plain = Database.read
+    monkeypatch.setattr(Database, "read", read)
+
+    async def work() -> None:
+        async with Ledger.open(folder / "podledger.db") as ledger:
+            snapshots.clear()
+            found, missing = await ledger.holders_with_missing("/srv", at=2)
+            assert len(snapshots) == 1
+            assert found == await ledger.holders("/srv", at=2)
+            assert missing == await ledger.missing(at=2) == (1, 1)
+
+    asyncio.run(work())
+
+
+def test_bundle_is_not_replayed(tmp_path: Path) -> None:
     folder = lost_a_report(tmp_path)
     assert podledger("bundle", "b.db", folder=folder).status == 0
     assert podledger("replay", "--db", "b.db", folder=folder).status == UsageError.exit_status

@@ -1,28 +1,34 @@
-"""The file: who may read it, what is taken for one, and how the driver's errors become podledger's."""
+"""The database file: its permissions, which files are accepted, how it is opened, and the translation of errors."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, literal, select
 
+import podledger
 from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.ledger import Ledger
-from podledger.store.connections import read_only
+from podledger.store import log
+from podledger.store.connections import Engines, read_only
 from podledger.store.database import Database, locate
+from podledger.store.driver import HotStatement
 from podledger.store.schema import SCHEMA_HEAD, identify, prepare
 from podledger.store.sqlite.errors import translated
 from podledger.store.sqlite.files import APPLICATION_ID
-from tests.support import OWNER, connected, new_database, turned
+from podledger.store.tables import ledgers
+from tests.support import OWNER, connected, memory, new_database, turned
 
 
 @pytest.fixture
@@ -36,19 +42,19 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-# Who may read it
+# Permissions
 
 
 @pytest.mark.usefixtures("open_umask")
-async def test_its_owner_alone_may_read_it_and_what_lies_beside_it(tmp_path: Path) -> None:
+async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "l.db", OWNER) as ledger:
         await ledger.append(turned("p"))
         modes = {path.name: mode(path) for path in tmp_path.iterdir()}
         assert modes == {"l.db": 0o600, "l.db-wal": 0o600, "l.db-shm": 0o600}
 
 
-async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    """Whoever may write the folder could else have a ledger made over another file."""
+async def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    """Otherwise anyone who can write to the folder could have a ledger created in place of another file."""
     victim = tmp_path / "victim"
     (tmp_path / "l.db").symlink_to(victim)
     with pytest.raises(StorageError) as caught:
@@ -58,7 +64,7 @@ async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
-def test_what_is_no_file_is_refused(make: object, tmp_path: Path) -> None:
+def test_folder_and_pipe_are_refused(make: object, tmp_path: Path) -> None:
     assert callable(make)
     make(tmp_path / "l.db")
     with pytest.raises((StorageError, LedgerNotFoundError)):
@@ -66,26 +72,26 @@ def test_what_is_no_file_is_refused(make: object, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("create", [False, True])
-def test_a_folder_is_refused(tmp_path: Path, create: bool) -> None:
+def test_folder_is_refused_with_and_without_create(tmp_path: Path, create: bool) -> None:
     with pytest.raises(StorageError, match="is a folder"):
         prepare(tmp_path, create=create)
 
 
-def test_a_socket_is_refused(tmp_path: Path) -> None:
+def test_socket_is_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "l.db"))
         with pytest.raises(StorageError):
             prepare(tmp_path / "l.db", create=True)
 
 
-# What is taken for one
+# Which files are accepted
 
 
 @pytest.mark.parametrize("create", [True, False])
 @pytest.mark.parametrize(
     "content", [b"not a database\n" * 100, b"x", b"a short note\n" * 9, b"SQLite format 3\x00" + b"x" * 200]
 )
-def test_a_file_that_is_no_database_is_refused_and_untouched(content: bytes, create: bool, tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_refused_unchanged(content: bytes, create: bool, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     with pytest.raises(DamagedError) as caught:
@@ -95,7 +101,7 @@ def test_a_file_that_is_no_database_is_refused_and_untouched(content: bytes, cre
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_another_program_s_database_is_refused_and_untouched(create: bool, tmp_path: Path) -> None:
+def test_foreign_database_is_refused_unchanged(create: bool, tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with connected(path) as other:
         other.execute("CREATE TABLE events (mine)")
@@ -105,7 +111,7 @@ def test_another_program_s_database_is_refused_and_untouched(create: bool, tmp_p
     assert path.read_bytes() == before
 
 
-def test_another_program_s_alembic_database_is_refused(tmp_path: Path) -> None:
+def test_foreign_alembic_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with connected(path) as other:
         other.execute("CREATE TABLE alembic_version (version_num TEXT)")
@@ -114,13 +120,13 @@ def test_another_program_s_alembic_database_is_refused(tmp_path: Path) -> None:
         prepare(path, create=True)
 
 
-def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+def test_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "l.db").touch()
     prepare(tmp_path / "l.db", create=True)
     assert identify(tmp_path / "l.db").revision == SCHEMA_HEAD
 
 
-def test_a_newer_schema_is_refused_with_the_mend(tmp_path: Path) -> None:
+def test_newer_schema_is_refused_with_the_fix(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     with connected(path) as future:
         future.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -130,7 +136,7 @@ def test_a_newer_schema_is_refused_with_the_mend(tmp_path: Path) -> None:
         assert "update" in caught.value.hint
 
 
-def test_an_older_schema_is_refused_with_the_mend_unless_it_may_be_upgraded(tmp_path: Path) -> None:
+def test_older_schema_is_refused_without_create(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     path.touch()
     with pytest.raises(SchemaError, match="older") as caught:
@@ -139,7 +145,7 @@ def test_an_older_schema_is_refused_with_the_mend_unless_it_may_be_upgraded(tmp_
 
 
 @pytest.mark.parametrize("version", [None, "", "0000", "0001x"])
-def test_a_revision_that_never_was_is_a_named_error(version: str | None, tmp_path: Path) -> None:
+def test_unknown_revision_is_refused(version: str | None, tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     with connected(path) as stranger:
         stranger.execute("DELETE FROM alembic_version")
@@ -152,23 +158,23 @@ def test_a_revision_that_never_was_is_a_named_error(version: str | None, tmp_pat
         assert "None" not in caught.value.message
 
 
-def test_the_file_says_whose_it_is(tmp_path: Path) -> None:
+def test_header_holds_the_application_id(tmp_path: Path) -> None:
     header = new_database(tmp_path / "l.db").read_bytes()[:100]
     assert header[68:72] == b"podl" == APPLICATION_ID.to_bytes(4)
 
 
 @pytest.mark.parametrize("target", ["postgresql://u:secret@h/d", "sqlite://", "sqlite:///:memory:", "://", "x://y"])
-def test_a_target_that_names_no_file_is_misuse_and_tells_no_password(target: str) -> None:
+def test_unusable_url_is_refused_without_its_password(target: str) -> None:
     with pytest.raises(UsageError) as caught:
         locate(target)
     assert "secret" not in str(caught.value)
     assert caught.value.hint
 
 
-# How it is opened
+# Opening and closing
 
 
-async def test_the_writer_is_durable_and_the_readers_cannot_write(tmp_path: Path) -> None:
+async def test_writer_is_durable_and_readers_cannot_write(tmp_path: Path) -> None:
     def pragmas(connection: Connection) -> list[object]:
         names = ("journal_mode", "synchronous", "recursive_triggers", "query_only", "trusted_schema")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
@@ -180,7 +186,7 @@ async def test_the_writer_is_durable_and_the_readers_cannot_write(tmp_path: Path
     await opened.close()
 
 
-async def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+async def test_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     opened = await Database.open(new_database(tmp_path / "l.db"), create=False)
 
     def work(connection: Connection) -> None:
@@ -194,7 +200,7 @@ async def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     await opened.close()
 
 
-async def test_the_write_lock_is_held_from_the_first_moment(tmp_path: Path) -> None:
+async def test_write_lock_is_held_from_the_start(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     opened = await Database.open(path, create=False)
 
@@ -208,7 +214,7 @@ async def test_the_write_lock_is_held_from_the_first_moment(tmp_path: Path) -> N
     await opened.close()
 
 
-async def test_closing_leaves_no_thread_and_no_open_file(tmp_path: Path) -> None:
+async def test_close_leaves_no_thread_and_no_open_file(tmp_path: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all that is wanted
     others = {thread.name for thread in threading.enumerate()}
     for _ in range(5):
@@ -221,7 +227,64 @@ async def test_closing_leaves_no_thread_and_no_open_file(tmp_path: Path) -> None
     assert own <= others
 
 
-def test_read_only_is_one_snapshot_that_cannot_write(tmp_path: Path) -> None:
+@pytest.fixture
+def connects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The databases to which SQLAlchemy and aiosqlite connect."""
+    made: list[str] = []
+
+    def connect(database: str, *args: Any, **options: Any) -> sqlite3.Connection:
+        made.append(str(database))
+        return plain(database, *args, **options)
+
+    plain: Callable[..., sqlite3.Connection] = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", connect)
+    return made
+
+
+@pytest.mark.parametrize("create", [True, False])
+async def test_opening_a_ledger_connects_twice(tmp_path: Path, connects: list[str], create: bool) -> None:
+    """Once to identify the file, and once for the first question, on a connection that is kept."""
+    async with Ledger.open(tmp_path / "l.db", OWNER):
+        pass
+    connects.clear()
+    async with Ledger.open(tmp_path / "l.db", OWNER, create=create) as ledger:
+        assert len(connects) == 2
+        await ledger.pods()
+        assert len(connects) == 2
+
+
+async def test_failed_opening_leaves_no_thread_and_no_open_file(tmp_path: Path) -> None:
+    path = new_database(tmp_path / "l.db")
+    before = {thread.name for thread in threading.enumerate()}
+    with pytest.raises(LedgerNotFoundError):
+        await Ledger.open(path, "nobody", create=False).__aenter__()
+    assert not [name for name in os.listdir("/proc/self/fd") if names_file(name, path)]  # noqa: PTH208
+    own = {thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
+    assert own <= before
+
+
+def names_file(descriptor: str, path: Path) -> bool:
+    try:
+        return Path("/proc/self/fd", descriptor).readlink().name.startswith(path.name)
+    except OSError:
+        return False
+
+
+async def test_close_closes_the_writer_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = await Database.open(new_database(tmp_path / "l.db"), create=False)
+    await opened.write(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+
+    async def fail(_: Engines) -> None:
+        raise StorageError("the readers cannot be closed")
+
+    monkeypatch.setattr(Engines, "dispose", fail)
+    with pytest.raises(StorageError, match="readers"):
+        await opened.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("podledger-writer")]
+
+
+def test_read_only_connection_is_one_snapshot(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     with read_only(path) as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM consumers").scalar() == 0
@@ -230,6 +293,31 @@ def test_read_only_is_one_snapshot_that_cannot_write(tmp_path: Path) -> None:
         assert connection.exec_driver_sql("SELECT count(*) FROM consumers").scalar() == 0
     with pytest.raises(StorageError, match="read-only"), read_only(path) as connection:
         connection.exec_driver_sql("DELETE FROM consumers")
+
+
+# Statements
+
+
+def test_hot_statement_binds_its_values_and_constants_in_order() -> None:
+    statement = HotStatement(
+        select(ledgers.c.name, literal("fixed"), bindparam("later")).where(
+            ledgers.c.name.in_([bindparam("second"), bindparam("first")])
+        )
+    )
+    with memory() as connection:
+        log.make_ledger(connection, "one", 0)
+        values = {"first": "one", "second": "two", "later": 3}
+        assert statement.fetch(connection, values) == list(statement.pages(connection, values)) == [("one", "fixed", 3)]
+
+
+DIALECT = re.compile(r"PRAGMA |sqlite_master|json_each|\browid\b|strftime|\bIS \?|\btotal\(|exec_driver_sql")
+
+
+@pytest.mark.parametrize("package", ["store", "queries"])
+def test_only_the_sqlite_package_states_sqlite_s_sql(package: str) -> None:
+    for path in (Path(podledger.__file__).parent / package).rglob("*.py"):
+        if path.parent.name != "sqlite":
+            assert not DIALECT.search(path.read_text()), path
 
 
 # The driver's errors
@@ -249,7 +337,7 @@ def test_read_only_is_one_snapshot_that_cannot_write(tmp_path: Path) -> None:
         ("SQLITE_SOMETHING_NEW", StorageError),
     ],
 )
-def test_every_driver_error_becomes_podledger_s_with_its_cause_and_a_hint(code: str, kind: type[StorageError]) -> None:
+def test_driver_errors_are_translated_with_cause_and_hint(code: str, kind: type[StorageError]) -> None:
     error = sqlite3.OperationalError("why")
     error.sqlite_errorname = code
     with pytest.raises(kind) as caught, translated(Path("l.db")):
@@ -260,14 +348,14 @@ def test_every_driver_error_becomes_podledger_s_with_its_cause_and_a_hint(code: 
     assert "l.db" in caught.value.message
 
 
-def test_an_error_that_is_not_the_driver_s_passes() -> None:
+def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(KeyError), translated(Path("l.db")):
         raise KeyError("mine")
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o700])
-def test_a_disk_that_is_read_only_or_out_of_reach_is_told(tmp_path: Path, mode: int) -> None:
-    """As another user, since root may write anything; a child process changes to nobody."""
+def test_unwritable_database_is_reported(tmp_path: Path, mode: int) -> None:
+    """In a child process that runs as nobody, since root can write anything."""
     (tmp_path / "inside").mkdir()
     path = new_database(tmp_path / "inside" / "l.db")
     path.chmod(0o444)

@@ -1,4 +1,4 @@
-"""Effects: a delegation that was applied is owed to the parent, once, in the event's own transaction."""
+"""Effects: an applied delegation is owed to the parent once, in the transaction of the event."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def told_of(events: list[LedgerEvent]) -> list[object]:
     return [payload["sub_pod"] for payload in owed(Bench(events, parent=PARENT))]
 
 
-def test_a_spawn_is_told_to_the_parent_with_the_owner_as_its_parent() -> None:
+def test_spawn_is_relayed_with_the_owner_as_parent() -> None:
     (payload,) = owed(Bench([spawned("p", "/run/p", writes("/srv"), "/run/me")], parent=PARENT))
     assert payload == {
         "kind": "scope_sub_delegated",
@@ -48,18 +48,18 @@ def test_a_spawn_is_told_to_the_parent_with_the_owner_as_its_parent() -> None:
     }
 
 
-def test_a_delegation_from_the_wire_is_told_with_the_owner_in_the_place_of_its_parent() -> None:
+def test_wire_delegation_is_relayed_with_the_owner_as_parent() -> None:
     (payload,) = owed(Bench([delegated("p", parent="mid")], parent=PARENT))
     assert (payload["parent_pod"], payload["sub_pod"]) == (OWNER, "p")
 
 
-def test_no_stamp_is_counted_for_what_has_not_gone_out() -> None:
-    """A number that a failed commit, or a report never sent, had used up would show as a loss at the parent."""
+def test_unsent_report_uses_no_sequence_number() -> None:
+    """A sequence number used up by a failed commit or an unsent report would look like a loss to the parent."""
     bench = Bench([stamped(delegated("p"), 7, 5, sequence=9)], parent=PARENT)
     assert ["stamp" in payload for payload in owed(bench)] == [False]
 
 
-def test_what_is_owed_is_what_a_receiver_takes() -> None:
+def test_relayed_report_is_accepted_by_a_receiver() -> None:
     for payload in owed(Bench([spawned("p", scope=writes("/é")), stamped(delegated("q"), 7, 5)], parent=PARENT)):
         report = parse_line(line_of(payload).rstrip(b"\n"))
         assert isinstance(report, Report)
@@ -77,20 +77,20 @@ NOT_TOLD: dict[str, list[LedgerEvent]] = {
 
 
 @pytest.mark.parametrize("events", NOT_TOLD.values(), ids=NOT_TOLD)
-def test_nothing_else_is_told(events: list[LedgerEvent]) -> None:
+def test_nothing_else_is_relayed(events: list[LedgerEvent]) -> None:
     assert told_of(events) == ["p"]
 
 
-def test_a_restart_is_told_again() -> None:
+def test_restart_is_relayed_again() -> None:
     assert told_of([delegated("p"), stopped("p"), delegated("p")]) == ["p", "p"]
     assert told_of([stamped(delegated("p", "/1"), 5), stamped(delegated("p", "/2"), 6)]) == ["p", "p"]
 
 
-def test_without_a_parent_nothing_is_owed() -> None:
+def test_without_a_parent_nothing_is_relayed() -> None:
     assert owed(Bench([spawned("p"), delegated("q")])) == []
 
 
-async def test_it_is_for_the_parent_of_that_moment() -> None:
+async def test_report_goes_to_the_parent_of_its_time() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("a"))
         for socket in ("/run/1", "/run/2", ""):
@@ -102,8 +102,8 @@ async def test_it_is_for_the_parent_of_that_moment() -> None:
         ]
 
 
-async def test_it_is_owed_in_the_event_s_own_transaction() -> None:
-    """Who sees the event sees what it made the ledger owe; who does not, does not."""
+async def test_report_is_written_in_the_event_s_transaction() -> None:
+    """A reader sees either both the event and its report, or neither."""
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=PARENT)
         with connected(ledger.database.path) as other:
@@ -117,7 +117,7 @@ async def test_it_is_owed_in_the_event_s_own_transaction() -> None:
         assert (await ledger.verify()).ok
 
 
-async def test_what_became_of_it_is_kept() -> None:
+async def test_result_of_sending_is_kept() -> None:
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=PARENT)
         await ledger.append_many([spawned("p"), spawned("q")])
@@ -131,7 +131,7 @@ async def test_what_became_of_it_is_kept() -> None:
         assert (await ledger.verify()).ok
 
 
-async def test_entries_that_are_restored_owe_nothing() -> None:
+async def test_restored_entries_are_not_relayed() -> None:
     async with fresh_ledger() as source, fresh_ledger() as copy:
         await source.append_many([spawned("p"), delegated("q")])
         await copy.configure(parent_socket=PARENT)
@@ -139,14 +139,14 @@ async def test_entries_that_are_restored_owe_nothing() -> None:
         assert await copy.outbox_items() == []
 
 
-async def test_the_outbox_is_read_page_by_page() -> None:
+async def test_outbox_is_read_in_pages() -> None:
     bench = Bench([spawned(f"p{number}") for number in range(7)], parent=PARENT)
     first = outbox_rows.read_outbox(bench.connection, OWNER, limit=5)
     rest = outbox_rows.read_outbox(bench.connection, OWNER, after=first[-1].number, limit=5)
     assert [row.number for row in (*first, *rest)] == list(range(1, 8))
 
 
-async def test_two_ledgers_of_one_database_owe_each_its_own() -> None:
+async def test_each_ledger_has_its_own_outbox() -> None:
     async with fresh_ledger() as ledger, Ledger.open(ledger.database.path, "other") as other:
         for one, socket in ((ledger, "/run/1"), (other, "/run/2")):
             await one.configure(parent_socket=socket)

@@ -56,7 +56,7 @@ async def seqs(ledger: Ledger) -> list[int]:
 # Opening
 
 
-async def test_opening_by_name_makes_the_database_and_the_ledger(tmp_path: Path) -> None:
+async def test_open_by_name_creates_database_and_ledger(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     async with Ledger.open(path, "root") as ledger:
         assert (ledger.name, await ledger.pods(), await seqs(ledger)) == ("root", [], [])
@@ -65,7 +65,7 @@ async def test_opening_by_name_makes_the_database_and_the_ledger(tmp_path: Path)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite+aiosqlite:///{}", "sqlite+pysqlite:///{}"])
-async def test_a_url_names_a_file_too(url: str, tmp_path: Path) -> None:
+async def test_url_names_a_file(url: str, tmp_path: Path) -> None:
     async with Ledger.open(url.format(tmp_path / "l.db"), "root") as ledger:
         await ledger.append(turned("p"))
     async with Ledger.open(tmp_path / "l.db") as ledger:
@@ -73,7 +73,7 @@ async def test_a_url_names_a_file_too(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://h/d", "sqlite://", "sqlite:///:memory:", "mysql://h/d", "x://"])
-async def test_a_url_of_no_sqlite_file_is_refused(url: str) -> None:
+async def test_url_of_no_sqlite_file_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         async with Ledger.open(url, "root"):
             pass
@@ -81,14 +81,14 @@ async def test_a_url_of_no_sqlite_file_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b.db", "we?rd #1 %41.db", "ö'\"`.db", "new\nline.db", "-rf.db", "file:x.db"])
-async def test_a_file_may_bear_any_name(name: str, tmp_path: Path) -> None:
+async def test_file_may_have_any_name(name: str, tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / name, "root") as ledger:
         await ledger.append(turned("p"))
         assert (await ledger.verify()).ok
     assert {path.name for path in tmp_path.iterdir()} == {name}
 
 
-async def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_relative_path_survives_chdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with Ledger.open("l.db", "root") as ledger:
         (tmp_path / "elsewhere").mkdir()
@@ -100,7 +100,7 @@ async def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: p
     assert list(Path().iterdir()) == []
 
 
-async def test_without_a_name_nothing_is_made(tmp_path: Path) -> None:
+async def test_open_without_a_name_creates_nothing(tmp_path: Path) -> None:
     with pytest.raises(LedgerNotFoundError) as caught:
         async with Ledger.open(tmp_path / "l.db"):
             pass
@@ -108,7 +108,7 @@ async def test_without_a_name_nothing_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_create_can_be_refused(tmp_path: Path) -> None:
+async def test_open_without_create_creates_nothing(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "l.db", "root"):
         pass
     with pytest.raises(LedgerNotFoundError, match="other"):
@@ -116,7 +116,7 @@ async def test_create_can_be_refused(tmp_path: Path) -> None:
             pass
 
 
-async def test_where_there_are_several_one_must_be_chosen(tmp_path: Path) -> None:
+async def test_several_ledgers_need_a_choice(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     for name in ("b", "a"):
         async with Ledger.open(path, name) as ledger:
@@ -131,19 +131,19 @@ async def test_where_there_are_several_one_must_be_chosen(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a\nb", "x" * 256])
-def test_a_ledger_may_not_bear_any_name(name: str, tmp_path: Path) -> None:
+def test_ledger_name_is_checked(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidNameError):
         Ledger.open(tmp_path / "l.db", name)
 
 
-async def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+async def test_missing_folder_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         async with Ledger.open(tmp_path / "none" / "l.db", "root"):
             pass
     assert "folder" in caught.value.hint
 
 
-async def test_a_closed_ledger_takes_nothing(tmp_path: Path) -> None:
+async def test_closed_ledger_refuses_events(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "l.db", "root") as ledger:
         pass
     with pytest.raises(StorageError, match="not open"):
@@ -152,7 +152,7 @@ async def test_a_closed_ledger_takes_nothing(tmp_path: Path) -> None:
         await ledger.pods()
 
 
-async def test_a_ledger_may_be_opened_again(tmp_path: Path) -> None:
+async def test_ledger_can_be_reopened(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path / "l.db", "root")
     for _ in range(2):
         async with ledger:
@@ -361,7 +361,7 @@ async def test_removed_listener_is_not_called_again() -> None:
 # Reading
 
 
-async def test_reading_goes_on_while_another_writes() -> None:
+async def test_reading_continues_while_another_process_writes() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p"))
         with connected(ledger.database.path) as writer:
@@ -376,8 +376,8 @@ async def test_readers_cannot_write() -> None:
             await ledger.read(lambda connection: connection.exec_driver_sql("DELETE FROM pods"))
 
 
-async def test_the_readme_s_words_hold(tmp_path: Path) -> None:
-    """The example of section 10, but for what it prints."""
+async def test_readme_example_works(tmp_path: Path) -> None:
+    """The example of the README, except for its output."""
     async with Ledger.open(tmp_path / "l.db", "root") as ledger:
         rule = ScopeRule(target="/srv/app", permission="write")
         await ledger.append(PodSpawned(pod_name="child", socket_path="/run/c", scope=(rule,)))
@@ -443,7 +443,7 @@ async def test_settings_stay_unless_set_and_can_be_cleared() -> None:
         assert await ledger.head() == head
 
 
-async def test_the_seq_of_a_moment_beyond_the_log_is_refused() -> None:
+async def test_moment_beyond_the_log_is_refused() -> None:
     async with fresh_ledger() as ledger:
         with pytest.raises(InvalidMomentError):
             await ledger.pods(at=1)
@@ -511,7 +511,7 @@ async def test_a_batch_that_was_cut_off_leaves_no_part_of_it(tmp_path: Path) -> 
     assert len(kinds) % 105 <= 5, "a part of a batch is there"
 
 
-async def test_a_damaged_file_is_told_as_such(tmp_path: Path) -> None:
+async def test_damaged_file_is_reported_as_damaged(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     async with Ledger.open(path, "root") as ledger:
         await ledger.append(turned("p"))
@@ -523,8 +523,8 @@ async def test_a_damaged_file_is_told_as_such(tmp_path: Path) -> None:
     assert caught.value.hint
 
 
-def test_what_a_stranger_reads_is_the_whole_truth(tmp_path: Path) -> None:
-    """`sqlite3` alone, while the ledger is open: WAL lets it in."""
+def test_plain_sqlite3_reads_the_whole_log(tmp_path: Path) -> None:
+    """`sqlite3` can read while the ledger is open, because of WAL."""
 
     async def check(events: Sequence[LedgerEvent]) -> None:
         async with Ledger.open(tmp_path / "l.db", "root") as ledger:

@@ -1,4 +1,4 @@
-"""What the agent is told: the visible events after its cursor, each in one line, no shutdown twice."""
+"""Notifications: the visible events after a consumer's cursor, each as one line, no shutdown twice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def seqs(ledger: Ledger, consumer: str = "agent") -> list[int]:
     return [notification.seq for notification in await ledger.notifications(consumer)]
 
 
-async def test_the_agent_is_told_of_turns_errors_and_shutdowns() -> None:
+async def test_turns_errors_and_shutdowns_are_notified() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([spawned("p"), turned("p"), Errored(pod_name="p", message="no"), stopped("p")])
         assert await lines(ledger) == [
@@ -41,33 +41,33 @@ async def test_the_agent_is_told_of_turns_errors_and_shutdowns() -> None:
         ]
 
 
-async def test_it_is_never_told_of_a_delegation_nor_of_the_owner_s_own_facts() -> None:
+async def test_delegations_and_local_facts_are_not_notified() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([delegated("q"), spawned("p"), unreachable("p"), reclaimed("p"), exited("q")])
         assert await lines(ledger) == []
 
 
-async def test_a_duplicate_shutdown_is_not_told_twice() -> None:
+async def test_duplicate_shutdown_is_notified_once() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([spawned("p"), stopped("p"), stopped("p"), spawned("p"), stopped("p"), stopped("p")])
         assert await seqs(ledger) == [2, 5]
 
 
-async def test_a_shutdown_is_told_even_if_the_pod_was_given_up() -> None:
+async def test_shutdown_after_a_reclaim_is_notified() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([spawned("p"), reclaimed("p"), stopped("p"), stopped("p")])
         assert await seqs(ledger) == [3]
 
 
-async def test_reports_that_change_nothing_are_told_all_the_same() -> None:
-    """Unknown, late, revived: what a pod says of itself is for the agent to judge."""
+async def test_reports_that_change_nothing_are_notified() -> None:
+    """Unknown, late or revived: the agent judges what a pod reports about itself."""
     async with fresh_ledger() as ledger:
         old = stamped(turned("p"), 3)
         await ledger.append_many([turned("nobody"), stamped(delegated("p"), 5), old, reclaimed("p"), turned("p")])
         assert await seqs(ledger) == [1, 3, 5]
 
 
-async def test_a_line_is_one_line_whatever_a_tool_printed() -> None:
+async def test_notification_is_always_one_line() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(Errored(pod_name="p", message="first\nsecond\x1b[2J\u202e" + "x" * 10_000))
         (line,) = await lines(ledger)
@@ -85,7 +85,7 @@ async def test_each_consumer_has_its_own_cursor() -> None:
         assert await seqs(ledger, "one") == []
 
 
-async def test_a_cursor_never_goes_back() -> None:
+async def test_cursor_never_goes_back() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([turned("p")] * 3)
         for seq in (2, 1, 0):
@@ -94,7 +94,7 @@ async def test_a_cursor_never_goes_back() -> None:
         assert (await ledger.verify()).ok
 
 
-async def test_a_cursor_outlives_the_process() -> None:
+async def test_cursor_survives_a_restart() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([turned("p")] * 2)
         await ledger.acknowledge(1)
@@ -102,7 +102,7 @@ async def test_a_cursor_outlives_the_process() -> None:
             assert await seqs(another) == [2]
 
 
-async def test_a_cursor_beyond_the_log_is_refused() -> None:
+async def test_cursor_beyond_the_log_is_refused() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(turned("p"))
         for seq in (2, -1):
@@ -111,7 +111,7 @@ async def test_a_cursor_beyond_the_log_is_refused() -> None:
         assert await seqs(ledger) == [1]
 
 
-async def test_a_consumer_s_name_is_checked() -> None:
+async def test_consumer_name_is_checked() -> None:
     async with fresh_ledger() as ledger:
         for consumer in ("", "a/b", "a\nb"):
             with pytest.raises(InvalidNameError, match="consumer"):
@@ -120,7 +120,7 @@ async def test_a_consumer_s_name_is_checked() -> None:
                 await ledger.acknowledge(0, consumer)
 
 
-async def test_many_are_read_a_page_at_a_time() -> None:
+async def test_notifications_are_read_in_pages() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([turned("p"), spawned("p")] * 10)
         assert len(await ledger.notifications()) == 10
@@ -129,7 +129,7 @@ async def test_many_are_read_a_page_at_a_time() -> None:
         assert [told.seq for told in (*first, *second)] == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
-async def test_reading_moves_nothing() -> None:
+async def test_reading_moves_no_cursor() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(turned("p"))
         assert await lines(ledger) == await lines(ledger)
@@ -137,7 +137,7 @@ async def test_reading_moves_nothing() -> None:
             assert stranger.execute("SELECT count(*) FROM consumers").fetchone() == (0,)
 
 
-async def test_a_notification_says_when_and_of_whom() -> None:
+async def test_notification_names_its_time_and_pod() -> None:
     async with fresh_ledger(clock=lambda: 1_000_000_000) as ledger:
         await ledger.append(turned("p"))
         (told,) = await ledger.notifications()
@@ -151,7 +151,7 @@ async def test_a_notification_says_when_and_of_whom() -> None:
         }
 
 
-async def test_the_ledgers_of_one_database_tell_their_own() -> None:
+async def test_each_ledger_has_its_own_notifications() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(turned("p"))
         async with Ledger.open(ledger.database.path, "other") as other:

@@ -1,4 +1,4 @@
-"""The laws of section 5 of the design: what is projected is the log's, however it came, and nothing else moves."""
+"""The laws of docs/rules.md: the projections follow from the log, in whatever order it arrived."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log.read_page, "__defaults__", (2,))
 
 
-# Law 1: rebuilding from the log gives the very rows that live appending left.
+# Law 1: a rebuild yields the same rows that appending left.
 
 
 @given(st.data(), st.integers(2, 4))
-def test_how_events_are_batched_does_not_matter(data: st.DataObject, rows_a_statement: int) -> None:
+def test_batch_sizes_do_not_change_the_rows(data: st.DataObject, rows_a_statement: int) -> None:
     history = data.draw(strategies.histories)
     one_by_one, chunks = Bench(), Bench()
     for event in history:
@@ -77,8 +77,8 @@ def test_how_events_are_batched_does_not_matter(data: st.DataObject, rows_a_stat
 
 
 @given(strategies.histories, st.booleans())
-def test_a_cold_cache_knows_what_a_warm_one_does(history: list[LedgerEvent], tight: bool) -> None:
-    """As with a second process, which has read nothing yet: the projection is always current."""
+def test_cold_cache_gives_the_same_rows(history: list[LedgerEvent], tight: bool) -> None:
+    """A second process starts with an empty cache, so the stored states must always be current."""
     warm, cold = Bench(history), Bench()
     with pytest.MonkeyPatch.context() as patch:
         if tight:
@@ -91,13 +91,13 @@ def test_a_cold_cache_knows_what_a_warm_one_does(history: list[LedgerEvent], tig
     assert cold.rows(*PROJECTIONS) == warm.rows(*PROJECTIONS)
 
 
-def test_only_the_states_of_a_batch_s_names_are_loaded() -> None:
+def test_batch_loads_only_its_own_states() -> None:
     bench = Bench([spawned(f"p{number}") for number in range(50)])
     states = StateCache().load(bench.connection, OWNER, ["p7", "new"])
     assert {name: state.status for name, state in states.items()} == {"p7": "open", "new": "unheard"}
 
 
-def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projections, "MAX_CACHED", 10)
     bench = Bench()
     for number in range(50):
@@ -107,14 +107,14 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(strategies.histories)
-def test_a_refold_finds_every_row_as_it_stands(history: list[LedgerEvent]) -> None:
+def test_rebuild_of_a_sound_log_finds_no_difference(history: list[LedgerEvent]) -> None:
     assert Bench(history).verify().problems == ()
 
 
 @pytest.mark.usefixtures("tiny")
 @given(strategies.histories)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_refold_in_tiny_pages_finds_every_row_as_it_stands(history: list[LedgerEvent]) -> None:
+def test_rebuild_in_tiny_pages_finds_no_difference(history: list[LedgerEvent]) -> None:
     bench = Bench()
     for event in history:
         bench.append(event)
@@ -131,7 +131,7 @@ WRECKS = (
 
 @settings(max_examples=30)
 @given(st.data())
-def test_a_rebuild_puts_every_row_back(data: st.DataObject) -> None:
+def test_rebuild_restores_every_row(data: st.DataObject) -> None:
     history = data.draw(strategies.histories)
     wrecks = {table: data.draw(st.sampled_from(WRECKS)) for table in PROJECTIONS}
     page = data.draw(st.sampled_from((1, 2, 5_000)))
@@ -156,8 +156,8 @@ def test_a_rebuild_puts_every_row_back(data: st.DataObject) -> None:
         asyncio.run(check())
 
 
-async def test_a_rebuild_skips_no_turn_that_revives() -> None:
-    """An unstamped turn changes a projection only after a reclaim; rebuilding must not skip that one."""
+async def test_rebuild_reads_turns_that_revive() -> None:
+    """An unstamped turn changes a projection only after a reclaim, and a rebuild must read that one."""
     async with fresh_ledger() as ledger:
         await ledger.append_many([spawned("p"), turned("p"), reclaimed("p"), turned("p"), turned("q")])
         before = rows_of(ledger.database.path, *PROJECTIONS)
@@ -167,8 +167,8 @@ async def test_a_rebuild_skips_no_turn_that_revives() -> None:
         assert rows_of(ledger.database.path, *PROJECTIONS) == before
 
 
-async def test_a_rebuild_finds_its_way_among_names_of_any_script() -> None:
-    """The log's order and the tables' are the same, wherever a name's characters stand in Unicode."""
+async def test_rebuild_handles_names_of_any_script() -> None:
+    """The log and the tables are in the same order, whatever characters a name has."""
     names = ["z", "é", "Z", "\u20ac", "\uffdd", "\U0001f600", "zz", "z\u0301"]
     async with fresh_ledger() as ledger:
         await ledger.append_many([spawned(name, scope=writes("/srv")) for name in names])
@@ -181,7 +181,7 @@ async def test_a_rebuild_finds_its_way_among_names_of_any_script() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0b", "", "x" * 5_000, '"', "\\", 7, 1.5, b"blob", None])
-async def test_a_rebuild_takes_away_rows_of_whatever_was_never_a_name(name: object) -> None:
+async def test_rebuild_removes_rows_with_impossible_names(name: object) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([spawned("p"), spawned("q")])
         before = rows_of(ledger.database.path, *PROJECTIONS)
@@ -194,7 +194,7 @@ async def test_a_rebuild_takes_away_rows_of_whatever_was_never_a_name(name: obje
 
 
 def loosen(stranger: sqlite3.Connection, table: str) -> None:
-    """Take from a table what it asks of its values, as someone might who is allowed to write the file."""
+    """Remove the constraints of a table, as anyone could who may write to the file."""
     stranger.execute("PRAGMA writable_schema = ON")
     for word in ("STRICT", "NOT NULL", "TEXT"):
         stranger.execute("UPDATE sqlite_master SET sql = replace(sql, ?, '') WHERE name = ?", (word, table))
@@ -202,7 +202,7 @@ def loosen(stranger: sqlite3.Connection, table: str) -> None:
     stranger.execute(f"PRAGMA schema_version = {version + 1}")
 
 
-async def test_an_entry_of_another_type_is_damage_to_a_rebuild_and_to_verify() -> None:
+async def test_value_of_wrong_type_is_reported_as_damage() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([stamped(spawned("p"), 1), stamped(turned("p"), 1)])
         with connected(ledger.database.path) as stranger:
@@ -217,7 +217,7 @@ async def test_an_entry_of_another_type_is_damage_to_a_rebuild_and_to_verify() -
         assert not (await ledger.verify()).ok
 
 
-async def test_a_batch_upon_a_tenure_that_is_gone_says_so() -> None:
+async def test_append_onto_missing_tenure_is_damage() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p"))
         with connected(ledger.database.path) as stranger:
@@ -229,8 +229,8 @@ async def test_a_batch_upon_a_tenure_that_is_gone_says_so() -> None:
             assert (await other.append(turned("p"))).outcome == "noted"
 
 
-async def test_a_rebuild_puts_right_what_was_appended_upon_a_wrong_row() -> None:
-    """A tenure is taken away, and the next delegation counts as the first: by the log it is none."""
+async def test_rebuild_corrects_rows_appended_onto_wrong_ones() -> None:
+    """A tenure is removed, so the next delegation opens one that it would not open by the log."""
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p"))
         with connected(ledger.database.path) as stranger:
@@ -243,7 +243,7 @@ async def test_a_rebuild_puts_right_what_was_appended_upon_a_wrong_row() -> None
         assert [problem.check for problem in (await ledger.verify()).problems] == ["outcome"]
 
 
-# Law 2: for stamped events order, repetition and loss do not matter to the registry and the grants.
+# Law 2: order, repetition and loss of stamped events do not change the registry and the grants.
 
 
 def known(bench: Bench) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
@@ -254,43 +254,45 @@ def known(bench: Bench) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
 
 @settings(max_examples=150)
 @given(strategies.deliveries(strategies.stories()))
-def test_stamped_events_may_come_in_any_order_and_again(orders: tuple[list[LedgerEvent], list[LedgerEvent]]) -> None:
+def test_stamped_events_may_be_shuffled_and_repeated(
+    orders: tuple[list[LedgerEvent], list[LedgerEvent]],
+) -> None:
     one, other = orders
     assert known(Bench(one)) == known(Bench(other))
 
 
 @given(strategies.stories())
-def test_in_true_order_nothing_of_a_stamped_story_is_late_but_the_dead(story: list[LedgerEvent]) -> None:
-    """Each life in turn: what it says while it lives counts, what comes after its end does not."""
+def test_only_ended_incarnations_are_late_in_sent_order(story: list[LedgerEvent]) -> None:
+    """Each incarnation in turn: its reports count until its end, and not after it."""
     bench = Bench(story)
     newest = {event.about: event.stamp.subject for event in story if event.stamp}
     assert {pod["pod_name"]: pod["incarnation"] for pod in bench.pods()}.items() <= newest.items()
     assert set(bench.outcomes()) <= {"applied", "duplicate", "noted", "late", "ignored", "unknown"}
 
 
-def test_a_shutdown_that_comes_before_its_delegation_wins() -> None:
+def test_shutdown_before_its_delegation_wins() -> None:
     delegation, end = stamped(delegated("p"), 5, 1), stamped(stopped("p"), 5)
     assert Bench([delegation, end]).pods() == Bench([end, delegation]).pods() == []
     assert Bench([end, delegation]).outcomes() == ["unknown", "late"]
 
 
-def test_a_restart_heard_of_before_the_old_life_ended_wins() -> None:
+def test_restart_reported_before_the_old_end_wins() -> None:
     old = [stamped(delegated("p", "/run/old"), 5, 1), stamped(stopped("p"), 5)]
     new = [stamped(delegated("p", "/run/new"), 6, 1)]
     for order in ([*old, *new], [*new, *old], [old[0], *new, old[1]], [old[1], *new, old[0]]):
         assert [pod["socket_path"] for pod in Bench(order).pods()] == ["/run/new"]
 
 
-# Law 3: for unstamped wire events the registry is the seed's, after every event.
+# Law 3: for unstamped wire events the registry equals the original runtime's after every event.
 
 
 @settings(max_examples=100)
 @given(strategies.unstamped_reports)
-def test_unstamped_reports_leave_the_seed_s_registry_after_every_event(history: list[LedgerEvent]) -> None:
-    seed, bench = OriginalRegistry(), Bench(history)
+def test_unstamped_reports_equal_the_original_runtime(history: list[LedgerEvent]) -> None:
+    original, bench = OriginalRegistry(), Bench(history)
     for seq, event in enumerate(history, 1):
-        seed.apply(event)
-        then = sorted(seed.records, key=lambda record: str(record["pod_name"]))
+        original.apply(event)
+        then = sorted(original.records, key=lambda record: str(record["pod_name"]))
         pods = [{field: pod[field] for field in SEED} for pod in bench.pods(seq)]
         assert [pod["pod_name"] for pod in pods] == [record["pod_name"] for record in then]
         for pod, record in zip(pods, then, strict=True):
@@ -299,24 +301,24 @@ def test_unstamped_reports_leave_the_seed_s_registry_after_every_event(history: 
 
 @settings(max_examples=30)
 @given(strategies.unstamped_reports)
-def test_the_live_registry_is_the_seed_s_too(history: list[LedgerEvent]) -> None:
-    """Asked as each event arrives, not looking back."""
-    seed, bench = OriginalRegistry(), Bench()
+def test_live_registry_equals_the_original_runtime(history: list[LedgerEvent]) -> None:
+    """The registry of now, read as each event arrives."""
+    original, bench = OriginalRegistry(), Bench()
     for event in history:
-        seed.apply(event)
+        original.apply(event)
         bench.append(event)
         fields = ("pod_name", "socket_path", "scope_delegated")
-        by_name = sorted(seed.records, key=lambda record: str(record["pod_name"]))
+        by_name = sorted(original.records, key=lambda record: str(record["pod_name"]))
         assert [[pod[field] for field in fields] for pod in bench.pods()] == [
             [record[field] for field in fields] for record in by_name
         ]
 
 
-# Law 4: what can never be.
+# Law 4: invariants.
 
 
 @given(strategies.histories)
-def test_what_can_never_be_is_never(history: list[LedgerEvent]) -> None:
+def test_invariants_hold_after_every_event(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     tenures = bench.sql("SELECT pod_name, from_seq, until_seq, scope, opened_evidence FROM tenures ORDER BY 1, 2")
     for (name, _, until, *_), (other, start, *_) in pairwise(tenures):
@@ -331,7 +333,7 @@ def test_what_can_never_be_is_never(history: list[LedgerEvent]) -> None:
 
 
 @given(strategies.histories)
-def test_each_grant_is_one_rule_of_its_tenure_s_scope(history: list[LedgerEvent]) -> None:
+def test_each_grant_is_one_rule_of_its_scope(history: list[LedgerEvent]) -> None:
     bench, model = Bench(history), Model.of(history)
     stored = bench.sql("SELECT pod_name, from_seq, position, target, permission, recursive, until_seq FROM grants")
     lent = [
@@ -343,7 +345,7 @@ def test_each_grant_is_one_rule_of_its_tenure_s_scope(history: list[LedgerEvent]
 
 
 @given(strategies.histories)
-def test_the_states_kept_are_the_model_s(history: list[LedgerEvent]) -> None:
+def test_stored_states_equal_the_model(history: list[LedgerEvent]) -> None:
     bench, model = Bench(history), Model.of(history)
     states = load_states(bench.connection, OWNER, list(strategies.NAMES))
     for name, expected in model.names.items():
@@ -368,7 +370,7 @@ async def _everything_happened(ledger: Ledger) -> None:
     await ledger.update_outbox_item(first._replace(status="sent", attempts=1, settled_us=1))
 
 
-async def test_rebuilding_and_verifying_touch_nothing_but_the_projections() -> None:
+async def test_rebuild_and_verify_change_only_projections() -> None:
     async with fresh_ledger() as ledger:
         await _everything_happened(ledger)
         path, before = ledger.database.path, await ledger.head()
@@ -384,7 +386,7 @@ async def test_rebuilding_and_verifying_touch_nothing_but_the_projections() -> N
         )
 
 
-async def test_a_rebuild_sends_nothing_and_tells_nobody() -> None:
+async def test_rebuild_sends_and_notifies_nothing() -> None:
     async with fresh_ledger() as ledger:
         await _everything_happened(ledger)
         unsent, untold = await ledger.outbox_items(status="pending"), await ledger.notifications()
@@ -394,7 +396,7 @@ async def test_a_rebuild_sends_nothing_and_tells_nobody() -> None:
         assert [line.seq for line in untold] == [4]
 
 
-def test_one_database_holds_many_ledgers_that_do_not_mix() -> None:
+def test_ledgers_of_one_database_do_not_mix() -> None:
     """Every key begins with the ledger: the same names in another ledger are other pods."""
     bench = Bench([spawned("p", "/run/1"), turned("p")])
     log.make_ledger(bench.connection, "other", 1)
@@ -407,7 +409,7 @@ def test_one_database_holds_many_ledgers_that_do_not_mix() -> None:
     assert bench.verify().ok
 
 
-def test_the_outcome_is_logged_with_the_rules_version() -> None:
+def test_outcome_is_logged_with_the_rules_version() -> None:
     bench = Bench([stamped(delegated("p"), 3), stamped(turned("p"), 2)])
     assert bench.sql("SELECT outcome, rules FROM events") == [("applied", rules.VERSION), ("late", rules.VERSION)]
     assert bench.pods()[0]["incarnation"] == incarnation(3)

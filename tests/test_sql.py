@@ -1,4 +1,4 @@
-"""`podledger sql`: a stranger's query reads, and reads only; it ends in time, and its answer is bounded and safe."""
+"""`podledger sql`: a query only reads, it ends in time, and its result is limited and safe to print."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ask(folder: Path, query: str, *options: object) -> Result:
 
 
 def ask_apart(folder: Path, query: str, *options: object) -> Result:
-    """Ask in a process of its own, which alone may limit its memory."""
+    """Run the query in a separate process, where its memory is limited."""
     command = [sys.executable, "-m", "podledger", "sql", query, *map(str, options)]
     done = subprocess.run(
         command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60
@@ -56,10 +56,10 @@ def found(folder: Path, query: str, *options: object) -> Any:
     return done.json()
 
 
-# What it answers
+# Results
 
 
-def test_a_query_is_answered_as_a_table(folder: Path) -> None:
+def test_query_prints_a_table(folder: Path) -> None:
     done = ask(folder, "SELECT seq, pod_name, outcome FROM event_log")
     assert done.status == 0
     assert [line.split() for line in done.out.splitlines()] == [
@@ -69,7 +69,7 @@ def test_a_query_is_answered_as_a_table(folder: Path) -> None:
     ]
 
 
-def test_json_holds_what_json_can_and_words_for_the_rest(folder: Path) -> None:
+def test_json_writes_other_values_as_text(folder: Path) -> None:
     query = "SELECT 1 AS x, 2 AS x, 3 AS x_2, x'00ff' AS raw, 9e999 AS much, -9e999 AS little, NULL AS none"
     [row] = found(folder, query)
     assert row == {
@@ -83,11 +83,11 @@ def test_json_holds_what_json_can_and_words_for_the_rest(folder: Path) -> None:
     }
 
 
-def test_text_that_is_no_utf_8_is_shown_and_ends_nothing(folder: Path) -> None:
+def test_invalid_utf_8_is_printed_escaped(folder: Path) -> None:
     assert found(folder, "SELECT CAST(x'61ff' AS TEXT) AS t") == [{"t": "a\\xff"}]
 
 
-def test_csv_begins_no_formula(folder: Path) -> None:
+def test_csv_starts_no_formula(folder: Path) -> None:
     cells = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "-5", "+2.5", "plain"]
     values = ", ".join("?" for _ in cells)
     query = f"SELECT {values}, -5, 2.5, NULL"
@@ -98,29 +98,29 @@ def test_csv_begins_no_formula(folder: Path) -> None:
     assert row == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "'\rx", "-5", "+2.5", "plain", "-5", "2.5", ""]
 
 
-def test_no_control_character_reaches_a_terminal(folder: Path) -> None:
+def test_control_characters_never_reach_a_terminal(folder: Path) -> None:
     done = ask(folder, "SELECT payload, char(27) || '[31m' AS \"a\x1b[2Jb\", '[red]x' AS \"[bold]c\" FROM events")
     assert "\x1b" not in done.out
     assert "[bold]c" in done.out
 
 
 @pytest.mark.parametrize("query", ["PRAGMA table_info(events)", "SELECT name FROM pragma_table_info('events')"])
-def test_the_schema_can_be_asked_for(folder: Path, query: str) -> None:
+def test_schema_can_be_read(folder: Path, query: str) -> None:
     assert {"name": "seq"}.items() <= found(folder, query)[1].items()
 
 
-def test_a_plan_can_be_asked_for(folder: Path) -> None:
+def test_query_plan_can_be_read(folder: Path) -> None:
     assert "SCAN events" in ask(folder, "EXPLAIN QUERY PLAN SELECT * FROM events").out
 
 
-def test_it_reads_beside_a_writer(folder: Path) -> None:
+def test_query_runs_while_another_process_writes(folder: Path) -> None:
     with connected(folder / "podledger.db") as writer:
         writer.execute("BEGIN IMMEDIATE")
         assert found(folder, "SELECT count(*) AS n FROM events") == [{"n": 2}]
         writer.execute("ROLLBACK")
 
 
-# What it refuses
+# Refusals
 
 WRITES = [
     "DELETE FROM events",
@@ -176,7 +176,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize("query", WRITES)
-def test_whatever_is_no_reading_statement_is_refused_in_one_line(folder: Path, query: str) -> None:
+def test_other_statements_are_refused_in_one_line(folder: Path, query: str) -> None:
     before = content(folder)
     done = ask(folder, query)
     assert (done.status, done.out) == (2, "")
@@ -192,21 +192,21 @@ def content(folder: Path) -> tuple[list[str], list[str]]:
     return dump, sorted(path.name for path in folder.iterdir() if not path.name.endswith(("-wal", "-shm")))
 
 
-def test_a_file_that_nobody_may_write_is_read(folder: Path) -> None:
+def test_read_only_file_is_read(folder: Path) -> None:
     with connected(folder / "podledger.db") as stranger:
         stranger.execute("PRAGMA journal_mode = DELETE")
     (folder / "podledger.db").chmod(0o400)
     assert found(folder, "SELECT count(*) AS n FROM events") == [{"n": 2}]
 
 
-def test_what_is_no_database_is_said_to_be_none(folder: Path) -> None:
+def test_file_that_is_no_database_is_refused(folder: Path) -> None:
     (folder / "other.db").write_bytes(os.urandom(4096))
     assert podledger("sql", "SELECT 1", "--db", "other.db", folder=folder).status == 1
     assert podledger("sql", "SELECT 1", "--db", "none.db", folder=folder).status == 1
     assert not (folder / "none.db").exists()
 
 
-# Where it ends
+# Limits
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_what_is_no_database_is_said_to_be_none(folder: Path) -> None:
         "SELECT count(*) FROM " + ", ".join(f"sqlite_master AS m{number}" for number in range(8)),
     ],
 )
-def test_a_query_without_end_is_stopped_in_time(folder: Path, query: str) -> None:
+def test_endless_query_is_stopped_in_time(folder: Path, query: str) -> None:
     began = time.monotonic()
     done = ask(folder, query, "--timeout", "0.5")
     assert (done.status, done.out) == (1, "")
@@ -226,13 +226,13 @@ def test_a_query_without_end_is_stopped_in_time(folder: Path, query: str) -> Non
     assert time.monotonic() - began < 10
 
 
-def test_more_rows_than_the_limit_are_cut_and_that_is_told(folder: Path) -> None:
+def test_rows_above_the_limit_are_cut_with_a_notice(folder: Path) -> None:
     done = ask(folder, ENDLESS + "x FROM n", "--limit", "3", "--json")
     assert (done.status, done.json()) == (0, [{"x": 1}, {"x": 2}, {"x": 3}])
     assert "only 3 rows shown" in done.err
 
 
-def test_as_many_rows_as_the_limit_are_not_cut(folder: Path) -> None:
+def test_rows_at_the_limit_are_not_cut(folder: Path) -> None:
     assert ask(folder, "SELECT seq FROM events", "--limit", "2").err == ""
 
 
@@ -245,13 +245,13 @@ def test_as_many_rows_as_the_limit_are_not_cut(folder: Path) -> None:
         "SELECT " + ", ".join(["randomblob(16000000)"] * 40),
     ],
 )
-def test_a_query_that_wants_much_memory_gets_none(folder: Path, query: str) -> None:
+def test_query_that_takes_too_much_memory_fails(folder: Path, query: str) -> None:
     done = ask_apart(folder, query, "--timeout", "2")
     assert (done.status, done.out) == (1, "")
     assert "larger than" in done.err or "memory" in done.err or "stopped after" in done.err
 
 
-def test_a_query_within_one_function_is_left_behind(folder: Path) -> None:
+def test_query_stuck_in_one_function_is_abandoned(folder: Path) -> None:
     slow = "SELECT instr(hex(zeroblob(8000000)), hex(zeroblob(2000000)) || '1')"
     began = time.monotonic()
     done = ask_apart(folder, slow, "--timeout", "0.5")
@@ -259,17 +259,17 @@ def test_a_query_within_one_function_is_left_behind(folder: Path) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_a_large_answer_is_cut_and_that_is_told(folder: Path) -> None:
+def test_large_result_is_cut_with_a_notice(folder: Path) -> None:
     done = ask_apart(folder, ENDLESS + "hex(zeroblob(2000000)) AS h FROM n", "--json")
     assert done.status == 0
     assert 0 < len(json.loads(done.out)) <= 8
     assert "the answer is larger than 32 MiB" in done.err
 
 
-def test_two_ways_to_print_are_one_too_many(folder: Path) -> None:
+def test_csv_and_json_together_are_refused(folder: Path) -> None:
     assert ask(folder, "SELECT 1", "--json", "--csv").status == 2
 
 
-def test_turns_of_a_later_batch_are_seen_at_once(folder: Path) -> None:
+def test_new_entries_are_visible_at_once(folder: Path) -> None:
     asyncio.run(fill(folder / "podledger.db", [turned("ada")]))
     assert found(folder, "SELECT max(seq) AS head FROM event_log") == [{"head": 3}]

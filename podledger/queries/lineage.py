@@ -16,13 +16,14 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Integer,
+    Select,
     Text,
     and_,
     bindparam,
+    case,
     column,
     func,
     literal,
-    or_,
     select,
     values,
 )
@@ -92,35 +93,36 @@ def _lines(size: int) -> HotStatement:
         .where(opened.c.ledger == LEDGER)
         .cte("line", recursive=True)
     )
-    parent = tenures.alias("parent")
-    above = select(line.c.child, line.c.depth + 1, *_step(parent)).join_from(line, parent, _is_parent(parent, line))
-    line = line.union_all(above.where(line.c.depth < MAX_DEPTH))
+    line = line.union_all(_above(line))
     query = select(line.c.child, line.c.pod_name, line.c.from_seq, open_at(line, SEQ))
     return HotStatement(query.where(line.c.depth > 0).order_by(line.c.child, line.c.depth))
 
 
+def _above(line: FromClause) -> Select[Any]:
+    """Return one step up each line: the newest tenure of the source, else the named parent's tenure if it was open."""
+    source, named, same = (tenures.alias(name) for name in ("source", "named", "same"))
+    newest = _last(line, same, is_source(same, line), same.c.from_seq <= SEQ, same.c.named_seq <= SEQ)
+    before = _last(line, same, is_named_parent(same, line), same.c.from_seq < line.c.from_seq)
+    of_source = and_(is_source(source, line), source.c.from_seq == newest)
+    of_name = and_(
+        named.c.ledger == LEDGER,
+        named.c.pod_name == case((line.c.source.is_(None), line.c.parent_pod)),  # a null key costs no lookup
+        named.c.from_seq == before,
+        open_at(named, line.c.from_seq),
+    )
+    columns = [func.coalesce(one, other) for one, other in zip(_step(source), _step(named), strict=True)]
+    found = func.coalesce(source.c.from_seq, named.c.from_seq).is_not(None)
+    step = select(line.c.child, line.c.depth + 1, *columns).select_from(line)
+    return step.outerjoin(source, of_source).outerjoin(named, of_name).where(line.c.depth < MAX_DEPTH, found)
+
+
+def _last(line: FromClause, same: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
+    """Return the `from_seq` of the last tenure that meets the conditions."""
+    return select(func.max(same.c.from_seq)).where(*conditions).correlate(line).scalar_subquery()
+
+
 def _step(tenure: FromClause) -> list[ColumnElement[Any]]:
     return [tenure.c[name] for name in ("pod_name", "from_seq", "source", "parent_pod", "until_seq")]
-
-
-def _is_parent(parent: FromClause, child: FromClause) -> ColumnElement[bool]:
-    """Return the condition that `parent` is the parent tenure of `child`."""
-    same, before = tenures.alias("same"), tenures.alias("before")
-    newest = select(func.max(same.c.from_seq)).where(
-        is_source(same, child), same.c.from_seq <= SEQ, same.c.named_seq <= SEQ
-    )
-    last = select(func.max(before.c.from_seq)).where(
-        is_named_parent(before, child), before.c.from_seq < child.c.from_seq
-    )
-    return or_(
-        and_(is_source(parent, child), parent.c.from_seq == newest.correlate(child).scalar_subquery()),
-        and_(
-            child.c.source.is_(None),
-            is_named_parent(parent, child),
-            parent.c.from_seq == last.correlate(child).scalar_subquery(),
-            open_at(parent, child.c.from_seq),
-        ),
-    )
 
 
 def _without_cycle(child: int, line: list[Ancestor]) -> list[Ancestor]:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, which their owner alone may read."""
+"""Files that are written whole or not at all, and that only their owner may read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from podledger.store.sqlite.files import APPLICATION_ID, BUNDLE_ID, application_
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], database: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes take the place of the file at `path` when the block ends well, with mode 0600.
+    """Open a stream whose bytes replace the file at `path`, with mode 0600, when the block ends without an error.
 
-    They are read from `database`, which stays as it is, as any other database of podledger does.
+    `database` is where the bytes come from. Neither it nor any other database of podledger is replaced.
 
     Raises:
-        StorageError: they could not be written; what was there is untouched. Or `path` is a symbolic link.
+        StorageError: the file was not written, or `path` is a symbolic link; what was there is unchanged.
     """
     if application_id(Path(path)) in (APPLICATION_ID, BUNDLE_ID):
         raise StorageError(f"{os.fspath(path)} is a database of podledger", hint="choose another name")
@@ -30,13 +30,13 @@ def replacing(path: str | os.PathLike[str], database: Path) -> Iterator[BinaryIO
 
 @contextlib.contextmanager
 def placing(path: str | os.PathLike[str], database: Path, *, overwrite: bool, mode: int = 0o600) -> Iterator[Path]:
-    """A temporary file, its owner's alone, that becomes the file at `path` when the block ends well.
+    """Create a private temporary file that becomes the file at `path` when the block ends without an error.
 
-    It is on disk before it takes its place. Without `overwrite` a file that is there stays, or came meanwhile; and
-    `database`, from which it is made, stays always.
+    It is synced to disk before it takes its place. Without `overwrite` it replaces no file, not even one that appears
+    meanwhile. It never replaces `database`, from which it is made.
 
     Raises:
-        StorageError: it could not be written, or something is in the way; what was there is untouched.
+        StorageError: the file was not written, or another one is in its place; what was there is unchanged.
     """
     target = Path(path)
     check_apart(target, database)
@@ -59,14 +59,14 @@ def placing(path: str | os.PathLike[str], database: Path, *, overwrite: bool, mo
 
 
 def check_apart(target: Path, database: Path) -> None:
-    """See that a file to be written is none of those that a database is made of.
+    """Check that a file to be written is not one of the database's own files.
 
     Raises:
-        StorageError: it is.
+        StorageError: it is one.
     """
     own = [database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
     if target.resolve() in [file.resolve() for file in own] or any(_is_same(target, file) for file in own):
-        raise StorageError(f"{target} is the ledger's own database, or of it", hint="choose another name")
+        raise StorageError(f"{target} is the ledger's own database, or one of its files", hint="choose another name")
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -86,13 +86,13 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
 
 
 def _put(temporary: Path, target: Path, *, overwrite: bool) -> None:
-    """Give the file its name; without `overwrite` only if nothing has it by now."""
+    """Give the file its name; without `overwrite` only if no other file has it by now."""
     if not overwrite:
         try:
             target.hardlink_to(temporary)
         except FileExistsError as error:
             raise _in_the_way(target) from error
-        except OSError as error:  # the file system knows no links, so a last look must do
+        except OSError as error:  # the file system has no hard links, so a last check must do
             if target.exists():
                 raise _in_the_way(target) from error
         else:
@@ -106,7 +106,7 @@ def _in_the_way(target: Path) -> StorageError:
 
 
 def _sync(path: Path, flags: int) -> None:
-    """Make a file, or the names in a folder, last through a loss of power."""
+    """Sync a file, or the names in a folder, to disk."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
-"""What a recorded event makes the ledger do: the re-outbox_items that wait in the outbox, as rows.
+"""The outbox as rows: the reports that a ledger owes its parent.
 
-An effect is decided by the outcome and written in the event's transaction; a rebuild or a replay never comes here.
+The outcome of an event decides whether its parent is owed a report, which is written in the event's transaction.
+A rebuild or a replay writes none.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ OutboxStatus = Literal["pending", "sent", "dropped"]
 
 
 class OutboxItem(NamedTuple):
-    """One report that the ledger owes its parent, for the event `seq`; `payload` is its JSON.
+    """One report that the ledger owes its parent for the event `seq`; `payload` is its JSON.
 
-    It is stamped when it is first sent, and keeps that stamp: a number is counted for what went out alone.
+    It gets its stamp when it is first sent, and keeps it, so that only what was sent has a sequence number.
     """
 
     ledger: str
@@ -38,12 +39,12 @@ class OutboxItem(NamedTuple):
     row_checksum: str
 
     def with_checksum(self) -> OutboxItem:
-        """The same row with the row_checksum that its values have."""
+        """Return the row with the checksum of its values."""
         return self._replace(row_checksum=row_checksum(self[:-1]))
 
 
 def relay_payload(draft: Draft, outcome: Outcome, owner: str) -> str | None:
-    """What the owner tells its parent of an event: of a delegation that was applied, and of nothing else."""
+    """Return what the owner relays to its parent: a delegation that was applied, and nothing else."""
     if outcome != "applied" or draft.content is None:
         return None
     event: dict[str, Any] = {
@@ -57,7 +58,7 @@ def relay_payload(draft: Draft, outcome: Outcome, owner: str) -> str | None:
 
 
 def append_outbox(connection: Connection, head: Head, owed: Sequence[tuple[int, str]], now_us: int) -> Head:
-    """Put reports, each with the seq of its event, in the outbox; the head that counts them is not yet written."""
+    """Add reports, each with the seq of its event; return the head that counts them, not yet written."""
     if not owed or head.parent_socket is None:
         return head
     rows = [
@@ -73,7 +74,7 @@ def append_outbox(connection: Connection, head: Head, owed: Sequence[tuple[int, 
 def read_outbox(
     connection: Connection, ledger: str, *, status: OutboxStatus | None = None, after: int = 0, limit: int = 1000
 ) -> list[OutboxItem]:
-    """The outbox's rows after one number, in order."""
+    """Return the outbox's rows after one number, in order, at most `limit`."""
     query = select(outbox).where(outbox.c.ledger == ledger, outbox.c.number > after)
     if status is not None:
         query = query.where(outbox.c.status == status)
@@ -87,6 +88,6 @@ def count_outbox(connection: Connection, ledger: str, *, status: OutboxStatus) -
 
 
 def write_outbox_item(connection: Connection, item: OutboxItem) -> None:
-    """Put a row back, sealed."""
+    """Write a row back with the checksum of its values."""
     key = (outbox.c.ledger == item.ledger, outbox.c.number == item.number)
     connection.execute(update(outbox).where(*key), item.with_checksum()._asdict())

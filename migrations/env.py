@@ -1,10 +1,11 @@
-"""Runs the migrations on the connection that podledger hands over, or on `-x url=...` from the command line."""
+"""Run the migrations on the connection that podledger passes in, or on the database of `alembic -x url=sqlite:///…`."""
 
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
 
 def migrate(connection: Connection) -> None:
+    """Run them in one transaction, so that a migration that fails leaves nothing behind."""
     context.configure(
         connection=connection,
         target_metadata=context.config.attributes.get("target_metadata"),
@@ -14,9 +15,9 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-handed_over = context.config.attributes.get("connection")
-if handed_over is not None:
-    migrate(handed_over)
+given = context.config.attributes.get("connection")
+if given is not None:
+    migrate(given)
 else:
     with create_engine(context.get_x_argument(as_dictionary=True)["url"]).connect() as connection:
         migrate(connection)

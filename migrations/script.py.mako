@@ -1,6 +1,7 @@
-"""${message}
+"""${message}.
 
-Revises: ${down_revision | comma,n}
+Revises ${down_revision | comma,n}. A migration is frozen: it states its own SQL and imports nothing of podledger.
+0002_views.py says how to add a column to a view.
 """
 
 from alembic import op

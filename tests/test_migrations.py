@@ -1,4 +1,4 @@
-"""The migrations: they alone make the schema, and what they make is what `tables` says, from wherever they start."""
+"""Test the migrations: they alone make the schema, it is what `tables` describes, and a failure leaves nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ from podledger.store.tables import metadata
 from tests.support import OWNER, TRIGGERS, VIEWS, connected, delegated, rows_of, spawned, turned
 
 VERSIONS = migrations_folder() / "versions"
+HELPER_VIEWS = ("tenure_parents", "scope_rules")
+"""The views that only other views read; docs/sql.md describes the rest."""
+
 REVISIONS = sorted(re.match(r"\d{4}", path.name)[0] for path in VERSIONS.glob("[0-9]*.py"))  # type: ignore[index]
 
 
@@ -36,7 +40,7 @@ def connection() -> Iterator[Connection]:
 
 
 def described() -> dict[str, str]:
-    """The tables and indexes that `tables` describes."""
+    """Return the SQL of the tables and indexes that `tables` describes."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.begin() as connection:
         metadata.create_all(connection)
@@ -46,7 +50,7 @@ def described() -> dict[str, str]:
 
 
 def folded(found: dict[str, str]) -> dict[str, str]:
-    """The tables and indexes without white space that means nothing, less Alembic's own table."""
+    """Return the tables and indexes without insignificant white space, and without Alembic's own table."""
     return {
         name: " ".join(sql.replace(")", " ) ").replace("(", " ( ").split())
         for name, sql in found.items()
@@ -58,31 +62,31 @@ def script() -> ScriptDirectory:
     return ScriptDirectory(str(migrations_folder()))
 
 
-def test_the_head_is_the_one_that_the_package_knows() -> None:
+def test_head_revision_is_the_one_the_package_expects() -> None:
     assert script().get_heads() == [SCHEMA_HEAD] == REVISIONS[-1:]
 
 
-def test_the_revisions_are_one_line_of_numbers() -> None:
+def test_revisions_are_numbered_in_one_line() -> None:
     revisions = list(script().walk_revisions())
     assert [revision.revision for revision in revisions] == REVISIONS[::-1]
     assert [revision.down_revision for revision in revisions] == [*REVISIONS[-2::-1], None]
     assert [f"{number:04}" for number in range(1, len(REVISIONS) + 1)] == REVISIONS
 
 
-def test_what_they_make_is_what_the_tables_say(connection: Connection) -> None:
+def test_migrations_make_what_tables_describes(connection: Connection) -> None:
     upgrade_to(connection)
     assert folded(schema_of(connection)) == folded(described())
     others = {name for name in schema_of(connection) if name.startswith(("trigger ", "view "))}
-    assert others == {*(f"trigger {name}" for name in TRIGGERS), *(f"view {name}" for name in VIEWS)}
+    assert others == {*(f"trigger {name}" for name in TRIGGERS), *(f"view {name}" for name in (*VIEWS, *HELPER_VIEWS))}
 
 
-def test_alembic_sees_no_drift(connection: Connection) -> None:
+def test_alembic_finds_no_drift(connection: Connection) -> None:
     upgrade_to(connection)
     assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_up_down_and_up_again(revision: str, connection: Connection) -> None:
+def test_upgrade_downgrade_upgrade_makes_the_same(revision: str, connection: Connection) -> None:
     upgrade_to(connection, revision)
     made = schema_of(connection)
     before = REVISIONS[REVISIONS.index(revision) - 1] if revision != REVISIONS[0] else "base"
@@ -93,22 +97,33 @@ def test_up_down_and_up_again(revision: str, connection: Connection) -> None:
     assert set(schema_of(connection)) == {"table alembic_version"}
 
 
-def test_upgrading_twice_does_nothing(connection: Connection) -> None:
+def test_upgrading_twice_changes_nothing(connection: Connection) -> None:
     upgrade_to(connection)
     made = schema_of(connection)
     upgrade_to(connection)
     assert schema_of(connection) == made
 
 
+@pytest.mark.parametrize("view", [*VIEWS, *HELPER_VIEWS])
+def test_stored_view_is_readable(view: str, connection: Connection) -> None:
+    upgrade_to(connection)
+    first, comment, *rest = schema_of(connection)[f"view {view}"].split("\n")
+    assert first == f"CREATE VIEW {view} AS"
+    assert comment.startswith("-- ")
+    assert max(map(len, rest)) <= 120
+    assert not [line for line in rest if re.search(r"\{\w+\}", line)], "a fragment is missing"
+
+
 @pytest.mark.parametrize("path", sorted(VERSIONS.glob("[0-9]*.py")), ids=lambda path: path.name)
-def test_a_migration_is_frozen_and_imports_nothing_of_podledger(path: Path) -> None:
+def test_migration_imports_nothing_of_podledger(path: Path) -> None:
     imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
-    assert {str(module).split(".")[0] for module in modules} <= {"alembic", "sqlalchemy", "__future__"}
+    allowed = {"alembic", "sqlalchemy", *sys.stdlib_module_names}
+    assert {str(module).split(".")[0] for module in modules} <= allowed
     assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.py", path.name)
 
 
-def test_every_table_and_key_begins_with_its_ledger() -> None:
+def test_every_primary_key_begins_with_the_ledger() -> None:
     for table in metadata.tables.values():
         first = next(iter(table.primary_key))
         assert first.name == ("name" if table.name == "ledgers" else "ledger")
@@ -122,11 +137,11 @@ def test_every_table_is_strict(table: str, connection: Connection) -> None:
     assert [row[0] for row in rows] == [1]
 
 
-# When one fails half way
+# A migration that fails half way
 
 
 def add_failing_migration(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    """The real migrations in `folder`, and after them one that makes a table and then fails."""
+    """Copy the migrations to `folder` and add one that makes a table and then fails."""
     shutil.copytree(migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "versions" / "9000_fails.py").write_text(
         "from alembic import op\n"
@@ -146,14 +161,14 @@ def made(path: Path) -> set[str]:
         return {name for (name,) in stranger.execute("SELECT name FROM sqlite_master")}
 
 
-def test_a_new_database_that_fails_half_way_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_creation_leaves_the_database_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_failing_migration(tmp_path / "migrations", monkeypatch)
     with pytest.raises(PodledgerError):
         prepare(tmp_path / "l.db", create=True)
     assert made(tmp_path / "l.db") == set()
 
 
-async def test_an_upgrade_that_fails_half_way_leaves_the_old_one_whole(tmp_path: Path) -> None:
+async def test_failed_upgrade_leaves_the_old_ledger_whole(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     async with Ledger.open(path, OWNER) as ledger:
         await ledger.append_many([spawned("p"), delegated("q"), turned("p")])
@@ -168,7 +183,7 @@ async def test_an_upgrade_that_fails_half_way_leaves_the_old_one_whole(tmp_path:
         assert (await ledger.verify()).ok
 
 
-def test_a_migration_once_mended_goes_on_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upgrade_succeeds_once_the_migration_is_fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, broken = tmp_path / "l.db", add_failing_migration(tmp_path / "migrations", monkeypatch)
     with pytest.raises(PodledgerError):
         prepare(path, create=True)
@@ -178,16 +193,16 @@ def test_a_migration_once_mended_goes_on_from_there(tmp_path: Path, monkeypatch:
     assert "half" in made(path)
 
 
-# Many at once
+# Concurrent upgrades
 
 
-def test_many_threads_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+def test_many_threads_can_create_one_database(tmp_path: Path) -> None:
     path, failures = tmp_path / "l.db", []
 
     def open_it() -> None:
         try:
             prepare(path, create=True)
-        except BaseException as error:  # noqa: BLE001 - a thread's failure is to fail the test
+        except BaseException as error:  # noqa: BLE001 - a failure in a thread must fail the test
             failures.append(error)
 
     threads = [threading.Thread(target=open_it) for _ in range(8)]

@@ -1,7 +1,13 @@
-"""The ledger: its log, its projections, what it sends and to whom it told what.
+"""Create the tables of a ledger: its log, its projections, its outbox and its consumers.
 
-Frozen: this file states its own SQL and imports nothing of podledger.
+podledger/store/tables.py describes the same tables and indexes for SQLAlchemy; tests/test_migrations.py compares the
+two. Every primary key begins with the ledger, because a database can hold several. Times are microseconds since 1970.
+
+A migration is frozen: it states its own SQL and imports nothing of podledger. To change a table after a release, write
+the next migration. On `events` and `rejected` only ever add a column: rebuilding a table would drop its triggers.
 """
+
+from textwrap import dedent
 
 from alembic import op
 
@@ -10,9 +16,9 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-UP = (
-    """\
-    CREATE TABLE ledgers (
+TABLES = {
+    # One row per ledger: its settings and its head. An append reads the head and not the log.
+    "ledgers": """
         name TEXT NOT NULL,
         created_us INTEGER NOT NULL,
         parent_socket TEXT,
@@ -27,9 +33,9 @@ UP = (
         rebuilds INTEGER NOT NULL,
         row_checksum TEXT NOT NULL,
         PRIMARY KEY (name)
-    ) STRICT""",
-    """\
-    CREATE TABLE events (
+    """,
+    # The log: one row per event as it came, with its outcome and the digest of the chain up to it.
+    "events": """
         ledger TEXT NOT NULL,
         seq INTEGER NOT NULL,
         recorded_us INTEGER NOT NULL,
@@ -49,12 +55,9 @@ UP = (
         rules INTEGER NOT NULL,
         digest TEXT NOT NULL,
         PRIMARY KEY (ledger, seq)
-    ) STRICT""",
-    """\
-    CREATE INDEX events_delegations ON events (ledger, subject, seq)
-        WHERE subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')""",
-    """\
-    CREATE TABLE rejected (
+    """,
+    # The lines that the receiver refused, byte for byte, in a digest chain of their own.
+    "rejected": """
         ledger TEXT NOT NULL,
         number INTEGER NOT NULL,
         recorded_us INTEGER NOT NULL,
@@ -65,9 +68,9 @@ UP = (
         gid INTEGER,
         digest TEXT NOT NULL,
         PRIMARY KEY (ledger, number)
-    ) STRICT""",
-    """\
-    CREATE TABLE tenures (
+    """,
+    # Projection: the spans of the log in which a pod was in the registry. `tables.span_node` explains `node`.
+    "tenures": """
         ledger TEXT NOT NULL,
         pod_name TEXT NOT NULL,
         from_seq INTEGER NOT NULL,
@@ -86,14 +89,9 @@ UP = (
         confirmed_evidence TEXT,
         node INTEGER NOT NULL,
         PRIMARY KEY (ledger, pod_name, from_seq)
-    ) STRICT""",
-    """\
-    CREATE INDEX tenures_lives ON tenures (ledger, incarnation, from_seq)
-        WHERE incarnation IS NOT NULL""",
-    """\
-    CREATE INDEX tenures_spans ON tenures (ledger, node, from_seq)""",
-    """\
-    CREATE TABLE grants (
+    """,
+    # Projection: the rules of each tenure's scope, one row each, with the span of the tenure.
+    "grants": """
         ledger TEXT NOT NULL,
         pod_name TEXT NOT NULL,
         from_seq INTEGER NOT NULL,
@@ -105,20 +103,18 @@ UP = (
         until_seq INTEGER,
         node INTEGER NOT NULL,
         PRIMARY KEY (ledger, pod_name, from_seq, position)
-    ) STRICT""",
-    """\
-    CREATE INDEX grants_spans ON grants (ledger, path, node, from_seq)""",
-    """\
-    CREATE TABLE pods (
+    """,
+    # Projection: what the rules remember of each pod name.
+    "pods": """
         ledger TEXT NOT NULL,
         pod_name TEXT NOT NULL,
         newest TEXT,
         status TEXT NOT NULL,
         tenure_from INTEGER,
         PRIMARY KEY (ledger, pod_name)
-    ) STRICT""",
-    """\
-    CREATE TABLE outbox (
+    """,
+    # What the ledger owes its parent, written in the transaction of the event that caused it.
+    "outbox": """
         ledger TEXT NOT NULL,
         number INTEGER NOT NULL,
         seq INTEGER NOT NULL,
@@ -131,66 +127,99 @@ UP = (
         settled_us INTEGER,
         row_checksum TEXT NOT NULL,
         PRIMARY KEY (ledger, number)
-    ) STRICT""",
-    """\
-    CREATE INDEX outbox_pending ON outbox (ledger, number)
-        WHERE status = 'pending'""",
-    """\
-    CREATE TABLE consumers (
+    """,
+    # Up to which seq each reader of notifications has read.
+    "consumers": """
         ledger TEXT NOT NULL,
         name TEXT NOT NULL,
         cursor INTEGER NOT NULL,
         updated_us INTEGER NOT NULL,
         row_checksum TEXT NOT NULL,
         PRIMARY KEY (ledger, name)
-    ) STRICT""",
-    """\
-    CREATE TRIGGER events_no_update BEFORE UPDATE ON events
-    BEGIN
-        SELECT RAISE(ABORT, 'events is append-only');
-    END""",
-    """\
-    CREATE TRIGGER events_no_delete BEFORE DELETE ON events
-    BEGIN
-        SELECT RAISE(ABORT, 'events is append-only');
-    END""",
-    """\
-    CREATE TRIGGER events_no_replace BEFORE INSERT ON events
-    WHEN EXISTS (SELECT 1 FROM events WHERE ledger = NEW.ledger AND seq = NEW.seq OR rowid = NEW.rowid)
-    BEGIN
-        SELECT RAISE(ABORT, 'events is append-only');
-    END""",
-    """\
-    CREATE TRIGGER rejected_no_update BEFORE UPDATE ON rejected
-    BEGIN
-        SELECT RAISE(ABORT, 'rejected is append-only');
-    END""",
-    """\
-    CREATE TRIGGER rejected_no_delete BEFORE DELETE ON rejected
-    BEGIN
-        SELECT RAISE(ABORT, 'rejected is append-only');
-    END""",
-    """\
-    CREATE TRIGGER rejected_no_replace BEFORE INSERT ON rejected
-    WHEN EXISTS (SELECT 1 FROM rejected WHERE ledger = NEW.ledger AND number = NEW.number OR rowid = NEW.rowid)
-    BEGIN
-        SELECT RAISE(ABORT, 'rejected is append-only');
-    END""",
-    """\
-    CREATE TRIGGER ledgers_no_delete BEFORE DELETE ON ledgers
-    BEGIN
-        SELECT RAISE(ABORT, 'a ledger is never removed');
-    END""",
-)
+    """,
+}
 
-TABLES = ("consumers", "outbox", "pods", "grants", "tenures", "rejected", "events", "ledgers")
+INDEXES = {
+    # A stamped pod's callback address is in the first delegation of the incarnation that delegated it. Of the log only
+    # the delegations with a known incarnation are indexed: an index on every event would slow each append.
+    "events_delegations": """
+        ON events (ledger, subject, seq)
+        WHERE subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')
+    """,
+    # The parent of a stamped delegation is the newest tenure of an incarnation.
+    "tenures_lives": """
+        ON tenures (ledger, incarnation, from_seq)
+        WHERE incarnation IS NOT NULL
+    """,
+    # The registry at any seq: the spans that hold a seq are under some twenty nodes. The open ones are under node 0.
+    "tenures_spans": """
+        ON tenures (ledger, node, from_seq)
+    """,
+    # The same for the grants on a path and on the folders above it: who could write a file at any seq.
+    "grants_spans": """
+        ON grants (ledger, path, node, from_seq)
+    """,
+    # The sender looks for the next unsent row; the rows sent long ago, nearly all, cost it nothing.
+    "outbox_pending": """
+        ON outbox (ledger, number)
+        WHERE status = 'pending'
+    """,
+}
+
+
+def append_only(table: str, number: str) -> dict[str, str]:
+    """Return the triggers that refuse to change, remove or replace a row of a table.
+
+    `INSERT OR REPLACE` removes the old row without running the triggers for DELETE, so an INSERT over an existing key
+    or an existing rowid has a trigger of its own.
+    """
+    same_row = f"ledger = NEW.ledger AND {number} = NEW.{number} OR rowid = NEW.rowid"
+    refuse = f"""
+        BEGIN
+            SELECT RAISE(ABORT, '{table} is append-only');
+        END
+    """
+    return {
+        f"{table}_no_update": f"BEFORE UPDATE ON {table}{refuse}",
+        f"{table}_no_delete": f"BEFORE DELETE ON {table}{refuse}",
+        f"{table}_no_replace": f"""BEFORE INSERT ON {table}
+        WHEN EXISTS (SELECT 1 FROM {table} WHERE {same_row}){refuse}""",
+    }
+
+
+TRIGGERS = {
+    # Nobody changes the record by mistake, whatever program opens the file. Digests find what is done on purpose.
+    **append_only("events", "seq"),
+    **append_only("rejected", "number"),
+    # Without its row in `ledgers` a log would have no head to compare its last digest with.
+    "ledgers_no_delete": """BEFORE DELETE ON ledgers
+        BEGIN
+            SELECT RAISE(ABORT, 'a ledger is never removed');
+        END
+    """,
+}
+
+
+def body(sql: str) -> str:
+    """Return SQL without the indentation of this file, so that the stored schema reads well."""
+    first, *rest = sql.strip().split("\n")
+    return "\n".join([first, *dedent("\n".join(rest)).split("\n")]).strip()
+
+
+def columns(sql: str) -> str:
+    """Return the columns of a table, one per line."""
+    return "\n".join(f"    {line.strip()}" for line in sql.strip().split("\n"))
 
 
 def upgrade() -> None:
-    for statement in UP:
-        op.execute(statement)
+    for name, sql in TABLES.items():
+        op.execute(f"CREATE TABLE {name} (\n{columns(sql)}\n) STRICT")
+    for name, sql in INDEXES.items():
+        op.execute(f"CREATE INDEX {name} {body(sql)}")
+    for name, sql in TRIGGERS.items():
+        op.execute(f"CREATE TRIGGER {name} {body(sql)}")
 
 
 def downgrade() -> None:
-    for table in TABLES:
-        op.execute(f"DROP TABLE {table}")
+    for name in reversed(TABLES):
+        op.execute(f"DROP TABLE {name}")

@@ -1,8 +1,26 @@
-# ruff: noqa: E501 - the SQL stands as it was made
-"""The views: the ledger for whoever asks it in SQL.
+r"""Create the views: the ledger for people who ask it in SQL.
 
-Frozen: this file states its own SQL and imports nothing of podledger.
+docs/sql.md describes the seven public views, column by column. Two helper views keep them short: `tenure_parents`
+says who delegated each tenure, `scope_rules` puts each grant into words. Everything else that the views share is a
+function or a constant in this file, named after its concept. `fill` puts these fragments into the views.
+
+A migration is frozen: it states its own SQL and imports nothing of podledger. SQLite 3.37 or newer runs it.
+
+Add a column to a view
+    1. Until a release contains this file, edit the view here. After that, write the next migration: drop the view,
+       create it with the new column last, and copy the fragments that it needs. `downgrade` restores the old text. A
+       view that reads another view need not be created again.
+    2. Describe the column in docs/sql.md. tests/test_docs_sql.py compares the page with the columns of each view.
+    3. In tests/test_views.py, compare the column with what the library answers.
+    4. For a new migration, set `SCHEMA_HEAD` in podledger/store/schema.py to its number. tests/test_migrations.py
+       runs each migration up, down and up again.
+
+Change who counts as the parent of a tenure
+    Change `TENURE_PARENTS`. The views find parents and ancestors through this view alone.
 """
+
+import re
+from textwrap import dedent, indent
 
 from alembic import op
 
@@ -11,26 +29,330 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-UP = (
-    r"""CREATE VIEW event_log AS
-    -- the log: one row an event, as the ledger took it
+SHOWN_CHARACTERS = 4096
+"""How much of a text a view shows."""
+
+MAX_DEPTH = 1000
+"""How many ancestors of a pod, or folders above a path, a view follows."""
+
+FOREVER = 2**63 - 1
+"""The last seq of a span that is still open: the largest integer of SQLite."""
+
+DELEGATION = "kind IN ('pod_spawned', 'scope_sub_delegated')"
+"""The kinds of event that delegate a scope to a pod."""
+
+
+def fill(template: str, **fragments: str) -> str:
+    """Put each fragment in place of its `{name}`, indented as the line that names it.
+
+    The stored schema is then as readable as this file. Braces around anything but a name, as in `'{}'`, stay.
+    """
+    lines = []
+    for line in dedent(template).strip("\n").split("\n"):
+        depth = line[: len(line) - len(line.lstrip())]
+        for name in re.findall(r"\{(\w+)\}", line):
+            line = line.replace(f"{{{name}}}", indent(fragments[name], depth).strip())  # noqa: PLW2901
+        lines.append(line)
+    return "\n".join(lines)
+
+
+# Times and texts
+
+ESCAPES = (
+    (r"'\\'", "char(1)"),
+    (r"""'\"'""", """'"'"""),
+    (r"'\u00'", r"'\x'"),
+    (r"'\b'", r"'\x08'"),
+    (r"'\f'", r"'\x0c'"),
+    ("char(1)", r"'\'"),
+    ("char(127)", r"'\x7f'"),
+    ("char(144)", r"'\x90'"),
+    ("char(155)", r"'\x9b'"),
+    ("char(157)", r"'\x9d'"),
+    ("char(8238)", r"'\u202e'"),
+)
+"""What `escaped` replaces, in this order, after `json_quote` has escaped the control characters up to 0x1f.
+
+First the escapes of JSON that a reader does not want. 0x01 cannot be in the output of `json_quote`, so it stands for
+the text's own backslash meanwhile. Then what JSON leaves alone although it can steer a terminal: DEL, DCS, CSI, OSC and
+the right-to-left override.
+"""
+
+
+def timestamp(microseconds: str) -> str:
+    """Return microseconds since 1970 as RFC 3339 in UTC with six decimals.
+
+    Before 1970 the remainder is negative. The seconds are rounded down, so that the decimals still count forward.
+    """
+    return fill(
+        """
+        strftime('%Y-%m-%dT%H:%M:%S', {us} / 1000000 - ({us} % 1000000 < 0), 'unixepoch')
+            || printf('.%06dZ', ({us} % 1000000 + 1000000) % 1000000)
+        """,
+        us=microseconds,
+    )
+
+
+def recorded_at(ledger: str, seq: str) -> str:
+    """Return when an entry was recorded."""
+    return f"(SELECT e.recorded_at FROM event_log AS e WHERE e.ledger = {ledger} AND e.seq = {seq})"
+
+
+def escaped(text: str) -> str:
+    """Return a text in one line, its control characters escaped as `podledger.core.text.escape` escapes them.
+
+    `json_quote` does most of the work. The two calls of `substr` take its quotes away without a second call for the
+    length: a negative length reads backwards from the last character.
+    """
+    quoted = f"substr(substr(json_quote({text}), -1, -2000000000), 2)"
+    replaced = [f"{old}, {new})" for old, new in ESCAPES]
+    return fill(
+        """
+        {calls}
+            {quoted},
+            {json},
+            {steering}
+        """,
+        calls="replace(" * len(ESCAPES),
+        quoted=quoted,
+        json=", ".join(replaced[:6]),
+        steering=", ".join(replaced[6:]),
+    )
+
+
+def one_line(text: str) -> str:
+    """Return the beginning of a text, escaped, and how much longer the text is."""
+    return fill(
+        """
+        {escaped}
+            || CASE WHEN length({text}) > {shown}
+                THEN printf('… (%,d more characters)', length({text}) - {shown}) ELSE '' END
+        """,
+        escaped=escaped(f"substr({text}, 1, {SHOWN_CHARACTERS})"),
+        text=text,
+        shown=str(SHOWN_CHARACTERS),
+    )
+
+
+def field(payload: str, name: str) -> str:
+    """Return a field of a payload, or null where the payload is not JSON: a damaged entry must not end the query."""
+    return f"CASE WHEN json_valid({payload}) THEN json_extract({payload}, '$.{name}') END"
+
+
+# Scopes and paths
+
+
+def scope_in_words(scope: str) -> str:
+    """Return a scope as `write:/srv read-here:/etc`, empty for none; `scope` is the arguments of `json_each`."""
+    return fill(
+        """
+        coalesce((
+            SELECT group_concat(
+                json_extract(rule.value, '$.permission')
+                || CASE json_extract(rule.value, '$.recursive') WHEN 0 THEN '-here:' ELSE ':' END
+                || json_extract(rule.value, '$.target'), ' ')
+            FROM json_each({scope}) AS rule WHERE rule.type = 'object'), '')
+        """,
+        scope=scope,
+    )
+
+
+SCOPE_RULES = fill(
+    """
+    CREATE VIEW scope_rules AS
+    -- Helper of the other views: one row per granted rule, in words, with what each path below its target begins with.
+    -- The nested calls of replace escape control characters, so that no text can steer a terminal.
+    SELECT
+        rowid AS rule,
+        ledger,
+        pod_name,
+        from_seq,
+        until_seq,
+        permission,
+        target,
+        recursive,
+        path,
+        CASE path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE path || '/' END AS start,
+        permission || CASE recursive WHEN 0 THEN '-here:' ELSE ':' END
+            || {target} AS words
+    FROM grants
+    """,
+    target=one_line("target"),
+)
+
+
+def covers(rule: str, path: str) -> str:
+    """Return whether a rule of `scope_rules` reaches a normalised path, as `podledger.core.paths` decides it.
+
+    A rule reaches its target. Below the target it reaches everything, or the direct children only. A relative path is
+    below `.` unless it leaves it with `..`.
+    """
+    return fill(
+        """
+        ({path} = {rule}.path OR (
+            substr({path}, 1, length({rule}.start)) = {rule}.start
+            AND ({rule}.recursive = 1 OR instr(substr({path}, length({rule}.start) + 1), '/') = 0)
+            AND ({rule}.path <> '.' OR substr({path}, 1, 1) <> '/')
+            AND substr({path}, length({rule}.start) + 1) || '/' NOT LIKE '../%'))
+        """,
+        rule=rule,
+        path=path,
+    )
+
+
+FOLDER = "rtrim(path, replace(path, '/', ''))"
+"""The folder of `path` with the slash at its end: the path without its last characters that are no slash."""
+
+PARENT_PATH = f"""\
+CASE {FOLDER}
+    WHEN '' THEN '.'
+    WHEN '/' THEN '/'
+    ELSE substr({FOLDER}, 1, length({FOLDER}) - 1)
+END"""
+"""The folder that `path` is in: `/` for `/srv`, `.` for a relative name."""
+
+
+# Lineage
+
+OPEN_TENURES = "ledgers AS l CROSS JOIN tenures AS t ON t.ledger = l.name AND t.node = 0"
+"""The open tenures, through the index `tenures_spans`: it begins with the ledger, and node 0 holds the open spans."""
+
+STANDING_TENURE = """\
+(
+    SELECT CASE WHEN p.until_seq IS NULL OR p.until_seq > t.from_seq THEN p.rowid END
+    FROM tenures AS p
+    WHERE p.ledger = t.ledger AND p.pod_name = t.parent_pod AND p.from_seq < t.from_seq
+    ORDER BY p.from_seq DESC LIMIT 1
+)"""
+"""The tenure of the parent's name that stood open when `t` opened; null if its newest tenure had closed by then.
+
+Only the newest one can have been open. Asking for it first reads one row of the index.
+"""
+
+TENURE_PARENTS = fill(
+    """
+    CREATE VIEW tenure_parents AS
+    -- Helper of the other views: each tenure and its parent, both by their rowid in the table tenures.
+    -- The parent is the newest tenure of the incarnation that sent the delegation. If the delegation was not stamped,
+    -- the parent is the tenure of the named pod that stood open then. It is null if that is unknown or the owner.
+    SELECT
+        t.rowid AS tenure,
+        t.ledger,
+        t.pod_name,
+        t.from_seq,
+        t.parent_pod,
+        t.node,
+        CASE WHEN t.source IS NULL THEN {standing} ELSE (
+            SELECT p.rowid
+            FROM tenures AS p
+            WHERE p.ledger = t.ledger AND p.incarnation = t.source
+            ORDER BY p.from_seq DESC LIMIT 1
+        ) END AS parent
+    FROM tenures AS t
+    """,
+    standing=STANDING_TENURE,
+)
+
+NEAREST_OPEN_ANCESTOR = f"""\
+(
+    WITH RECURSIVE up (depth, tenure, pod_name, found, seen) AS (
+        SELECT 0, t.rowid, t.pod_name, 0, '/' || t.from_seq || '/'
+        UNION ALL
+        SELECT up.depth + 1, p.rowid, p.pod_name, p.until_seq IS NULL, up.seen || p.from_seq || '/'
+        FROM up
+            JOIN tenure_parents AS child ON child.tenure = up.tenure
+            JOIN tenures AS p ON p.rowid = child.parent
+        WHERE NOT up.found AND up.depth < {MAX_DEPTH} AND instr(up.seen, '/' || p.from_seq || '/') = 0
+    )
+    SELECT pod_name FROM up WHERE found
+)"""
+"""The pod of the nearest ancestor of `t` that is open, null if there is none.
+
+Pods may claim to be each other's parents, so a walk stops before it comes back to a tenure that it has seen.
+"""
+
+
+def descends(child: str, ancestor: str) -> str:
+    """Return whether the tenure of the rule `child` is, or descends from, that of the rule `ancestor`.
+
+    `UNION` keeps each tenure once, so that a circle of parents ends.
+    """
+    return fill(
+        """
+        EXISTS (
+            WITH RECURSIVE up (tenure) AS (
+                SELECT t.rowid FROM tenures AS t
+                WHERE t.ledger = {child}.ledger AND t.pod_name = {child}.pod_name AND t.from_seq = {child}.from_seq
+                UNION
+                SELECT t.parent FROM up JOIN tenure_parents AS t ON t.tenure = up.tenure
+            )
+            SELECT 1 FROM up JOIN tenures AS t ON t.rowid = up.tenure WHERE t.from_seq = {ancestor}.from_seq)
+        """,
+        child=child,
+        ancestor=ancestor,
+    )
+
+
+CALLBACK_ADDRESS = fill(
+    """
+    coalesce(t.callback_address, CASE WHEN t.source IS NULL
+        THEN coalesce(
+            (SELECT p.socket_path FROM tenures AS p WHERE p.rowid = {standing}),
+            (
+                SELECT p.socket_path
+                FROM tenures AS p
+                WHERE p.ledger = t.ledger AND p.pod_name = t.parent_pod AND p.from_seq > t.from_seq
+                ORDER BY p.from_seq LIMIT 1
+            ))
+        ELSE (
+            SELECT json_extract(d.payload, CASE d.kind WHEN 'pod_spawned' THEN '$.socket_path' ELSE '$.sub_socket' END)
+            FROM events AS d
+            WHERE d.ledger = t.ledger AND d.subject = t.source
+                AND d.subject IS NOT NULL AND d.{delegation}
+            ORDER BY d.seq LIMIT 1
+        )
+    END, '')
+    """,
+    standing=STANDING_TENURE,
+    delegation=DELEGATION,
+)
+"""Where the pod of `t` reports to: the address that was stated, else the socket of the pod that delegated it.
+
+If the delegation was stamped, that is the socket in the first delegation of the incarnation that sent it; the query
+repeats the condition of the index `events_delegations`. Otherwise it is the socket of the named parent: of the tenure
+that stood open then, else of the next one.
+"""
+
+
+# The public views
+
+EVENT_LOG = fill(
+    """
+    CREATE VIEW event_log AS
+    -- The log: one row per event, in the order in which the ledger recorded them.
+    -- The nested calls of replace escape control characters, so that no text can steer a terminal.
     SELECT
         ledger,
         seq,
-        strftime('%Y-%m-%dT%H:%M:%S', ((recorded_us) - ((recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((recorded_us) % 1000000 + 1000000) % 1000000) AS recorded_at,
+        {recorded_at} AS recorded_at,
         kind,
         pod_name,
         outcome,
-        CASE WHEN text IS NOT NULL THEN replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(substr(substr(json_quote(substr(text, 1, 4096)), -1, -2000000000), 2), '\\', char(1)), '\"', '"'), '\u00', '\x'), '\b', '\x08'), '\f', '\x0c'), char(1), '\'), char(127), '\x7f'), char(144), '\x90'), char(155), '\x9b'), char(157), '\x9d'), char(8238), '\u202e') || coalesce(CASE WHEN length(text) > 4096 THEN printf('… (%,d more characters)', length(text) - 4096) END, '') END AS detail,
+        CASE WHEN text IS NOT NULL THEN
+            {detail}
+        END AS detail,
         evidence,
-        parent_pod,
+        CASE kind
+            WHEN 'pod_spawned' THEN ledger
+            WHEN 'scope_sub_delegated' THEN {parent_pod}
+        END AS parent_pod,
         pid AS sender_pid,
         uid AS sender_uid,
         gid AS sender_gid,
         subject AS incarnation,
         source,
         sequence,
-        strftime('%Y-%m-%dT%H:%M:%S', ((sent_us) - ((sent_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((sent_us) % 1000000 + 1000000) % 1000000) AS sent_at,
+        {sent_at} AS sent_at,
         stamp_id,
         rules,
         payload,
@@ -38,169 +360,148 @@ UP = (
     FROM (
         SELECT
             *,
-            CASE WHEN NOT json_valid(payload) THEN NULL ELSE CASE kind
-                WHEN 'errored' THEN json_extract(payload, '$.message')
-                WHEN 'pod_unreachable' THEN json_extract(payload, '$.reason')
-                WHEN 'pod_reclaimed' THEN json_extract(payload, '$.reason')
-                WHEN 'pod_exited' THEN coalesce(
-                    'code ' || json_extract(payload, '$.exit_code'), 'signal ' || json_extract(payload, '$.signal'))
-                WHEN 'pod_spawned' THEN
-                    rtrim(json_extract(payload, '$.socket_path') || ' ' || coalesce((
-                SELECT group_concat(
-                    json_extract(rule.value, '$.permission')
-                    || CASE json_extract(rule.value, '$.recursive') WHEN 0 THEN '-here:' ELSE ':' END
-                    || json_extract(rule.value, '$.target'), ' ')
-                FROM json_each(payload, '$.scope') AS rule WHERE rule.type = 'object'), ''))
-                WHEN 'scope_sub_delegated' THEN
-                    rtrim(json_extract(payload, '$.sub_socket') || ' ' || coalesce((
-                SELECT group_concat(
-                    json_extract(rule.value, '$.permission')
-                    || CASE json_extract(rule.value, '$.recursive') WHEN 0 THEN '-here:' ELSE ':' END
-                    || json_extract(rule.value, '$.target'), ' ')
-                FROM json_each(payload, '$.scope') AS rule WHERE rule.type = 'object'), ''))
-            END END AS text,
-            CASE kind
-                WHEN 'pod_spawned' THEN ledger
-                WHEN 'scope_sub_delegated' THEN
-                    CASE WHEN json_valid(payload) THEN json_extract(payload, '$.parent_pod') END
-            END AS parent_pod
+            {text} AS text
         FROM events
-    )""",
-    r"""CREATE VIEW live_pods AS
-    -- the registry now: one row a pod believed alive
+    )
+    """,
+    recorded_at=timestamp("recorded_us"),
+    sent_at=timestamp("sent_us"),
+    detail=one_line("text"),
+    parent_pod=field("payload", "parent_pod"),
+    text=fill(
+        """
+        CASE
+            WHEN NOT json_valid(payload) THEN NULL
+            WHEN kind = 'errored' THEN json_extract(payload, '$.message')
+            WHEN kind IN ('pod_unreachable', 'pod_reclaimed') THEN json_extract(payload, '$.reason')
+            WHEN kind = 'pod_exited' THEN coalesce(
+                'code ' || json_extract(payload, '$.exit_code'), 'signal ' || json_extract(payload, '$.signal'))
+            WHEN {delegation} THEN rtrim(
+                json_extract(payload, CASE kind WHEN 'pod_spawned' THEN '$.socket_path' ELSE '$.sub_socket' END)
+                || ' ' || {scope})
+        END
+        """,
+        delegation=DELEGATION,
+        scope=scope_in_words("payload, '$.scope'"),
+    ),
+)
+
+LIVE_PODS = fill(
+    """
+    CREATE VIEW live_pods AS
+    -- The registry now: one row per pod believed alive.
     SELECT
         t.ledger,
         t.pod_name,
         t.parent_pod,
-        coalesce((
-            WITH RECURSIVE up (depth, pod_name, from_seq, source, parent_pod, until_seq, line) AS (
-                SELECT 0, t.pod_name, t.from_seq, t.source, t.parent_pod, t.until_seq, '/' || t.from_seq || '/'
-                UNION ALL
-                SELECT up.depth + 1, p.pod_name, p.from_seq, p.source, p.parent_pod, p.until_seq,
-                    '/' || p.from_seq || up.line
-                FROM up JOIN tenures AS p ON p.ledger = t.ledger AND p.incarnation = up.source AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = t.ledger AND n.incarnation = up.source)
-                WHERE up.source IS NOT NULL AND up.depth < 1000 AND instr(up.line, '/' || p.from_seq || '/') = 0
-                UNION ALL
-                SELECT up.depth + 1, p.pod_name, p.from_seq, p.source, p.parent_pod, p.until_seq,
-                    '/' || p.from_seq || up.line
-                FROM up JOIN tenures AS p ON p.ledger = t.ledger AND p.pod_name = up.parent_pod AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = t.ledger AND n.pod_name = up.parent_pod AND n.from_seq < up.from_seq)
-                AND (p.until_seq IS NULL OR p.until_seq > up.from_seq)
-                WHERE up.source IS NULL AND up.depth < 1000 AND instr(up.line, '/' || p.from_seq || '/') = 0
-            )
-            SELECT up.pod_name FROM up WHERE up.depth > 0 AND up.until_seq IS NULL ORDER BY up.depth LIMIT 1
-        ), t.ledger) AS under,
+        coalesce({ancestor}, t.ledger) AS under,
         t.from_seq,
-        (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = t.ledger AND e.seq = t.from_seq) AS since,
-        coalesce((
-                SELECT group_concat(
-                    json_extract(rule.value, '$.permission')
-                    || CASE json_extract(rule.value, '$.recursive') WHEN 0 THEN '-here:' ELSE ':' END
-                    || json_extract(rule.value, '$.target'), ' ')
-                FROM json_each(t.scope) AS rule WHERE rule.type = 'object'), '') AS scope,
+        {since} AS since,
+        {scope} AS scope,
         t.socket_path,
-        coalesce(t.callback_address, CASE WHEN t.source IS NULL THEN coalesce(
-            (
-                SELECT CASE WHEN p.until_seq IS NULL OR p.until_seq > t.from_seq THEN p.socket_path END
-                FROM tenures AS p
-                WHERE p.ledger = t.ledger AND p.pod_name = t.parent_pod AND p.from_seq < t.from_seq
-                ORDER BY p.from_seq DESC LIMIT 1
-            ),
-            (
-                SELECT p.socket_path FROM tenures AS p
-                WHERE p.ledger = t.ledger AND p.pod_name = t.parent_pod AND p.from_seq > t.from_seq
-                ORDER BY p.from_seq LIMIT 1
-            ))
-            ELSE (
-                SELECT json_extract(d.payload, CASE d.kind WHEN 'pod_spawned' THEN '$.socket_path' ELSE '$.sub_socket' END)
-                FROM events AS d
-                WHERE d.ledger = t.ledger AND d.subject = t.source AND d.subject IS NOT NULL AND d.kind IN ('pod_spawned', 'scope_sub_delegated')
-                ORDER BY d.seq LIMIT 1
-            ) END, '') AS callback_address,
+        {callback_address} AS callback_address,
         t.incarnation,
         t.opened_evidence AS evidence
-    FROM ledgers AS l CROSS JOIN tenures AS t
-    WHERE t.ledger = l.name AND t.node = 0""",
-    r"""CREATE VIEW pod_history AS
-    -- every tenure, open or over: one row for each time that a pod stood in the registry
+    FROM {open_tenures}
+    """,
+    ancestor=NEAREST_OPEN_ANCESTOR,
+    since=recorded_at("t.ledger", "t.from_seq"),
+    scope=scope_in_words("t.scope"),
+    callback_address=CALLBACK_ADDRESS,
+    open_tenures=OPEN_TENURES,
+)
+
+POD_HISTORY = fill(
+    """
+    CREATE VIEW pod_history AS
+    -- Every tenure, open or closed: one row for each time that a pod was in the registry.
     SELECT
         t.ledger,
         t.pod_name,
         t.from_seq,
         t.until_seq,
-        (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = t.ledger AND e.seq = t.from_seq) AS since,
-        (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = t.ledger AND e.seq = t.until_seq) AS until,
+        {since} AS since,
+        {until} AS until,
         (SELECT e.kind FROM events AS e WHERE e.ledger = t.ledger AND e.seq = t.from_seq) AS opened_by,
         t.opened_evidence,
         t.closed_by,
         coalesce(t.confirmed_evidence, t.closed_evidence) AS closed_evidence,
         t.confirmed_seq,
         t.parent_pod,
-        coalesce((
-                SELECT group_concat(
-                    json_extract(rule.value, '$.permission')
-                    || CASE json_extract(rule.value, '$.recursive') WHEN 0 THEN '-here:' ELSE ':' END
-                    || json_extract(rule.value, '$.target'), ' ')
-                FROM json_each(t.scope) AS rule WHERE rule.type = 'object'), '') AS scope,
+        {scope} AS scope,
         t.socket_path,
         t.incarnation,
         t.source
-    FROM tenures AS t""",
-    r"""CREATE VIEW write_holders AS
-    -- who may write now: one row an open write grant, whether its pod still holds its target, to whom it lent it on
-    WITH RECURSIVE line (ledger, pod_name, from_seq, depth, above_pod, above, source, parent_pod, chain, tenures) AS (
+    FROM tenures AS t
+    """,
+    since=recorded_at("t.ledger", "t.from_seq"),
+    until=recorded_at("t.ledger", "t.until_seq"),
+    scope=scope_in_words("t.scope"),
+)
+
+OPEN_LINES = fill(
+    """
+    line (ledger, pod_name, from_seq, depth, above, above_pod, above_seq, chain, tenures) AS (
         SELECT
-            t.ledger, t.pod_name, t.from_seq, 0, t.pod_name, t.from_seq, t.source, t.parent_pod,
+            t.ledger, t.pod_name, t.from_seq, 0, t.rowid, t.pod_name, t.from_seq,
             t.pod_name, '/' || t.from_seq || '/'
-        FROM ledgers AS l CROSS JOIN tenures AS t
-        WHERE t.ledger = l.name AND t.node = 0
+        FROM {open_tenures}
         UNION ALL
         SELECT
-            line.ledger, line.pod_name, line.from_seq, line.depth + 1, p.pod_name, p.from_seq, p.source, p.parent_pod,
+            line.ledger, line.pod_name, line.from_seq, line.depth + 1, p.rowid, p.pod_name, p.from_seq,
             p.pod_name || '/' || line.chain, '/' || p.from_seq || line.tenures
-        FROM line JOIN tenures AS p ON p.ledger = line.ledger AND p.incarnation = line.source AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = line.ledger AND n.incarnation = line.source)
-        WHERE line.source IS NOT NULL AND line.depth < 1000 AND instr(line.tenures, '/' || p.from_seq || '/') = 0
-        UNION ALL
-        SELECT
-            line.ledger, line.pod_name, line.from_seq, line.depth + 1, p.pod_name, p.from_seq, p.source, p.parent_pod,
-            p.pod_name || '/' || line.chain, '/' || p.from_seq || line.tenures
-        FROM line JOIN tenures AS p ON p.ledger = line.ledger AND p.pod_name = line.parent_pod AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = line.ledger AND n.pod_name = line.parent_pod AND n.from_seq < line.from_seq)
-                AND (p.until_seq IS NULL OR p.until_seq > line.from_seq)
-        WHERE line.source IS NULL AND line.depth < 1000 AND instr(line.tenures, '/' || p.from_seq || '/') = 0
-    ),
+        FROM line
+            JOIN tenure_parents AS child ON child.tenure = line.above
+            JOIN tenures AS p ON p.rowid = child.parent
+        WHERE line.depth < {max_depth} AND instr(line.tenures, '/' || p.from_seq || '/') = 0
+    )
+    """,
+    open_tenures=OPEN_TENURES,
+    max_depth=str(MAX_DEPTH),
+)
+"""Each open tenure with each of its ancestors (`above`), and the chain between them in names and in seqs.
+
+The row of the greatest depth holds the whole chain. A walk stops before it comes back to a tenure that it has seen.
+"""
+
+LENT_ON = fill(
+    """
+    lent (rule, wholly, lent_on) AS (
+        SELECT rule, max(wholly), group_concat(lent_to, ' ')
+        FROM (
+            SELECT
+                g.rule,
+                d.pod_name || ':' || d.path AS lent_to,
+                {lent_covers_target} AS wholly,
+                {target_covers_lent} AS partly
+            FROM line
+                CROSS JOIN scope_rules AS d
+                    ON d.ledger = line.ledger AND d.pod_name = line.pod_name AND d.from_seq = line.from_seq
+                CROSS JOIN scope_rules AS g
+                    ON g.ledger = line.ledger AND g.pod_name = line.above_pod AND g.from_seq = line.above_seq
+            WHERE line.depth > 0 AND g.until_seq IS NULL AND d.permission = 'write' AND g.permission = 'write'
+            ORDER BY d.path, d.from_seq, d.rule
+        )
+        WHERE wholly OR partly
+        GROUP BY rule
+    )
+    """,
+    lent_covers_target=covers("d", "g.path"),
+    target_covers_lent=covers("g", "d.path"),
+)
+"""Each open write grant `g` that meets write grants `d` of descendants, and whether one of them covers its target.
+
+`CROSS JOIN` keeps the order of the joins. SQLite would otherwise pair all grants with each other first.
+"""
+
+WRITE_HOLDERS = fill(
+    """
+    CREATE VIEW write_holders AS
+    -- Who may write now: one row per open write grant, with what its pod lent on to its descendants.
+    WITH RECURSIVE {open_lines},
+    {lent},
     whole AS (
         SELECT ledger, pod_name, from_seq, chain, tenures, max(depth) FROM line GROUP BY ledger, pod_name, from_seq
-    ),
-    lent AS (
-        SELECT
-            g.ledger, g.pod_name, g.from_seq, g.position,
-            max((g.path = d.path OR (
-                substr(g.path, 1, length(CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END)) = CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END
-                AND (d.recursive = 1 OR instr(substr(g.path, length(CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END) + 1), '/') = 0)
-                AND (d.path <> '.' OR substr(g.path, 1, 1) <> '/')
-                AND substr(g.path, length(CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END) + 1) || '/' NOT LIKE '../%'))) AS wholly,
-            group_concat(d.pod_name || ':' || d.path, ' ') AS lent_on
-        FROM line
-            JOIN grants AS d ON d.ledger = line.ledger AND d.pod_name = line.pod_name AND d.from_seq = line.from_seq
-            JOIN grants AS g ON g.ledger = line.ledger AND g.pod_name = line.above_pod AND g.from_seq = line.above
-        WHERE line.depth > 0 AND g.until_seq IS NULL AND d.permission = 'write' AND g.permission = 'write'
-            AND ((g.path = d.path OR (
-                substr(g.path, 1, length(CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END)) = CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END
-                AND (d.recursive = 1 OR instr(substr(g.path, length(CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END) + 1), '/') = 0)
-                AND (d.path <> '.' OR substr(g.path, 1, 1) <> '/')
-                AND substr(g.path, length(CASE d.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE d.path || '/' END) + 1) || '/' NOT LIKE '../%')) OR (d.path = g.path OR (
-                substr(d.path, 1, length(CASE g.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE g.path || '/' END)) = CASE g.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE g.path || '/' END
-                AND (g.recursive = 1 OR instr(substr(d.path, length(CASE g.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE g.path || '/' END) + 1), '/') = 0)
-                AND (g.path <> '.' OR substr(d.path, 1, 1) <> '/')
-                AND substr(d.path, length(CASE g.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE g.path || '/' END) + 1) || '/' NOT LIKE '../%')))
-        GROUP BY g.ledger, g.pod_name, g.from_seq, g.position
     )
     SELECT
         g.ledger,
@@ -211,34 +512,51 @@ UP = (
         lent.lent_on,
         g.ledger || '/' || whole.chain AS chain,
         g.from_seq,
-        (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = g.ledger AND e.seq = g.from_seq) AS since,
+        {since} AS since,
         g.path,
         rtrim(g.path, '/') || '/' AS prefix,
         whole.tenures
     FROM whole
-        JOIN grants AS g ON g.ledger = whole.ledger AND g.pod_name = whole.pod_name AND g.from_seq = whole.from_seq
-        LEFT JOIN lent ON lent.ledger = g.ledger AND lent.pod_name = g.pod_name
-            AND lent.from_seq = g.from_seq AND lent.position = g.position
-    WHERE g.permission = 'write'""",
-    r"""CREATE VIEW notifications AS
-    -- what agents are told: one row a line; a consumer has read those up to its cursor in the table consumers
+        JOIN scope_rules AS g ON g.ledger = whole.ledger AND g.pod_name = whole.pod_name AND g.from_seq = whole.from_seq
+        LEFT JOIN lent ON lent.rule = g.rule
+    WHERE g.permission = 'write'
+    """,
+    open_lines=OPEN_LINES,
+    lent=LENT_ON,
+    since=recorded_at("g.ledger", "g.from_seq"),
+)
+
+NOTIFICATIONS = fill(
+    """
+    CREATE VIEW notifications AS
+    -- What agents are notified of: one row per line. The table consumers says up to which seq each agent has read.
+    -- The nested calls of replace escape control characters, so that no text can steer a terminal.
     SELECT
         ledger,
         seq,
-        strftime('%Y-%m-%dT%H:%M:%S', ((recorded_us) - ((recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((recorded_us) % 1000000 + 1000000) % 1000000) AS recorded_at,
+        recorded_at,
         kind,
         pod_name,
-        'Pod `' || replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(substr(substr(json_quote(substr(pod_name, 1, 4096)), -1, -2000000000), 2), '\\', char(1)), '\"', '"'), '\u00', '\x'), '\b', '\x08'), '\f', '\x0c'), char(1), '\'), char(127), '\x7f'), char(144), '\x90'), char(155), '\x9b'), char(157), '\x9d'), char(8238), '\u202e') || coalesce(CASE WHEN length(pod_name) > 4096 THEN printf('… (%,d more characters)', length(pod_name) - 4096) END, '') || '` ' || CASE kind
-            WHEN 'turn_ended' THEN 'finished a turn.'
-            WHEN 'shut_down' THEN 'has stopped.'
-            ELSE 'reported an error: ' || replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(substr(substr(json_quote(substr(CASE WHEN json_valid(payload) THEN json_extract(payload, '$.message') END, 1, 4096)), -1, -2000000000), 2), '\\', char(1)), '\"', '"'), '\u00', '\x'), '\b', '\x08'), '\f', '\x0c'), char(1), '\'), char(127), '\x7f'), char(144), '\x90'), char(155), '\x9b'), char(157), '\x9d'), char(8238), '\u202e') || coalesce(CASE WHEN length(CASE WHEN json_valid(payload) THEN json_extract(payload, '$.message') END) > 4096 THEN printf('… (%,d more characters)', length(CASE WHEN json_valid(payload) THEN json_extract(payload, '$.message') END) - 4096) END, '')
-        END AS line,
+        'Pod `'
+            || {pod_name}
+            || '` '
+            || CASE kind
+                WHEN 'turn_ended' THEN 'finished a turn.'
+                WHEN 'shut_down' THEN 'has stopped.'
+                ELSE 'reported an error: ' || detail
+            END AS line,
         outcome
-    FROM events
+    FROM event_log
     WHERE kind IN ('turn_ended', 'errored', 'shut_down') AND NOT (kind = 'shut_down' AND outcome = 'duplicate')
-        AND payload <> '{}'""",
-    r"""CREATE VIEW gaps AS
-    -- what stamped senders sent and the ledger never got: one row a run of missing numbers
+        AND payload <> '{}'
+    """,
+    pod_name=one_line("pod_name"),
+)
+
+GAPS = fill(
+    """
+    CREATE VIEW gaps AS
+    -- What stamped senders sent and the ledger never received: one row per run of missing numbers.
     WITH heard AS (
         SELECT ledger, source, sequence, min(seq) AS seq, max(CASE WHEN subject = source THEN pod_name END) AS pod_name
         FROM events WHERE source IS NOT NULL
@@ -260,187 +578,236 @@ UP = (
         sequence - 1 AS last_missing,
         sequence - before - 1 AS missing,
         after_seq,
-        (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = ordered.ledger AND e.seq = ordered.after_seq) AS after_at,
+        {after_at} AS after_at,
         seq AS before_seq,
-        (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = ordered.ledger AND e.seq = ordered.seq) AS before_at
-    FROM ordered
-    WHERE sequence > before + 1""",
-    r"""CREATE VIEW anomalies AS
-    -- what an audit looks at first: one row each
-    WITH RECURSIVE reach (ledger, pod_name, from_seq, position, last_seq, path, up) AS (
-        SELECT ledger, pod_name, from_seq, position, coalesce(until_seq - 1, 9223372036854775807), path, 0
-        FROM grants WHERE permission = 'write'
+        {before_at} AS before_at
+    FROM ordered AS o
+    WHERE sequence > before + 1
+    """,
+    after_at=recorded_at("o.ledger", "o.after_seq"),
+    before_at=recorded_at("o.ledger", "o.seq"),
+)
+
+
+# The anomalies: one query per kind, each with the columns ledger, seq, what, pod_name and detail
+
+ODD_OUTCOMES = """\
+odd_outcomes AS (
+    SELECT
+        ledger, seq, outcome AS what, pod_name,
+        kind || coalesce(' by process ' || sender_pid, '') || coalesce(': ' || detail, '') AS detail
+    FROM event_log
+    WHERE outcome IN ('conflict', 'late', 'revived', 'unknown')
+)"""
+"""The events with an outcome that an audit asks about."""
+
+ORPHANS = """\
+orphans AS (
+    SELECT
+        t.ledger, max(t.from_seq, coalesce(p.until_seq, 0)) AS seq, 'orphan' AS what, t.pod_name,
+        'its parent ' || CASE WHEN p.from_seq IS NULL THEN t.parent_pod || ' is not in the registry'
+            ELSE p.pod_name || ' ended at seq ' || p.until_seq || ' (' || p.closed_by || ')' END AS detail
+    FROM ledgers AS l
+        CROSS JOIN tenure_parents AS t ON t.ledger = l.name AND t.node = 0
+        LEFT JOIN tenures AS p ON p.rowid = t.parent
+    WHERE p.until_seq IS NOT NULL OR (p.from_seq IS NULL AND t.parent_pod <> t.ledger AND NOT EXISTS (
+        SELECT 1 FROM tenures AS n
+        WHERE n.ledger = t.ledger AND n.pod_name = t.parent_pod AND n.until_seq IS NULL))
+)"""
+"""The open tenures whose parent has ended, or is unknown, not the owner and not in the registry by its name."""
+
+
+def node_above(seq: str) -> str:
+    """Return the node at the level `bit` on the way down the tree of spans to a seq; see `tables.span_node`."""
+    return f"({seq} >> bit | 1) << bit"
+
+
+MEETINGS = fill(
+    """
+    reach (rule, ledger, from_seq, last_seq, path, up) AS (
+        SELECT rule, ledger, from_seq, coalesce(until_seq - 1, {forever}), path, 0
+        FROM scope_rules WHERE permission = 'write'
         UNION ALL
-        SELECT ledger, pod_name, from_seq, position, last_seq,
-            CASE rtrim(path, replace(path, '/', ''))
-                WHEN '' THEN '.' WHEN '/' THEN '/'
-                ELSE substr(path, 1, length(rtrim(path, replace(path, '/', ''))) - 1) END,
+        SELECT
+            rule, ledger, from_seq, last_seq,
+            {parent_path},
             up + 1
-        FROM reach WHERE path NOT IN ('/', '.', '..') AND path NOT LIKE '%/..' AND up < 1000
+        FROM reach WHERE path NOT IN ('/', '.', '..') AND path NOT LIKE '%/..' AND up < {max_depth}
     ),
     level (bit) AS (
         SELECT 0 UNION ALL SELECT bit + 1 FROM level WHERE 1 << (bit + 1) <= (SELECT max(head_seq) FROM ledgers)
     ),
-    meeting (ledger, pod_name, from_seq, position, up, other_pod, other_from, other_position) AS MATERIALIZED (
-        SELECT r.ledger, r.pod_name, r.from_seq, r.position, r.up, w.pod_name, w.from_seq, w.position
+    outer_node AS (
+        SELECT r.*, 0 AS node FROM reach AS r
+        UNION ALL
+        SELECT r.*, {above_first} FROM reach AS r CROSS JOIN level
+        WHERE {above_first} < r.from_seq
+        UNION ALL
+        SELECT r.*, {above_last} FROM reach AS r CROSS JOIN level
+        WHERE {above_last} > r.last_seq
+    ),
+    meeting (rule, other, up) AS MATERIALIZED (
+        SELECT r.rule, w.rowid, r.up
         FROM reach AS r CROSS JOIN grants AS w
         WHERE w.ledger = r.ledger AND w.path = r.path AND w.node BETWEEN r.from_seq AND r.last_seq
         UNION ALL
-        SELECT r.ledger, r.pod_name, r.from_seq, r.position, r.up, w.pod_name, w.from_seq, w.position
-        FROM reach AS r CROSS JOIN grants AS w
-        WHERE w.ledger = r.ledger AND w.path = r.path AND w.node = 0 AND w.from_seq <= r.last_seq
-        UNION ALL
-        SELECT r.ledger, r.pod_name, r.from_seq, r.position, r.up, w.pod_name, w.from_seq, w.position
-        FROM reach AS r CROSS JOIN level CROSS JOIN grants AS w
-        WHERE w.ledger = r.ledger AND w.path = r.path AND w.node = (r.from_seq >> bit | 1) << bit
-            AND (r.from_seq >> bit | 1) << bit < r.from_seq AND w.until_seq > r.from_seq
-        UNION ALL
-        SELECT r.ledger, r.pod_name, r.from_seq, r.position, r.up, w.pod_name, w.from_seq, w.position
-        FROM reach AS r CROSS JOIN level CROSS JOIN grants AS w
-        WHERE r.last_seq < 9223372036854775807
-            AND w.ledger = r.ledger AND w.path = r.path AND w.node = (r.last_seq >> bit | 1) << bit
-            AND (r.last_seq >> bit | 1) << bit > r.last_seq AND w.from_seq <= r.last_seq
-    ),
-    found AS (
+        SELECT r.rule, w.rowid, r.up
+        FROM outer_node AS r CROSS JOIN grants AS w
+        WHERE w.ledger = r.ledger AND w.path = r.path AND w.node = r.node
+            AND w.from_seq <= r.last_seq AND (w.until_seq IS NULL OR w.until_seq > r.from_seq)
+    )
+    """,
+    parent_path=PARENT_PATH,
+    above_first=node_above("r.from_seq"),
+    above_last=node_above("r.last_seq"),
+    forever=str(FOREVER),
+    max_depth=str(MAX_DEPTH),
+)
+"""Each write grant with the grants on its path, or on a folder above it, that were open at the same time.
+
+`up` says how many folders above. Two spans meet where the node of the other one is inside the span, or where it is
+outside, on the way down to one of its ends or of an open span, and the other one lasts long enough. So the index
+`grants_spans` answers with a few look-ups, and reads few rows that did not meet.
+"""
+
+OVERLAPPING_WRITES = fill(
+    """
+    overlapping_writes AS (
         SELECT
-            ledger, seq, outcome AS what, pod_name,
-            kind || coalesce(' by process ' || sender_pid, '') || coalesce(': ' || detail, '') AS detail
-        FROM event_log
-        WHERE outcome IN ('conflict', 'late', 'revived', 'unknown')
-        UNION ALL
-        SELECT
-            ledger, max(from_seq, coalesce(p_until, 0)), 'orphan', pod_name,
-            CASE WHEN p_from IS NULL THEN 'its parent ' || parent_pod || ' is not in the registry'
-                ELSE 'its parent ' || p_name || ' ended at seq ' || p_until || ' (' || p_closed_by || ')' END
-        FROM (
-            SELECT t.*, p.pod_name AS p_name, p.from_seq AS p_from, p.until_seq AS p_until, p.closed_by AS p_closed_by FROM ledgers AS l CROSS JOIN tenures AS t LEFT JOIN tenures AS p ON p.ledger = t.ledger AND p.incarnation = t.source AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = t.ledger AND n.incarnation = t.source)
-            WHERE t.ledger = l.name AND t.source IS NOT NULL AND t.node = 0
-            UNION ALL
-            SELECT t.*, p.pod_name AS p_name, p.from_seq AS p_from, p.until_seq AS p_until, p.closed_by AS p_closed_by FROM ledgers AS l CROSS JOIN tenures AS t LEFT JOIN tenures AS p ON p.ledger = t.ledger AND p.pod_name = t.parent_pod AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = t.ledger AND n.pod_name = t.parent_pod AND n.from_seq < t.from_seq)
-                AND (p.until_seq IS NULL OR p.until_seq > t.from_seq)
-            WHERE t.ledger = l.name AND t.source IS NULL AND t.node = 0
-        ) AS t
-        WHERE p_until IS NOT NULL OR (p_from IS NULL AND parent_pod <> ledger AND NOT EXISTS (
-            SELECT 1 FROM tenures AS n
-            WHERE n.ledger = t.ledger AND n.pod_name = t.parent_pod AND n.until_seq IS NULL))
-        UNION ALL
-        SELECT
-            g.ledger, max(g.from_seq, w.from_seq), 'overlapping_write',
-            CASE WHEN g.from_seq > w.from_seq THEN g.pod_name ELSE w.pod_name END,
-            g.permission || CASE g.recursive WHEN 0 THEN '-here:' ELSE ':' END || replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(substr(substr(json_quote(substr(g.target, 1, 4096)), -1, -2000000000), 2), '\\', char(1)), '\"', '"'), '\u00', '\x'), '\b', '\x08'), '\f', '\x0c'), char(1), '\'), char(127), '\x7f'), char(144), '\x90'), char(155), '\x9b'), char(157), '\x9d'), char(8238), '\u202e') || coalesce(CASE WHEN length(g.target) > 4096 THEN printf('… (%,d more characters)', length(g.target) - 4096) END, '') || ' of ' || g.pod_name || ' (from seq ' || g.from_seq || ') is within '
-                || w.permission || CASE w.recursive WHEN 0 THEN '-here:' ELSE ':' END || replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(substr(substr(json_quote(substr(w.target, 1, 4096)), -1, -2000000000), 2), '\\', char(1)), '\"', '"'), '\u00', '\x'), '\b', '\x08'), '\f', '\x0c'), char(1), '\'), char(127), '\x7f'), char(144), '\x90'), char(155), '\x9b'), char(157), '\x9d'), char(8238), '\u202e') || coalesce(CASE WHEN length(w.target) > 4096 THEN printf('… (%,d more characters)', length(w.target) - 4096) END, '') || ' of ' || w.pod_name || ' (from seq ' || w.from_seq || ')'
+            g.ledger, max(g.from_seq, w.from_seq) AS seq, 'overlapping_write' AS what,
+            CASE WHEN g.from_seq > w.from_seq THEN g.pod_name ELSE w.pod_name END AS pod_name,
+            g.words || ' of ' || g.pod_name || ' (from seq ' || g.from_seq || ') is within '
+                || w.words || ' of ' || w.pod_name || ' (from seq ' || w.from_seq || ')' AS detail
         FROM meeting AS m
-            JOIN grants AS g ON g.ledger = m.ledger AND g.pod_name = m.pod_name
-                AND g.from_seq = m.from_seq AND g.position = m.position
-            JOIN grants AS w ON w.ledger = m.ledger AND w.pod_name = m.other_pod
-                AND w.from_seq = m.other_from AND w.position = m.other_position
+            JOIN scope_rules AS g ON g.rule = m.rule
+            JOIN scope_rules AS w ON w.rule = m.other
         WHERE w.permission = 'write' AND w.from_seq <> g.from_seq
             AND (w.recursive = 1 OR m.up <= 1) AND (m.up > 0 OR w.from_seq < g.from_seq)
+            AND NOT {descends} AND NOT {ascends}
+    )
+    """,
+    descends=descends("g", "w"),
+    ascends=descends("w", "g"),
+)
+"""The write grants that met, of pods neither of which descends from the other.
+
+Two grants on the same path meet twice, once from each side: `m.up > 0 OR …` keeps one of these.
+"""
+
+WIDER_THAN_PARENT = fill(
+    """
+    wider_than_parent AS (
+        SELECT
+            t.ledger, t.from_seq AS seq, 'wider_than_parent' AS what, t.pod_name,
+            g.words || ' is more than ' || p.pod_name || ' was lent' AS detail
+        FROM tenure_parents AS t
+            JOIN tenures AS p ON p.rowid = t.parent
+            JOIN scope_rules AS g ON g.ledger = t.ledger AND g.pod_name = t.pod_name AND g.from_seq = t.from_seq
+        WHERE EXISTS (
+                SELECT 1 FROM events AS e
+                WHERE e.ledger = t.ledger AND e.seq = t.from_seq AND e.{delegation})
             AND NOT EXISTS (
-                WITH RECURSIVE up (pod_name, from_seq, source, parent_pod) AS (
-                    SELECT c.pod_name, c.from_seq, c.source, c.parent_pod FROM tenures AS c
-                    WHERE c.ledger = g.ledger AND c.pod_name = g.pod_name AND c.from_seq = g.from_seq
-                    UNION
-                    SELECT p.pod_name, p.from_seq, p.source, p.parent_pod
-                    FROM up JOIN tenures AS p ON p.ledger = g.ledger AND p.incarnation = up.source AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = g.ledger AND n.incarnation = up.source)
-                    WHERE up.source IS NOT NULL
-                    UNION
-                    SELECT p.pod_name, p.from_seq, p.source, p.parent_pod
-                    FROM up JOIN tenures AS p ON p.ledger = g.ledger AND p.pod_name = up.parent_pod AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = g.ledger AND n.pod_name = up.parent_pod AND n.from_seq < up.from_seq)
-                AND (p.until_seq IS NULL OR p.until_seq > up.from_seq)
-                    WHERE up.source IS NULL
-                )
-                SELECT 1 FROM up WHERE up.from_seq = w.from_seq) AND NOT EXISTS (
-                WITH RECURSIVE up (pod_name, from_seq, source, parent_pod) AS (
-                    SELECT c.pod_name, c.from_seq, c.source, c.parent_pod FROM tenures AS c
-                    WHERE c.ledger = w.ledger AND c.pod_name = w.pod_name AND c.from_seq = w.from_seq
-                    UNION
-                    SELECT p.pod_name, p.from_seq, p.source, p.parent_pod
-                    FROM up JOIN tenures AS p ON p.ledger = w.ledger AND p.incarnation = up.source AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = w.ledger AND n.incarnation = up.source)
-                    WHERE up.source IS NOT NULL
-                    UNION
-                    SELECT p.pod_name, p.from_seq, p.source, p.parent_pod
-                    FROM up JOIN tenures AS p ON p.ledger = w.ledger AND p.pod_name = up.parent_pod AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = w.ledger AND n.pod_name = up.parent_pod AND n.from_seq < up.from_seq)
-                AND (p.until_seq IS NULL OR p.until_seq > up.from_seq)
-                    WHERE up.source IS NULL
-                )
-                SELECT 1 FROM up WHERE up.from_seq = g.from_seq)
-        UNION ALL
+                SELECT 1 FROM scope_rules AS w
+                WHERE w.ledger = p.ledger AND w.pod_name = p.pod_name AND w.from_seq = p.from_seq
+                    AND (w.permission = 'write' OR g.permission = 'read')
+                    AND {covers}
+                    AND (w.recursive = 1 OR (g.recursive = 0 AND g.path = w.path)))
+    )
+    """,
+    delegation=DELEGATION,
+    covers=covers("w", "g.path"),
+)
+"""The rules that no single rule of the parent covers; a tenure that a report revived repeats an older delegation."""
+
+OTHER_PROCESS = fill(
+    """
+    other_process AS (
         SELECT
-            t.ledger, t.from_seq, 'wider_than_parent', t.pod_name,
-            g.permission || CASE g.recursive WHEN 0 THEN '-here:' ELSE ':' END || replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(substr(substr(json_quote(substr(g.target, 1, 4096)), -1, -2000000000), 2), '\\', char(1)), '\"', '"'), '\u00', '\x'), '\b', '\x08'), '\f', '\x0c'), char(1), '\'), char(127), '\x7f'), char(144), '\x90'), char(155), '\x9b'), char(157), '\x9d'), char(8238), '\u202e') || coalesce(CASE WHEN length(g.target) > 4096 THEN printf('… (%,d more characters)', length(g.target) - 4096) END, '') || ' is more than ' || p_name || ' was lent'
-        FROM (
-            SELECT t.*, p.pod_name AS p_name, p.from_seq AS p_from, p.until_seq AS p_until, p.closed_by AS p_closed_by FROM ledgers AS l CROSS JOIN tenures AS t LEFT JOIN tenures AS p ON p.ledger = t.ledger AND p.incarnation = t.source AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = t.ledger AND n.incarnation = t.source)
-            WHERE t.ledger = l.name AND t.source IS NOT NULL AND EXISTS (SELECT 1 FROM events AS e WHERE e.ledger = t.ledger AND e.seq = t.from_seq AND e.kind IN ('pod_spawned', 'scope_sub_delegated'))
-            UNION ALL
-            SELECT t.*, p.pod_name AS p_name, p.from_seq AS p_from, p.until_seq AS p_until, p.closed_by AS p_closed_by FROM ledgers AS l CROSS JOIN tenures AS t LEFT JOIN tenures AS p ON p.ledger = t.ledger AND p.pod_name = t.parent_pod AND p.from_seq = (
-                SELECT max(n.from_seq) FROM tenures AS n
-                WHERE n.ledger = t.ledger AND n.pod_name = t.parent_pod AND n.from_seq < t.from_seq)
-                AND (p.until_seq IS NULL OR p.until_seq > t.from_seq)
-            WHERE t.ledger = l.name AND t.source IS NULL AND EXISTS (SELECT 1 FROM events AS e WHERE e.ledger = t.ledger AND e.seq = t.from_seq AND e.kind IN ('pod_spawned', 'scope_sub_delegated'))
-        ) AS t
-            JOIN grants AS g ON g.ledger = t.ledger AND g.pod_name = t.pod_name AND g.from_seq = t.from_seq
-        WHERE t.p_from IS NOT NULL AND NOT EXISTS (
-            SELECT 1 FROM grants AS w
-            WHERE w.ledger = t.ledger AND w.pod_name = t.p_name AND w.from_seq = t.p_from
-                AND (w.permission = 'write' OR g.permission = 'read')
-                AND (g.path = w.path OR (
-                substr(g.path, 1, length(CASE w.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE w.path || '/' END)) = CASE w.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE w.path || '/' END
-                AND (w.recursive = 1 OR instr(substr(g.path, length(CASE w.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE w.path || '/' END) + 1), '/') = 0)
-                AND (w.path <> '.' OR substr(g.path, 1, 1) <> '/')
-                AND substr(g.path, length(CASE w.path WHEN '/' THEN '/' WHEN '.' THEN '' ELSE w.path || '/' END) + 1) || '/' NOT LIKE '../%')) AND (w.recursive = 1 OR (g.recursive = 0 AND g.path = w.path)))
-        UNION ALL
-        SELECT
-            ledger, seq, 'other_process', pod_name,
-            kind || ' by process ' || pid || ', where ' || speaker || ' is process ' || known
+            ledger, seq, 'other_process' AS what, pod_name,
+            kind || ' by process ' || sender_pid || ', where ' || speaker || ' is process ' || known AS detail
         FROM (
             SELECT e.*, (
-                SELECT CASE o.kind WHEN 'pod_spawned' THEN CASE WHEN json_valid(o.payload) THEN json_extract(o.payload, '$.pid') END END
+                SELECT CASE o.kind
+                    WHEN 'pod_spawned' THEN {opener_pid}
+                END
                 FROM tenures AS t JOIN events AS o ON o.ledger = t.ledger AND o.seq = t.from_seq
-                WHERE t.ledger = e.ledger AND t.pod_name = e.speaker AND t.from_seq < e.seq AND o.kind IN ('pod_spawned', 'scope_sub_delegated')
+                WHERE t.ledger = e.ledger AND t.pod_name = e.speaker AND t.from_seq < e.seq
+                    AND o.{delegation}
                 ORDER BY t.from_seq DESC LIMIT 1) AS known
             FROM (
-                SELECT *, CASE kind WHEN 'scope_sub_delegated' THEN CASE WHEN json_valid(payload) THEN json_extract(payload, '$.parent_pod') END
-                    ELSE pod_name END AS speaker
-                FROM events WHERE pid IS NOT NULL AND evidence = 'reported'
+                SELECT *, CASE kind WHEN 'scope_sub_delegated' THEN parent_pod ELSE pod_name END AS speaker
+                FROM event_log WHERE sender_pid IS NOT NULL AND evidence = 'reported'
             ) AS e
             WHERE (e.ledger, e.speaker) IN (
-                SELECT ledger, pod_name FROM events WHERE kind = 'pod_spawned' AND CASE WHEN json_valid(payload) THEN json_extract(payload, '$.pid') END IS NOT NULL)
+                SELECT ledger, pod_name FROM events
+                WHERE kind = 'pod_spawned'
+                    AND {pid} IS NOT NULL)
         )
-        WHERE known <> pid
+        WHERE known <> sender_pid
+    )
+    """,
+    opener_pid=field("o.payload", "pid"),
+    pid=field("payload", "pid"),
+    delegation=DELEGATION,
+)
+"""The reports from another process than the one that was named when the speaking pod was last spawned.
+
+The pods that were never spawned with a process are left out first: finding the spawn of each report costs a search.
+"""
+
+ANOMALIES = fill(
+    """
+    CREATE VIEW anomalies AS
+    -- What an audit looks at first: one row per anomaly.
+    WITH RECURSIVE {meetings},
+    {odd_outcomes},
+    {orphans},
+    {overlapping_writes},
+    {wider_than_parent},
+    {other_process},
+    found AS (
+        SELECT * FROM odd_outcomes
+        UNION ALL SELECT * FROM orphans
+        UNION ALL SELECT * FROM overlapping_writes
+        UNION ALL SELECT * FROM wider_than_parent
+        UNION ALL SELECT * FROM other_process
     )
     SELECT
-        found.ledger,
-        found.seq,
-        (SELECT strftime('%Y-%m-%dT%H:%M:%S', ((e.recorded_us) - ((e.recorded_us) % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch') || printf('.%06dZ', ((e.recorded_us) % 1000000 + 1000000) % 1000000) FROM events AS e WHERE e.ledger = found.ledger AND e.seq = found.seq) AS recorded_at,
-        found.what,
-        found.pod_name,
-        found.detail
-    FROM found""",
+        ledger,
+        seq,
+        {recorded_at} AS recorded_at,
+        what,
+        pod_name,
+        detail
+    FROM found
+    """,
+    meetings=MEETINGS,
+    odd_outcomes=ODD_OUTCOMES,
+    orphans=ORPHANS,
+    overlapping_writes=OVERLAPPING_WRITES,
+    wider_than_parent=WIDER_THAN_PARENT,
+    other_process=OTHER_PROCESS,
+    recorded_at=recorded_at("found.ledger", "found.seq"),
 )
 
-VIEWS = ("anomalies", "gaps", "notifications", "write_holders", "pod_history", "live_pods", "event_log")
+VIEWS = {
+    "event_log": EVENT_LOG,
+    "tenure_parents": TENURE_PARENTS,
+    "scope_rules": SCOPE_RULES,
+    "live_pods": LIVE_PODS,
+    "pod_history": POD_HISTORY,
+    "write_holders": WRITE_HOLDERS,
+    "notifications": NOTIFICATIONS,
+    "gaps": GAPS,
+    "anomalies": ANOMALIES,
+}
 
 
 def upgrade() -> None:
-    for statement in UP:
-        op.get_bind().exec_driver_sql(statement)
+    for statement in VIEWS.values():
+        op.get_bind().exec_driver_sql(statement)  # `op.execute` would take `:name` in a text for a parameter
 
 
 def downgrade() -> None:
-    for view in VIEWS:
-        op.execute(f"DROP VIEW {view}")
+    for name in reversed(VIEWS):
+        op.execute(f"DROP VIEW {name}")

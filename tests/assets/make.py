@@ -1,6 +1,6 @@
-"""Make the ledger of a released schema revision that the tests upgrade: `python -m tests.assets.make 0001`.
+"""Make the ledger of a schema revision that the tests upgrade: `python -m tests.assets.make 0001`.
 
-Once a revision is released its file is kept and never made again.
+Once a revision is released, keep its file and never make it again: it shows what that release really wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.faults.samples import make_ledger
 
 
 def asset(revision: str) -> Path:
-    """Where the ledger of a revision is kept."""
+    """Return the path of the ledger of a revision."""
     return Path(__file__).with_name(f"ledger-{revision}.db")
 
 

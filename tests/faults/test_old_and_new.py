@@ -1,4 +1,4 @@
-"""Databases of other releases: an old one is upgraded, a newer one told apart, a killed upgrade harms none."""
+"""Test databases of other releases: an old one is upgraded and works, a newer one is refused and left alone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EVENTS = 20
 
 @pytest.fixture(params=[revision for revision in REVISIONS if revision != SCHEMA_HEAD])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A ledger as a former release left it."""
+    """Return the path of a ledger as an earlier revision left it."""
     path = tmp_path / "old.db"
     shutil.copyfile(asset(request.param), path)
     path.chmod(0o600)
     return path
 
 
-def test_an_older_database_is_told_apart_with_what_to_do(old: Path) -> None:
+def test_older_database_is_refused_with_the_fix(old: Path) -> None:
     before = old.read_bytes()
     refused = run("--db", old, "events")
     assert refused.status == 1
@@ -35,7 +35,7 @@ def test_an_older_database_is_told_apart_with_what_to_do(old: Path) -> None:
     assert old.read_bytes() == before
 
 
-async def test_an_old_ledger_is_upgraded_and_used(old: Path) -> None:
+async def test_old_ledger_works_after_the_upgrade(old: Path) -> None:
     assert run("--db", old, "init", OWNER).status == 0
     async with Ledger.open(old) as ledger:
         assert (await ledger.verify()).ok
@@ -45,10 +45,10 @@ async def test_an_old_ledger_is_upgraded_and_used(old: Path) -> None:
     for command in (("events",), ("pods", "--all"), ("notifications",), ("rejected",)):
         assert run("--db", old, *command).status == 0, command
     findings = run("--db", old, "doctor", "--json").json["findings"]
-    assert {finding["check"] for finding in findings if finding["level"] == "error"} <= {"outbox"}  # unsent for ages
+    assert {finding["check"] for finding in findings if finding["level"] == "error"} <= {"outbox"}  # unsent reports
 
 
-async def test_a_newer_database_is_told_apart_and_left_alone(tmp_path: Path) -> None:
+async def test_newer_database_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     async with Ledger.open(path, OWNER) as ledger:
         await ledger.append(TurnEnded(pod_name="child"))
@@ -57,11 +57,11 @@ async def test_a_newer_database_is_told_apart_and_left_alone(tmp_path: Path) -> 
     connection.close()
     before = path.read_bytes()
     for command in (("events",), ("init", OWNER), ("verify",), ("doctor",)):
-        told = run("--db", path, *command)
-        assert told.status == 1
-        assert "newer than this podledger" in told.out + told.err
+        refused = run("--db", path, *command)
+        assert refused.status == 1
+        assert "newer than this podledger" in refused.out + refused.err
     assert path.read_bytes() == before
 
 
-def test_every_released_revision_is_kept() -> None:
+def test_every_earlier_revision_has_its_ledger() -> None:
     assert [revision for revision in REVISIONS if not asset(revision).exists()] == [SCHEMA_HEAD]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import to_json
 
 from podledger.core import strict_json
 from podledger.core.errors import ProtocolError
@@ -38,7 +39,7 @@ class Event(WireModel):
 
     def payload(self) -> str:
         """Return the event as one line of compact JSON, without fields that are None."""
-        return self.model_dump_json(exclude_none=True)
+        return to_json(self, exclude_none=True).decode()
 
 
 class PodEvent(Event):

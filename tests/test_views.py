@@ -1,4 +1,4 @@
-"""The views: what they show is what the library says, and the anomalies are those that a plain look finds."""
+"""Test the views: they agree with the library, and the anomalies are those that a search of the model finds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from podledger.core.entries import Sender, draft
 from podledger.core.events import Errored, LedgerEvent
 from podledger.core.fields import ScopeRule
 from podledger.core.times import timestamp
-from podledger.queries import gaps, notifications
+from podledger.queries import gaps, notifications, registry
 from podledger.store import append, log
 from tests import strategies
 from tests.model import Model, Span, is_delegation, reaches
@@ -26,7 +26,7 @@ from tests.support import (
     Bench,
     connected,
     delegated,
-    incarnation,
+    life,
     new_database,
     reclaimed,
     spawned,
@@ -49,7 +49,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM covering AS below
     WHERE below.from_seq <> c.from_seq AND instr(below.tenures, '/' || c.from_seq || '/'))
 """
-"""The holders of a path, as `docs/sql.md` asks for them."""
+"""The recipe of docs/sql.md for the holders of a path."""
 
 
 def rows(bench: Bench, view: str, columns: str = "*") -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def anomalies(bench: Bench, what: str) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_that_was_dropped_or_altered_is_found(name: str) -> None:
+def test_verify_finds_a_dropped_or_altered_view(name: str) -> None:
     bench = Bench([turned("ada")])
     bench.connection.exec_driver_sql(f"DROP VIEW {name}")
     assert bench.verify().problems == ((("schema", None, f"view {name} is missing")),)
@@ -77,11 +77,36 @@ def test_a_view_that_was_dropped_or_altered_is_found(name: str) -> None:
     assert bench.verify().problems == ((("schema", None, f"view {name} was altered")),)
 
 
-# What they show is what the library says
+# The views agree with the library
 
 
 @given(strategies.histories)
-def test_live_pods_is_the_registry_and_hangs_each_pod_where_the_tree_does(history: list[LedgerEvent]) -> None:
+def test_tenure_parents_agrees_with_the_model(history: list[LedgerEvent]) -> None:
+    bench, model = Bench(history), Model.of(history)
+    query = "SELECT t.from_seq, p.from_seq FROM tenure_parents AS t LEFT JOIN tenures AS p ON p.rowid = t.parent"
+    parents = {span.opened: model.parent(span) for span in model.spans}
+    assert dict(bench.sql(query)) == {seq: parent and parent.opened for seq, parent in parents.items()}
+
+
+@given(strategies.histories)
+def test_chain_agrees_with_the_library(history: list[LedgerEvent]) -> None:
+    bench = Bench(history)
+    found = bench.sql("SELECT pod_name, from_seq, chain, tenures FROM write_holders")
+    lines = registry.lineage(bench.connection, OWNER, len(history), [(name, seq) for name, seq, _, _ in found])
+    for name, seq, chain, tenures in found:
+        line = lines[seq][::-1]
+        assert chain.split("/") == [OWNER, *(ancestor.pod_name for ancestor in line), name]
+        assert tenures.strip("/").split("/") == [str(number) for number in (*(above.from_seq for above in line), seq)]
+
+
+def test_chain_keeps_the_tenure_of_a_respawned_grandparent() -> None:
+    bench = Bench([spawned("top"), delegated("mid", parent="top"), stopped("top"), spawned("top")])
+    bench.append(delegated("leaf", parent="mid", scope=writes("/srv")))
+    assert bench.sql("SELECT tenures FROM write_holders") == [("/1/2/5/",)]
+
+
+@given(strategies.histories)
+def test_live_pods_is_the_registry_and_the_tree(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     found = {row["pod_name"]: row for row in rows(bench, "live_pods")}
     pods = bench.pods()
@@ -95,7 +120,7 @@ def test_live_pods_is_the_registry_and_hangs_each_pod_where_the_tree_does(histor
 
 
 @given(strategies.histories)
-def test_pod_history_is_every_tenure(history: list[LedgerEvent]) -> None:
+def test_pod_history_lists_every_tenure(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     found = [
         (row["pod_name"], row["from_seq"], row["until_seq"], row["closed_by"], rule_words_of(row))
@@ -114,7 +139,7 @@ def rule_words_of(row: dict[str, Any]) -> str:
 
 
 @given(strategies.histories, st.sampled_from(PATHS))
-def test_the_holders_of_any_path_follow_from_write_holders(history: list[LedgerEvent], path: str) -> None:
+def test_write_holders_answers_who_may_write_a_path(history: list[LedgerEvent], path: str) -> None:
     bench = Bench(history)
     found = {tuple(row) for row in bench.connection.exec_driver_sql(HOLDERS, {"path": path})}
     expected = {(holder.pod_name, "/".join(holder.chain)) for holder in bench.holders(path)}
@@ -122,14 +147,14 @@ def test_the_holders_of_any_path_follow_from_write_holders(history: list[LedgerE
 
 
 @given(strategies.histories)
-def test_a_grant_holds_its_target_where_its_pod_is_a_holder_of_it(history: list[LedgerEvent]) -> None:
+def test_holds_target_agrees_with_the_holders_of_the_target(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     for row in rows(bench, "write_holders"):
         holds = row["pod_name"] in {holder.pod_name for holder in bench.holders(row["target"])}
         assert row["holds_target"] == ("yes" if holds else "no")
 
 
-def test_a_grant_shows_what_of_it_was_lent_on() -> None:
+def test_lent_on_lists_the_grants_of_descendants() -> None:
     bench = Bench(
         [
             spawned("planner", scope=writes("/srv")),
@@ -146,7 +171,7 @@ def test_a_grant_shows_what_of_it_was_lent_on() -> None:
 
 
 @given(strategies.histories)
-def test_the_gaps_are_the_library_s(history: list[LedgerEvent]) -> None:
+def test_gaps_agree_with_the_library(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     columns = "source, pod_name, first_missing, last_missing, after_seq, before_seq"
     found = bench.sql(f"SELECT {columns} FROM gaps ORDER BY before_seq, source")
@@ -160,25 +185,34 @@ steering = st.text(st.sampled_from(STEERING.replace("\x00", "")), max_size=12)
 
 
 @given(st.lists(steering, min_size=1, max_size=5))
-def test_a_notification_is_told_as_the_library_tells_it(messages: list[str]) -> None:
+def test_notification_line_agrees_with_the_library(messages: list[str]) -> None:
     bench = Bench([Errored(pod_name="coder", message=message) for message in messages])
     expected = notifications.unread(bench.connection, OWNER, "agent", 0, 100)
-    assert bench.sql("SELECT line FROM notifications ORDER BY seq") == [(told.line,) for told in expected]
+    assert bench.sql("SELECT line FROM notifications ORDER BY seq") == [
+        (notification.line,) for notification in expected
+    ]
 
 
-def test_a_long_message_is_cut_as_the_library_cuts_it() -> None:
+def test_long_message_is_shortened_as_in_the_library() -> None:
     bench = Bench([Errored(pod_name="coder", message="x" * 10_000)])
-    [told] = notifications.unread(bench.connection, OWNER, "agent", 0, 100)
-    assert bench.sql("SELECT line FROM notifications") == [(told.line,)]
+    [notification] = notifications.unread(bench.connection, OWNER, "agent", 0, 100)
+    assert bench.sql("SELECT line FROM notifications") == [(notification.line,)]
 
 
-def test_a_shutdown_that_was_reported_twice_is_told_once() -> None:
+def test_damaged_message_makes_the_line_null() -> None:
+    bench = Bench([Errored(pod_name="coder", message="no space left")])
+    bench.connection.exec_driver_sql("DROP TRIGGER events_no_update")
+    bench.connection.exec_driver_sql("UPDATE events SET payload = 'no space'")
+    assert bench.sql("SELECT line FROM notifications") == [(None,)]
+
+
+def test_duplicate_shutdown_makes_one_notification() -> None:
     bench = Bench([spawned("ada"), stopped("ada"), stopped("ada")])
     assert bench.sql("SELECT seq FROM notifications") == [(2,)]
 
 
 @given(strategies.histories)
-def test_the_log_is_shown_entry_by_entry_with_human_times(history: list[LedgerEvent]) -> None:
+def test_event_log_shows_each_entry_with_readable_times(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     entries = log.read_all(bench.connection, OWNER)
     found = rows(bench, "event_log")
@@ -189,7 +223,7 @@ def test_the_log_is_shown_entry_by_entry_with_human_times(history: list[LedgerEv
     assert [row["recorded_at"] for row in found] == [timestamp(entry.recorded_us) for entry in entries]
 
 
-def test_times_keep_six_decimals_before_1970_too() -> None:
+def test_times_before_1970_keep_six_decimals() -> None:
     event = turned("ada")
     stamp = stamped(event, 1).stamp
     assert stamp is not None
@@ -198,11 +232,11 @@ def test_times_keep_six_decimals_before_1970_too() -> None:
     assert bench.sql("SELECT sent_at FROM event_log") == [("1969-12-31T23:59:58.000001Z",)]
 
 
-# The anomalies, against a plain look at the model
+# The anomalies agree with the model
 
 
 @given(strategies.histories)
-def test_every_odd_outcome_is_an_anomaly(history: list[LedgerEvent]) -> None:
+def test_odd_outcomes_are_anomalies(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     odd = ("conflict", "late", "revived", "unknown")
     expected = [(seq, what) for seq, what in enumerate(Model.of(history).outcomes, 1) if what in odd]
@@ -219,7 +253,7 @@ def test_write_grants_of_unrelated_pods_that_met_are_anomalies(history: list[Led
 
 
 def meetings(model: Model, one: Span, other: Span) -> Iterator[tuple[int, str]]:
-    """The pairs of write rules that reach a common path, of two tenures that overlapped and are not related."""
+    """Yield the seq and the pod of each pair of write rules that overlap, of two unrelated tenures that overlap."""
     first, second = sorted((one, other), key=lambda span: span.opened)
     if first.closed is not None and first.closed <= second.opened:
         return
@@ -240,7 +274,7 @@ def common(one: ScopeRule, other: ScopeRule) -> bool:
 
 
 @given(strategies.histories)
-def test_a_scope_wider_than_the_parent_s_is_an_anomaly(history: list[LedgerEvent]) -> None:
+def test_rule_wider_than_the_parent_s_scope_is_an_anomaly(history: list[LedgerEvent]) -> None:
     bench, model = Bench(history), Model.of(history)
     expected = []
     for span in model.spans:
@@ -253,14 +287,14 @@ def test_a_scope_wider_than_the_parent_s_is_an_anomaly(history: list[LedgerEvent
 
 
 def within(rule: ScopeRule, scope: Iterable[ScopeRule]) -> bool:
-    """Whether each path that the rule reaches was lent too, for writing if it is for writing."""
+    """Return whether the scope reaches each path that the rule reaches, for writing if the rule is for writing."""
     lent = [other for other in scope if other.permission == "write" or rule.permission == "read"]
     reached = [path for path in probes(rule) if reaches(rule, path)]
     return all(any(reaches(other, path) for other in lent) for path in reached)
 
 
 @given(strategies.histories)
-def test_a_pod_whose_parent_has_ended_is_an_orphan(history: list[LedgerEvent]) -> None:
+def test_open_pod_whose_parent_has_ended_is_an_orphan(history: list[LedgerEvent]) -> None:
     bench, model = Bench(history), Model.of(history)
     standing = {span.name for span in model.spans if span.closed is None}
     expected = set()
@@ -273,11 +307,11 @@ def test_a_pod_whose_parent_has_ended_is_an_orphan(history: list[LedgerEvent]) -
     assert {name for _, name, _ in anomalies(bench, "orphan")} == expected
 
 
-def test_a_report_from_another_process_than_the_known_one_is_an_anomaly() -> None:
+def test_report_from_another_process_is_an_anomaly() -> None:
     bench = Bench()
     known, other = Sender(100, 0, 0), Sender(200, 0, 0)
-    lived = spawned("ada").model_copy(update={"pid": 100})
-    record(bench, lived, None)
+    spawn = spawned("ada").model_copy(update={"pid": 100})
+    record(bench, spawn, None)
     record(bench, turned("ada"), known)
     record(bench, turned("ada"), other)
     record(bench, delegated("bob", parent="ada"), known)
@@ -301,7 +335,7 @@ def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
     bench.cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
 
 
-def test_lives_that_are_each_other_s_parents_end_no_view() -> None:
+def test_circular_parents_end_no_view() -> None:
     bench = Bench(
         [
             stamped(delegated("ada", parent="bob", scope=writes("/srv")), 1, source=2),
@@ -311,13 +345,13 @@ def test_lives_that_are_each_other_s_parents_end_no_view() -> None:
     for view in VIEWS:
         rows(bench, view)
     assert {row["pod_name"]: row["under"] for row in rows(bench, "live_pods")} == {"ada": "bob", "bob": "ada"}
-    assert incarnation(1) < incarnation(2)
+    assert life(1) < life(2)
 
 
-# Beside a writer
+# Reading during a write
 
 
-def test_a_stranger_reads_every_view_read_only_while_the_ledger_is_written(tmp_path: Path) -> None:
+def test_every_view_is_readable_while_a_writer_holds_the_lock(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     with connected(path) as writer:
         writer.execute("PRAGMA journal_mode = WAL")

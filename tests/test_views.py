@@ -16,7 +16,8 @@ from podledger.core.entries import Sender, draft
 from podledger.core.events import Errored, LedgerEvent
 from podledger.core.fields import ScopeRule
 from podledger.core.times import timestamp
-from podledger.queries import gaps, notifications, registry
+from podledger.queries import gaps, notifications
+from podledger.queries.lineage import lineage
 from podledger.store import append, log
 from tests import strategies
 from tests.model import Model, Span, is_delegation, reaches
@@ -26,7 +27,7 @@ from tests.support import (
     Bench,
     connected,
     delegated,
-    life,
+    incarnation,
     new_database,
     reclaimed,
     spawned,
@@ -92,7 +93,7 @@ def test_tenure_parents_agrees_with_the_model(history: list[LedgerEvent]) -> Non
 def test_chain_agrees_with_the_library(history: list[LedgerEvent]) -> None:
     bench = Bench(history)
     found = bench.sql("SELECT pod_name, from_seq, chain, tenures FROM write_holders")
-    lines = registry.lineage(bench.connection, OWNER, len(history), [(name, seq) for name, seq, _, _ in found])
+    lines = lineage(bench.connection, OWNER, len(history), [(name, seq) for name, seq, _, _ in found])
     for name, seq, chain, tenures in found:
         line = lines[seq][::-1]
         assert chain.split("/") == [OWNER, *(ancestor.pod_name for ancestor in line), name]
@@ -345,7 +346,7 @@ def test_circular_parents_end_no_view() -> None:
     for view in VIEWS:
         rows(bench, view)
     assert {row["pod_name"]: row["under"] for row in rows(bench, "live_pods")} == {"ada": "bob", "bob": "ada"}
-    assert life(1) < life(2)
+    assert incarnation(1) < incarnation(2)
 
 
 # Reading during a write

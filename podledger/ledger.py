@@ -14,13 +14,14 @@ from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from podledger.bundle.check import read_bundle
-from podledger.bundle.scope import BundleRequest, BundleScope
+from podledger.bundle.request import BundleRequest
 from podledger.bundle.write import BundleResult, make_bundle
-from podledger.core.errors import DamagedError, LedgerNotFoundError, StorageError, UsageError
-from podledger.core.events import WITHHELD, Draft, Entry, Evidence, LedgerEvent, draft
+from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, StorageError
+from podledger.core.events import NO_PAYLOAD, Draft, Entry, Evidence, LedgerEvent, draft
 from podledger.core.names import check_name
+from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
+from podledger.integrity.coverage import coverage_of
 from podledger.integrity.notes import Note, note_at
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.mirror import Mirror
@@ -33,15 +34,14 @@ from podledger.queries.registry import Holder, Moment, Pod
 from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult, replay
 from podledger.store import log, outbox_rows
 from podledger.store.append import Appended
-from podledger.store.connections import BUSY_TIMEOUT_S, DAMAGED_HINT, read_only
+from podledger.store.connections import BUSY_TIMEOUT_S, read_only
+from podledger.store.coverage import check_projected, check_whole
 from podledger.store.database import Database
-from podledger.store.expected_rows import Progress
 from podledger.store.files import check_apart
 from podledger.store.group_commit import GroupCommit
 from podledger.store.log import Head, Rejected, Rejection, Selection
 from podledger.store.outbox_rows import OutboxItem, OutboxStatus
 from podledger.store.rebuild import differing, put_right
-from podledger.store.schema import check_whole
 
 PAGE: Final = 1_000
 T = TypeVar("T")
@@ -113,7 +113,9 @@ class Ledger:
         return self._database
 
     async def __aenter__(self) -> Self:
-        self._database = await Database.open(self._target, create=self._create, busy_timeout_s=self._busy_timeout_s)
+        self._database = await Database.open(
+            self._target, coverage_of, create=self._create, busy_timeout_s=self._busy_timeout_s
+        )
         try:
             self._name = await self.database.read(self._choose)
             if not self._name:
@@ -177,17 +179,17 @@ class Ledger:
         since: Moment = None,
         until: Moment = None,
         limit: int | None = None,
-        withheld: bool = False,
+        blank: bool = False,
     ) -> AsyncIterator[Entry]:
         """The entries of the log by seq: from the moment `since` up to and with the moment `until`.
 
-        Of a bundle those alone that it shows, unless `withheld`.
+        Those whose payload the database does not hold are left out, unless `blank`.
 
         Raises:
             InvalidMomentError: a moment is not in the log.
         """
         first, last = await self.read(partial(registry.span, ledger=self._name, since=since, until=until))
-        selection = Selection(first - 1, last, pod, kind, outcome, whole=self.database.is_bundle and not withheld)
+        selection = Selection(first - 1, last, pod, kind, outcome, whole=not (blank or self.database.coverage.is_whole))
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
@@ -216,14 +218,13 @@ class Ledger:
         return await self.read(partial(registry.pods_at, ledger=self._name, at=at, closed=closed))
 
     async def holders(self, path: str, at: Moment = None) -> list[Holder]:
-        """Who could write `path` at a moment; in a bundle, who of the pods that it shows.
+        """Who could write `path` at a moment, of the pods that the database is meant to show.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
         """
         holders = await self.read(partial(registry.holders_at, ledger=self._name, path=path, at=at))
-        what = await self._slice()
-        return holders if what is None else [holder for holder in holders if what.is_of(holder.pod_name)]
+        return [holder for holder in holders if self.database.coverage.covers(holder.pod_name)]
 
     async def gaps(self, at: Moment = None) -> list[Gap]:
         """What stamped senders had sent by a moment, as far as what arrived shows, and the ledger had not got.
@@ -251,15 +252,13 @@ class Ledger:
         Raises:
             InvalidMomentError: the moment is not in the log.
             ProtocolError: an entry was altered.
-            UsageError: this is a bundle that does not show that pod.
+            UsageError: the database does not show that pod.
         """
-        what = await self._slice()
-        if what is not None and not what.folds(pod_name):
-            raise UsageError(f"the bundle does not show the pod {pod_name!r}", hint="use the ledger that it is from")
+        check_projected(self.database.path, self.database.coverage, pod_name)
         story = story or Story(pod_name)
-        async for entry in self.entries(pod=pod_name, until=at, withheld=True):
+        async for entry in self.entries(pod=pod_name, until=at, blank=True):
             explained = explain(story, entry, fact_of(entry, self._name))
-            if entry.payload != WITHHELD:
+            if entry.payload != NO_PAYLOAD:
                 yield explained
 
     async def diff(self, before: Moment, after: Moment = None) -> RegistryDiff:
@@ -283,9 +282,9 @@ class Ledger:
         Raises:
             InvalidMomentError: the moment is not in the log.
             ProtocolError: an entry was altered.
-            UsageError: this is a bundle, which holds no whole log.
+            UsageError: the database holds no whole log.
         """
-        check_whole(self.database.place)
+        check_whole(self.database.path, self.database.coverage)
 
         def work() -> ReplayResult:
             with read_only(self.database.place) as connection:
@@ -346,13 +345,14 @@ class Ledger:
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> BundleResult:
-        """Write a slice of the ledger into the file `target`, to be carried elsewhere, read and checked there.
+        """Write a part of the ledger into the file `target`, to read and verify elsewhere.
 
         Raises:
             InvalidMomentError: a moment is not in the log.
-            StorageError: the file was not written: without `overwrite`, also where one is there already.
-            UsageError: there is nothing to put in, or this is a bundle itself.
+            StorageError: the file cannot be written, or exists and `overwrite` is false.
+            UsageError: there is nothing to put in, or this database holds no whole log.
         """
+        check_whole(self.database.path, self.database.coverage)
         make = partial(make_bundle, now_us=self._clock() // 1000, overwrite=overwrite, progress=progress)
         return await asyncio.to_thread(make, self.database.place, self._name, target, wanted)
 
@@ -397,11 +397,6 @@ class Ledger:
     async def update_outbox_item(self, item: OutboxItem) -> None:
         """Keep what became of an item."""
         await self.database.write(partial(outbox_rows.write_outbox_item, item=item))
-
-    async def _slice(self) -> BundleScope | None:
-        """What the bundle shows, if this is one and it does not show all."""
-        found = await self.read(read_bundle) if self.database.is_bundle else None
-        return None if found is None or found.what.pods is None else found.what
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database."""

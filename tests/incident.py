@@ -1,6 +1,7 @@
-"""The ledger of `docs/incident.md`, made by `python -m tests.incident FILE`.
+"""The ledger of `docs/incident.md`. `python -m tests.incident FILE` creates it.
 
-Without FILE, the page is written anew with what its commands print now."""
+Without FILE, the command updates the page with the current output of its commands.
+"""
 
 from __future__ import annotations
 
@@ -31,36 +32,36 @@ from tests.cli import podledger
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "incident.md"
 PODS: Final = {"root": 1, "planner": 2, "coder": 3, "tester": 4, "scout": 5, "linter": 6, "scribe": 7}
-"""The pods in the order in which they were started; a pod's process is 4100 and its number here."""
+"""The pods in the order in which they were started. A pod's process id is 4100 plus its number here."""
 
 
 class Step(NamedTuple):
-    """Something that happened: at a time of 3 March 2026, told by a pod, or by the owner where `teller` is None."""
+    """An event at a time on 3 March 2026, reported by a pod, or recorded by the owner if `reporter` is None."""
 
     time: str
-    teller: str | None
+    reporter: str | None
     sequence: int
     event: LedgerEvent
 
 
-def life(pod: str) -> str:
-    """The incarnation of a pod."""
+def incarnation(pod: str) -> str:
+    """Return the incarnation of a pod."""
     return f"019cb3ff-9f0{PODS[pod]}-7000-8000-00000000000{PODS[pod]}"
 
 
 def at(time: str) -> datetime:
-    """That time of the day of the incident."""
+    """Return that time on the day of the incident."""
     return datetime.fromisoformat(f"2026-03-03T{time}").replace(tzinfo=UTC)
 
 
 def lent(pod: str, parent: str, *targets: str) -> ScopeSubDelegated:
-    """`parent` spawned `pod` and let it write below each target."""
+    """Return the event that `parent` spawned `pod` with write access below each target."""
     socket = f"/run/pods/{pod}.sock"
     return ScopeSubDelegated(parent_pod=parent, sub_pod=pod, sub_socket=socket, scope=_writes(*targets))
 
 
 def spawned(pod: str, *targets: str) -> PodSpawned:
-    """The owner spawned `pod`."""
+    """Return the event that the owner spawned `pod` with write access below each target."""
     return PodSpawned(pod_name=pod, socket_path=f"/run/pods/{pod}.sock", scope=_writes(*targets), pid=4100 + PODS[pod])
 
 
@@ -69,7 +70,7 @@ def _writes(*targets: str) -> tuple[ScopeRule, ...]:
 
 
 GREEN: Final = "3 tests failed\x1b[2K\r\x1b[32mall tests passed\x1b[0m"
-"""What the tester printed: a terminal would wipe the first three words away."""
+"""The tester's message: a terminal that interprets it erases the first three words."""
 
 STEPS: Final = (
     Step("13:58:00", "root", 1, spawned("planner", "/srv/app/src")),
@@ -98,7 +99,7 @@ STEPS: Final = (
 
 
 async def make(path: Path) -> None:
-    """Make the ledger of the incident at `path`."""
+    """Create the ledger of the incident at `path`."""
     now = at("13:57:00")
     async with Ledger.open(path, "root", clock=lambda: int(now.timestamp()) * 1_000_000_000) as ledger:
         for step in STEPS:
@@ -107,29 +108,29 @@ async def make(path: Path) -> None:
 
 
 def _stamped(step: Step) -> LedgerEvent:
-    if step.teller is None:
+    if step.reporter is None:
         return step.event
     stamp = Stamp(
-        id=f"5eed0000-0000-4000-8000-{PODS[step.teller]:06x}{step.sequence:06x}",
-        source=life(step.teller),
+        id=f"5eed0000-0000-4000-8000-{PODS[step.reporter]:06x}{step.sequence:06x}",
+        source=incarnation(step.reporter),
         sequence=step.sequence,
         time=f"2026-03-03T{step.time}Z",
-        subject=life(step.event.about),
+        subject=incarnation(step.event.about),
     )
     return step.event.model_copy(update={"stamp": stamp})
 
 
 def _sender(step: Step) -> Sender | None:
-    if step.teller in (None, "root"):
+    if step.reporter in (None, "root"):
         return None
-    return Sender(4100 + PODS[str(step.teller)], 1000, 1000)
+    return Sender(4100 + PODS[str(step.reporter)], 1000, 1000)
 
 
 _COMMANDS: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 
-def written(page: str) -> str:
-    """The page with what its commands print now, each run where the ledger of the incident is `podledger.db`."""
+def updated(page: str) -> str:
+    """Return the page with the current output of its commands, run on the ledger of the incident."""
     with tempfile.TemporaryDirectory(prefix="podledger-") as folder:
         asyncio.run(make(Path(folder) / "podledger.db"))
         return _COMMANDS.sub(lambda block: f"```console\n{_run(block[1], Path(folder))}```", page)
@@ -149,4 +150,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         asyncio.run(make(Path(sys.argv[1])))
     else:
-        PAGE.write_text(written(PAGE.read_text()))
+        PAGE.write_text(updated(PAGE.read_text()))

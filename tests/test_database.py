@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection
 
 from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.integrity.coverage import coverage_of
 from podledger.ledger import Ledger
 from podledger.store.connections import APPLICATION_ID, read_only, translated
 from podledger.store.database import Database, locate
@@ -171,7 +172,7 @@ async def test_the_writer_is_durable_and_the_readers_cannot_write(tmp_path: Path
         names = ("journal_mode", "synchronous", "recursive_triggers", "query_only", "trusted_schema")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
 
-    opened = await Database.open(new_database(tmp_path / "l.db"), create=False)
+    opened = await Database.open(new_database(tmp_path / "l.db"), coverage_of, create=False)
     assert await opened.write(pragmas) == ["wal", 2, 1, 0, 0]
     with pytest.raises(StorageError, match="read-only"):
         await opened.read(lambda connection: connection.exec_driver_sql("CREATE TABLE x (y)"))
@@ -179,7 +180,7 @@ async def test_the_writer_is_durable_and_the_readers_cannot_write(tmp_path: Path
 
 
 async def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    opened = await Database.open(new_database(tmp_path / "l.db"), create=False)
+    opened = await Database.open(new_database(tmp_path / "l.db"), coverage_of, create=False)
 
     def work(connection: Connection) -> None:
         connection.exec_driver_sql("INSERT INTO consumers VALUES ('l', 'c', 1, 1, '')")
@@ -194,7 +195,7 @@ async def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_the_write_lock_is_held_from_the_first_moment(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
-    opened = await Database.open(path, create=False)
+    opened = await Database.open(path, coverage_of, create=False)
 
     def work(_: Connection) -> None:
         with connected(path) as other:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
 from podledger.core.errors import PodledgerError
-from podledger.integrity.verify import schema_of
+from podledger.integrity.schema import schema_of
 from podledger.ledger import Ledger
 from podledger.store import schema
 from podledger.store.schema import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to

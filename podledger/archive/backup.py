@@ -1,4 +1,4 @@
-"""A copy of a whole database in one file, taken while others may write to it."""
+"""Copy a whole database into one file while other processes may write to it."""
 
 from __future__ import annotations
 
@@ -8,50 +8,48 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from podledger.store.connections import APPLICATION_ID, BUNDLE_ID, BUSY_TIMEOUT_S, finalize, read_only_uri, translated
-from podledger.store.expected_rows import Progress
+from podledger.core.progress import Progress
+from podledger.integrity.coverage import coverage_of
+from podledger.store.connections import BUSY_TIMEOUT_S, finalize, read_only_uri, translated
 from podledger.store.files import placing
-from podledger.store.schema import is_bundle, prepare
+from podledger.store.schema import prepare
 
-PAGES_AT_ONCE: Final = 1_000
-"""How much is copied between two looks at the progress."""
+BACKUP_PAGES: Final = 1_000
+"""How many pages are copied between two reports of progress."""
 
 
 def backup(
     source: Path, target: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress | None = None
 ) -> int:
-    """Copy the database at `source`, as it is at one moment, into the file `target`; how many bytes that took.
+    """Copy the database at `source`, as it is at one moment, into the file `target`. Return its size in bytes.
 
-    The file needs no other beside it, its owner alone may read it, and it is there whole or not at all.
+    The copy is one file that only its owner may read. If the copying fails, nothing is left at `target`.
 
     Raises:
         LedgerNotFoundError: there is no database at `source`.
         SchemaError: it is of another version of podledger.
-        StorageError: it was not written: without `overwrite`, also where a file is there already.
+        StorageError: the copy cannot be written, or a file exists and `overwrite` is false.
     """
     prepare(source, create=False)
     with placing(target, source, overwrite=overwrite) as temporary:
-        copy_database(source, temporary, progress)
-        finalize(temporary, BUNDLE_ID if is_bundle(source) else APPLICATION_ID)
+        copy_database(source, temporary, BUSY_TIMEOUT_S, progress)
+        finalize(temporary, coverage_of(source).application_id)
         return temporary.stat().st_size
 
 
-def copy_database(source: Path, target: Path, progress: Progress | None = None) -> None:
-    """Copy one snapshot of a database into the empty file `target`.
+def copy_database(source: Path, target: Path, busy_timeout_s: float, progress: Progress | None = None) -> None:
+    """Copy one snapshot of the database at `source` into the empty file `target`.
 
     Raises:
-        StorageError: it could not be read, or not written.
+        StorageError: a file cannot be read or written.
     """
 
-    def told(_status: int, left: int, total: int) -> None:
+    def on_pages(_: int, remaining: int, total: int) -> None:
         if progress:
-            progress(total - left, total)
+            progress(total - remaining, total)
 
-    with (
-        translated(source),
-        closing(sqlite3.connect(read_only_uri(source), uri=True, timeout=BUSY_TIMEOUT_S)) as here,
-        closing(sqlite3.connect(target, isolation_level=None)) as there,
-    ):
+    here = sqlite3.connect(read_only_uri(source), uri=True, timeout=busy_timeout_s, isolation_level=None)
+    with translated(source), closing(here), closing(sqlite3.connect(target)) as there:
         here.execute("BEGIN")
-        here.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on we look at one moment
-        here.backup(there, pages=PAGES_AT_ONCE, progress=told)
+        here.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the snapshot begins with the first read
+        here.backup(there, pages=BACKUP_PAGES, progress=on_pages)

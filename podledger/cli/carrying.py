@@ -179,7 +179,7 @@ def run_collect(args: Namespace) -> None:
 
 def run_bundle(args: Namespace) -> None:
     """Make a bundle."""
-    from podledger.bundle.scope import BundleRequest
+    from podledger.bundle.request import BundleRequest
     from podledger.cli.output import print_json, progress
     from podledger.cli.reading import moment_of
     from podledger.cli.session import with_ledger
@@ -190,7 +190,7 @@ def run_bundle(args: Namespace) -> None:
     if args.json:
         print_json({"file": args.file, **done.as_json()})
         return
-    what = done.what
+    what = done.scope
     pods = "all pods" if what.pods is None else ", ".join(escape(pod, 60) for pod in sorted(what.pods)[:10])
     more = "" if what.pods is None or len(what.pods) <= 10 else f" and {len(what.pods) - 10} more"
     print(

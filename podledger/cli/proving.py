@@ -10,10 +10,10 @@ from podledger.cli.reading import add_at, moment_of
 from podledger.core.text import pluralize
 
 if TYPE_CHECKING:
+    from podledger.core.problem import Problem
     from podledger.integrity.notes import Note, SignedNote
     from podledger.integrity.verify import VerifyResult
     from podledger.ledger import Ledger
-    from podledger.store.expected_rows import Problem
 
 
 def add_commands(commands: Commands) -> None:
@@ -78,9 +78,9 @@ def _certificate(args: Namespace) -> VerifyResult:
     from podledger.cli.output import progress
     from podledger.cli.session import database_path, with_ledger
     from podledger.core.errors import LedgerNotFoundError, SchemaError, StorageError
+    from podledger.core.problem import Problem
     from podledger.integrity.notes import parse_note
     from podledger.integrity.verify import VerifyResult, damage, is_misnamed
-    from podledger.store.expected_rows import Problem
 
     path = database_path(args)
     expected = [parse_note(text) for text in args.expect]
@@ -111,9 +111,9 @@ def _signed_note(args: Namespace) -> tuple[SignedNote | None, list[Problem]]:
     if args.expect_note is None and args.public_key is None:
         return None, []
     from podledger.core.errors import UsageError
+    from podledger.core.problem import Problem
     from podledger.integrity import signing
     from podledger.integrity.notes import parse_signed_note
-    from podledger.store.expected_rows import Problem
 
     if args.expect_note is None or args.public_key is None:
         hint = "the key must come from where you trust it, and not with the note"

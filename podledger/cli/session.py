@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from podledger.bundle.check import describe
 from podledger.core.text import escape
 from podledger.ledger import Ledger
 from podledger.settings import Settings
@@ -53,8 +52,9 @@ def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
     async def run() -> T:
         async with open_ledger(args) as ledger:
             done = await work(ledger)
-            if ledger.database.is_bundle and not args.json:
-                print(f"podledger: {escape(await ledger.read(describe))}", file=sys.stderr)
+            coverage = ledger.database.coverage
+            if not (coverage.is_whole or args.json):
+                print(f"podledger: {escape(coverage.describe())}", file=sys.stderr)
             return done
 
     return asyncio.run(run())

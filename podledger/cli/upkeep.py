@@ -47,7 +47,8 @@ def run_doctor(args: Namespace) -> int:
 
     from podledger.cli.output import print_json, print_table
     from podledger.cli.session import database_path, settings
-    from podledger.doctor.examine import all_ok, examine
+    from podledger.doctor.examine import examine
+    from podledger.doctor.finding import all_ok
 
     ledger = args.ledger or settings().ledger
     findings = examine(database_path(args), ledger, sockets=[Path(socket) for socket in args.socket])

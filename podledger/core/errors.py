@@ -5,7 +5,7 @@
     │   ├── InvalidNameError     no pod or ledger may bear that name
     │   ├── InvalidMomentError   no sequence number and no time, or one beyond the log
     │   ├── InvalidEventError    a local fact that is not well formed
-    │   └── ReadOnlyError        a bundle, which is for reading only
+    │   └── ReadOnlyError        a database that is for reading only
     ├── ProtocolError            a line from a socket or a file that is no event
     ├── LedgerNotFoundError      no such database, or no such ledger in it
     ├── SchemaError              the database is of another version of podledger
@@ -16,10 +16,13 @@
     ├── SocketError              the receiver's socket cannot be had
     └── MissingPackageError      an optional package is not installed
 
-Driver errors are translated in `database` alone, with the driver's error kept as `__cause__`.
+The store translates the driver's errors, and keeps each as the `__cause__`.
 """
 
 from __future__ import annotations
+
+DAMAGED_HINT = "run `podledger verify`; restore a backup, or save what holds with `podledger recover`"
+"""How to go on with a damaged database."""
 
 
 class PodledgerError(Exception):
@@ -52,7 +55,7 @@ class InvalidEventError(UsageError):
 
 
 class ReadOnlyError(UsageError):
-    """A bundle, which is for reading only."""
+    """A database that is for reading only."""
 
 
 class ProtocolError(PodledgerError):

@@ -226,14 +226,14 @@ def payload_digest(payload: str) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
-WITHHELD: Final = "{}"
-"""What stands in a bundle for the payload of an entry outside of its slice: no event is empty."""
+NO_PAYLOAD: Final = "{}"
+"""The payload of an entry whose payload the database does not hold. No event is empty."""
 
 
-def chain_digest(previous: str, fields: Sequence[Any], withheld: str | None = None) -> str:
+def chain_digest(previous: str, fields: Sequence[Any], absent_payload_digest: str | None = None) -> str:
     """SHA-256 over the previous digest and an entry's fields but `digest`, each on a line, null as an empty line.
 
-    The payload's own digest stands for the payload: `withheld` is that where the payload is not there any more.
+    The payload's own digest stands for the payload: `absent_payload_digest`, if the database does not hold the payload.
     `docs/ledger-format.md` states the form.
     """
     ledger, seq, recorded_us, evidence, kind, pod_name, payload = fields[:7]
@@ -241,7 +241,7 @@ def chain_digest(previous: str, fields: Sequence[Any], withheld: str | None = No
     lines = _BLANK if known == _UNKNOWN else "\n".join(["" if field is None else str(field) for field in known])
     text = (
         f"{previous}\n{ledger}\n{seq}\n{recorded_us}\n{evidence}\n{kind}\n{pod_name}\n"
-        f"{withheld or payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
+        f"{absent_payload_digest or payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
     )
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, func, insert, not_, select, update
 
-from podledger.core.events import WITHHELD, parse_event, render
+from podledger.core.events import NO_PAYLOAD, parse_event, render
 from podledger.core.protocol import moment, timestamp
 from podledger.store import log
 from podledger.store.tables import consumers, events
@@ -49,7 +49,7 @@ def unread(connection: Connection, ledger: str, consumer: str, after: int, limit
     query = (
         select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
         .where(events.c.ledger == ledger, events.c.seq > after)
-        .where(events.c.kind.in_(VISIBLE), not_(told_before), events.c.payload != WITHHELD)
+        .where(events.c.kind.in_(VISIBLE), not_(told_before), events.c.payload != NO_PAYLOAD)
         .order_by(events.c.seq)
         .limit(limit)
     )

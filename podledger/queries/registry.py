@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from podledger.core import paths
 from podledger.core.errors import InvalidMomentError
-from podledger.core.events import WITHHELD, Evidence, delegation_from, scope_from
+from podledger.core.events import NO_PAYLOAD, Evidence, delegation_from, scope_from
 from podledger.core.protocol import Scope, microseconds
 from podledger.core.rules import Tenure
 from podledger.store import log
@@ -305,7 +305,7 @@ def _callback(tenure: Tenure, parent_socket: str | None, delegation: str | None)
     if delegation is None:
         return ""
     kind, _, payload = delegation.partition(":")
-    if payload == WITHHELD:
+    if payload == NO_PAYLOAD:
         return ""
     return delegation_from(kind, payload, "").socket_path
 

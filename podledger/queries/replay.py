@@ -12,10 +12,10 @@ from sqlalchemy import Connection, text
 
 from podledger.core.errors import ProtocolError
 from podledger.core.events import DELEGATIONS, EVIDENCE, Outcome, delegation_from, scope_from, scope_text
+from podledger.core.progress import Progress
 from podledger.core.rules import UNHEARD, Fact, State, fold
 from podledger.queries import registry
 from podledger.queries.registry import Moment
-from podledger.store.expected_rows import Progress
 
 Order = Literal["logged", "sent"]
 

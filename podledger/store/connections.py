@@ -14,14 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from podledger.core.errors import DamagedError, StorageError
+from podledger.core.errors import DAMAGED_HINT, DamagedError, StorageError
 from podledger.store.driver import begin
 
 APPLICATION_ID: Final = 0x706F646C
 """What marks a SQLite file as podledger's: "podl" in its header."""
-
-BUNDLE_ID: Final = 0x706F6462
-"""What marks a bundle, a slice of a ledger for reading only: "podb"."""
 
 BUSY_TIMEOUT_S: Final = 5.0
 
@@ -32,9 +29,11 @@ READERS: Final = 4
 def read_only(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Connection]:
     """A read-only connection of its own, on one snapshot, free to make temporary tables; usable from any thread."""
     engine = engine_of(path, busy_timeout_s, writing=False)
-    with translated(path), engine.connect() as connection:
-        yield connection
-    engine.dispose()
+    try:
+        with translated(path), engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def writer_settings(path: Path) -> dict[str, Any]:
@@ -44,23 +43,24 @@ def writer_settings(path: Path) -> dict[str, Any]:
         StorageError: the file cannot be opened.
     """
     engine = engine_of(path, BUSY_TIMEOUT_S, writing=True)
-    with translated(path):
-        connection = engine.raw_connection()
-        try:
+    try:
+        with translated(path), closing(engine.raw_connection()) as connection:
             cursor = connection.cursor()
             names = ("journal_mode", "synchronous", "recursive_triggers")
             return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
-        finally:
-            connection.close()
+    finally:
+        engine.dispose()
 
 
 @contextmanager
 def alone(path: Path) -> Iterator[Connection]:
     """A writing connection, in one transaction, to a database that is being made and nobody else knows."""
     engine = engine_of(path, BUSY_TIMEOUT_S, writing=True)
-    with translated(path), engine.begin() as connection:
-        yield connection
-    engine.dispose()
+    try:
+        with translated(path), engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def finalize(path: Path, application_id: int = APPLICATION_ID) -> None:
@@ -101,8 +101,6 @@ _MEANINGS: Final = {
     "SQLITE_PERM": ("it may not be opened", "check the permissions of the file and its folder"),
     "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
 }
-
-DAMAGED_HINT: Final = "run `podledger verify`; restore a backup, or save what holds with `podledger recover`"
 
 _DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
 

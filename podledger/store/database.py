@@ -14,9 +14,10 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from podledger.core.errors import ReadOnlyError, StorageError, UsageError
+from podledger.core.errors import StorageError, UsageError
 from podledger.store.connections import BUSY_TIMEOUT_S, engine_of, readers_of, translated
-from podledger.store.schema import is_bundle, prepare
+from podledger.store.coverage import Coverage, check_writable
+from podledger.store.schema import prepare
 
 LARGE_WAL_BYTES: Final = 16 << 20
 """A WAL of this size is emptied as soon as its readers let it be."""
@@ -55,9 +56,9 @@ class Database:
     `path` is as it was given, `place` the same wherever the process goes.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(self, path: Path, coverage: Coverage, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.path = path
-        self.is_bundle = is_bundle(path)
+        self.coverage = coverage
         self._busy_timeout_s = busy_timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
         self._writer = engine_of(path, busy_timeout_s, writing=True)
@@ -69,9 +70,16 @@ class Database:
 
     @classmethod
     async def open(
-        cls, target: str | os.PathLike[str], *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
+        cls,
+        target: str | os.PathLike[str],
+        coverage_of: Callable[[Path], Coverage],
+        *,
+        create: bool,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> Database:
         """Open the database that `target` names; with `create`, make it if need be and bring it up to date.
+
+        `coverage_of` is called once the database is there, and says how much of its ledgers' logs it holds.
 
         Raises:
             LedgerNotFoundError: there is none, and none is to be made.
@@ -80,7 +88,7 @@ class Database:
         """
         path = locate(target)
         await asyncio.to_thread(prepare, path, create=create, busy_timeout_s=busy_timeout_s)
-        return cls(path, busy_timeout_s=busy_timeout_s)
+        return cls(path, await asyncio.to_thread(coverage_of, path), busy_timeout_s=busy_timeout_s)
 
     async def write(self, work: Callable[[Connection], T], *, after: Callable[[T], None] | None = None) -> T:
         """Run `work` in one transaction that holds the write lock from its first moment; return after the commit.
@@ -88,7 +96,7 @@ class Database:
         `after` is called with the result on the same thread, before the next transaction begins.
 
         Raises:
-            ReadOnlyError: it is a bundle.
+            ReadOnlyError: it does not hold whole logs.
         """
         self.check_writable()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work, after)
@@ -103,12 +111,10 @@ class Database:
         """See that the database may be written.
 
         Raises:
-            ReadOnlyError: it is a bundle.
+            ReadOnlyError: it does not hold whole logs.
             StorageError: its file was removed or replaced meanwhile, or this process may not write it.
         """
-        if self.is_bundle:
-            hint = "read it with `events`, `pods`, `verify` and the like; to go on, use the ledger that it is from"
-            raise ReadOnlyError(f"{self.path} is a bundle, which is for reading only", hint=hint)
+        check_writable(self.path, self.coverage)
         self._check_in_place()
         if not os.access(self.place, os.W_OK):
             raise StorageError(f"{self.path} is read-only", hint="check the permissions of the file and its folder")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table
 
 from podledger.core import rules, strict_json
 from podledger.core.errors import ProtocolError
 from podledger.core.events import DELEGATIONS
+from podledger.core.problem import Problem
+from podledger.core.progress import Progress
 from podledger.core.rules import UNHEARD, Decision, Logged, Tenure, fact_of
 from podledger.store.driver import Row, pages
 from podledger.store.log import read_head
@@ -21,19 +23,8 @@ from podledger.store.tables import grants, pods, tenures
 EVERY: Final = 10_000
 """How often progress is told."""
 
-Progress = Callable[[int, int], None]
-"""Told how many events of how many are done; what need not be read is told of at the end."""
-
 Rows = Iterator[tuple[Table, Row]]
 """Rows, each with its table, of each table in the order of its key; values in the order of the table's columns."""
-
-
-class Problem(NamedTuple):
-    """Something that `verify` found: which check, at which entry if it is one, and what."""
-
-    check: str
-    seq: int | None
-    detail: str
 
 
 def expected_rows(

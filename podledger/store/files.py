@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from podledger.core.errors import StorageError
-from podledger.store.connections import APPLICATION_ID, BUNDLE_ID
 from podledger.store.schema import application_id
 
 
@@ -23,8 +22,8 @@ def replacing(path: str | os.PathLike[str], database: Path) -> Iterator[BinaryIO
     Raises:
         StorageError: they could not be written; what was there is untouched. Or `path` is a symbolic link.
     """
-    if application_id(Path(path)) in (APPLICATION_ID, BUNDLE_ID):
-        raise StorageError(f"{os.fspath(path)} is a database of podledger", hint="choose another name")
+    if application_id(Path(path)):
+        raise StorageError(f"{os.fspath(path)} is a database", hint="choose another name")
     with placing(path, database, overwrite=True) as temporary, temporary.open("wb") as stream:
         yield stream
 

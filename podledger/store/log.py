@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from podledger.core import strict_json
 from podledger.core.errors import InvalidMomentError, LedgerNotFoundError
-from podledger.core.events import NO_DIGEST, WITHHELD, Entry, Sender
+from podledger.core.events import NO_DIGEST, NO_PAYLOAD, Entry, Sender
 from podledger.core.protocol import timestamp
 from podledger.store.driver import PAGE, Positions, execute, fetch, insert_rows
 from podledger.store.tables import events, ledgers, rejected
@@ -19,8 +19,8 @@ from podledger.store.tables import events, ledgers, rejected
 class Head(NamedTuple):
     """The ledger's row: its settings, where its chains end, and how many rows its other tables hold.
 
-    `rebuilds` counts the rebuilds, so that a cache of the projections knows when it is stale. `row_checksum` is a digest
-    over the other values, as in every row that may change, so that `verify` finds a change made from outside.
+    `rebuilds` counts the rebuilds, so that a cache of the projections knows when it is stale. `row_checksum` is a
+    digest over the other values, as in every row that may change, so that `verify` finds a change made from outside.
     """
 
     name: str
@@ -162,7 +162,7 @@ def append_rejections(connection: Connection, head: Head, rejections: Sequence[R
 class Selection(NamedTuple):
     """Which entries of a log: after one seq and up to another, and of which pod, kind and outcome (None: any).
 
-    With `whole` those alone whose payload is there, for a bundle.
+    `whole` leaves out the entries whose payload the database does not hold.
     """
 
     after: int = 0
@@ -182,7 +182,7 @@ def read_page(connection: Connection, ledger: str, selection: Selection, limit: 
         "pod_name = ?": selection.pod,
         "kind = ?": selection.kind,
         "outcome = ?": selection.outcome,
-        "payload <> ?": WITHHELD if selection.whole else None,
+        "payload <> ?": NO_PAYLOAD if selection.whole else None,
     }
     asked = {condition: value for condition, value in conditions.items() if value is not None}
     query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(asked)} ORDER BY seq LIMIT ?"

@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Table
 
+from podledger.core.progress import Progress
 from podledger.store.driver import PAGE, Row, execute_many, insert_rows, pages
-from podledger.store.expected_rows import OF_NAMES, Progress, Rows, as_json, expected_rows
+from podledger.store.expected_rows import OF_NAMES, Rows, as_json, expected_rows
 from podledger.store.log import read_head, write_head
 from podledger.store.tables import PROJECTIONS
 

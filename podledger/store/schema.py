@@ -12,12 +12,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, SchemaError, StorageError
 from podledger.store.connections import (
     APPLICATION_ID,
-    BUNDLE_ID,
     BUSY_TIMEOUT_S,
-    DAMAGED_HINT,
     engine_of,
     read_only_uri,
     translated,
@@ -48,7 +46,7 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
         raise StorageError(f"{path} cannot be reached: {error.strerror}", hint=hint) from error
     if is_folder:
         raise StorageError(f"{path} is a folder, and no database", hint="give the path of the file itself")
-    if create and not is_bundle(path):
+    if create:
         _create_file(path)
     elif not path.is_file():
         raise LedgerNotFoundError(f"there is no database at {path}", hint="make one with `podledger init NAME`")
@@ -60,9 +58,9 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
     if revision is not None and revision > SCHEMA_HEAD:
         reason = f"{path} has schema {revision}, newer than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="update podledger")
-    if is_bundle(path):
-        reason = f"{path} is a bundle of schema {revision}, and this podledger's is {SCHEMA_HEAD}"
-        raise SchemaError(reason, hint="read it with the podledger that made it, or with its own verifier and sqlite3")
+    if application_id(path) not in (0, APPLICATION_ID):
+        reason = f"{path} has schema {revision}, older than this podledger's {SCHEMA_HEAD}, and cannot be upgraded"
+        raise SchemaError(reason, hint="read it with the podledger that made it, or with sqlite3")
     if not create:
         reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")
@@ -81,11 +79,6 @@ def _check_header(path: Path) -> None:
         raise DamagedError(f"{path} is damaged, or is no podledger database", hint=DAMAGED_HINT)
 
 
-def is_bundle(path: Path) -> bool:
-    """Whether the file at `path` says of itself that it is a bundle."""
-    return application_id(path) == BUNDLE_ID
-
-
 def application_id(path: Path) -> int | None:
     """What the SQLite file at `path` says that it is; None if it is none, or cannot be read."""
     if not path.is_file():
@@ -97,14 +90,9 @@ def application_id(path: Path) -> int | None:
         return None
 
 
-def check_whole(path: Path) -> None:
-    """See that the database at `path` holds whole logs.
-
-    Raises:
-        UsageError: it is a bundle.
-    """
-    if is_bundle(path):
-        raise UsageError(f"{path} is a bundle, which holds no whole log", hint="use the ledger that it is from")
+def application_id_of(connection: Connection) -> int:
+    """Return the application id in the database's header."""
+    return int(connection.exec_driver_sql("PRAGMA main.application_id").scalar_one())
 
 
 def schema_revision(path: Path) -> str | None:

@@ -18,8 +18,9 @@ from podledger.archive.collect import collect
 from podledger.archive.transfer import export_lines
 from podledger.bundle.request import BundleRequest
 from podledger.bundle.write import BundleResult
-from podledger.core.errors import InvalidMomentError, ReadOnlyError, StorageError, UsageError
+from podledger.core.errors import DamagedError, InvalidMomentError, ReadOnlyError, StorageError, UsageError
 from podledger.core.events import DELEGATIONS, LedgerEvent, payload_digest
+from podledger.integrity.coverage import coverage_of
 from tests.given import a_ledger, incarnation, podledger, podledger_json, stamp, ticking, write
 
 
@@ -202,6 +203,40 @@ async def test_backup_of_a_bundle_is_a_bundle(tmp_path: Path) -> None:
 
     assert podledger_json("verify", "--db", tmp_path / "c")["ok"]
     assert b"is a bundle" in podledger("init", "--db", tmp_path / "c", "root", ok=2).stderr
+
+
+async def test_coverage_states_what_a_file_holds(tmp_path: Path) -> None:
+    done = await bundled(tmp_path, BundleRequest("coder", 5, 9))
+    whole, part = coverage_of(tmp_path / "db"), coverage_of(tmp_path / "b")
+
+    assert (whole.is_whole, part.is_whole) == (True, False)
+    assert part.describe() == f"a bundle of {done.scope.describe()}"
+    assert [part.covers(pod) for pod in ("coder", "planner", "scout")] == [True, False, False]
+    assert [part.projects(pod) for pod in ("coder", "planner", "scout")] == [True, True, False]
+    assert [whole.covers(pod) and whole.projects(pod) for pod in ("coder", "nobody")] == [True, True]
+
+
+async def test_bundle_without_its_scope_is_damaged(tmp_path: Path) -> None:
+    await bundled(tmp_path, BundleRequest())
+    (tmp_path / "b").chmod(0o600)
+    change(tmp_path / "b", (tmp_path / "b").read_bytes(), "DELETE FROM bundle", ())
+
+    with pytest.raises(DamagedError, match="does not state its scope"):
+        coverage_of(tmp_path / "b")
+    assert not podledger_json("verify", "--db", tmp_path / "b", ok=1)["ok"]
+    assert not podledger_json("doctor", "--db", tmp_path / "b", ok=1)["ok"]
+
+
+async def test_bundle_of_an_older_schema_is_not_upgraded(tmp_path: Path) -> None:
+    await bundled(tmp_path, BundleRequest())
+    (tmp_path / "b").chmod(0o600)
+    change(tmp_path / "b", (tmp_path / "b").read_bytes(), "UPDATE alembic_version SET version_num = '0001'", ())
+    before = (tmp_path / "b").read_bytes()
+
+    refused = podledger("init", "--db", tmp_path / "b", "root", ok=1).stderr
+
+    assert b"cannot be upgraded" in refused
+    assert (tmp_path / "b").read_bytes() == before
 
 
 @pytest.mark.parametrize(

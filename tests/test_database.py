@@ -9,16 +9,17 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
 from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.integrity.coverage import coverage_of
 from podledger.ledger import Ledger
-from podledger.store.connections import APPLICATION_ID, read_only, translated
+from podledger.store.connections import APPLICATION_ID, alone, read_only, translated
 from podledger.store.database import Database, locate
 from podledger.store.schema import SCHEMA_HEAD, prepare, schema_revision
 from tests.support import OWNER, connected, new_database, turned
@@ -286,3 +287,18 @@ def test_a_disk_that_is_read_only_or_out_of_reach_is_told(tmp_path: Path, mode: 
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert str(path) in done.stdout
     assert "check" in done.stdout
+
+
+@pytest.mark.parametrize("opened", [read_only, alone])
+def test_engine_is_disposed_after_an_error(
+    tmp_path: Path, opened: Callable[[Path], AbstractContextManager[Connection]]
+) -> None:
+    path, disposed = new_database(tmp_path / "l.db"), list[Engine]()
+    listener = disposed.append
+    event.listen(Engine, "engine_disposed", listener)
+    try:
+        with pytest.raises(StorageError), opened(path) as connection:
+            connection.exec_driver_sql("SELECT nothing")
+    finally:
+        event.remove(Engine, "engine_disposed", listener)
+    assert len(disposed) == 1

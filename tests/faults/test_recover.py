@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
-from podledger import Ledger
+import pytest
+
+from podledger import Entry, Ledger, TurnEnded
+from podledger.core.errors import StorageError
+from podledger.core.events import chain_digest
+from podledger.doctor.recover import recover
 from podledger.integrity.scan import ALTERED
 from tests.faults.samples import OWNER, make_ledger, run
 
@@ -84,3 +90,40 @@ async def test_existing_target_is_refused(tmp_path: Path) -> None:
     assert run("recover", tmp_path / "none.db", tmp_path / "b.db").status == 1
     (tmp_path / "garbage").write_bytes(b"garbage" * 1000)
     assert run("recover", tmp_path / "garbage", tmp_path / "b.db", "--ledger", OWNER).status == 1
+
+
+async def test_entry_that_is_no_event_becomes_a_rejected_line(tmp_path: Path) -> None:
+    """Its chain holds, as in a log that a later podledger wrote."""
+    async with Ledger.open(tmp_path / "a.db", OWNER) as ledger:
+        await ledger.append_many([TurnEnded(pod_name="p")] * 4)
+    payload = '{"kind":"later","pod_name":"p"}'
+    with sqlite3.connect(tmp_path / "a.db") as db:
+        db.execute("DROP TRIGGER events_no_update")
+        db.execute("UPDATE events SET payload = ? WHERE seq = 3", (payload,))
+        digest = "0" * 64
+        for row in db.execute("SELECT * FROM events ORDER BY seq").fetchall():
+            digest = chain_digest(digest, row)
+            db.execute("UPDATE events SET digest = ? WHERE seq = ?", (digest, row[1]))
+    db.close()
+
+    recovered = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]
+
+    assert (recovered["kept"], recovered["recorded_anew"]) == (2, 1)
+    assert [(loss["first"], loss["last"]) for loss in recovered["lost"]] == [(3, 3)]
+    async with Ledger.open(tmp_path / "b.db") as other:
+        (rejected,) = await other.rejected()
+    assert json.loads(rejected.raw)["payload"] == payload
+    assert rejected.reason.startswith("seq 3 of the damaged ledger: its payload is not an event")
+
+
+async def test_failed_recovery_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await make_ledger(tmp_path / "a.db", rounds=1)
+
+    async def full(*_: object) -> list[Entry]:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(Ledger, "restore", full)
+    with pytest.raises(StorageError):
+        await recover(tmp_path / "a.db", tmp_path / "b.db")
+
+    assert [file.name for file in tmp_path.iterdir() if "b.db" in file.name] == []

@@ -96,7 +96,7 @@ def tampered(whole: Path, to: Path, change: Change) -> Path:
 
 
 async def problems_of(path: Path) -> list[str]:
-    """Return what is wrong with the database's only ledger."""
+    """Return the problems of the database's only ledger."""
     try:
         async with Ledger.open(path) as ledger:
             result = await ledger.verify()
@@ -115,7 +115,7 @@ class Copy:
         self.connection = create_engine("sqlite://", creator=lambda: self.raw, poolclass=StaticPool).connect()
 
     def problems(self, change: Change | None = None) -> list[str]:
-        """Return what is wrong, after a change if one is given."""
+        """Return the problems, after a change if one is given."""
         try:
             with translated(Path("copy")):
                 self.raw.execute("BEGIN")

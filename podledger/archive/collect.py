@@ -35,7 +35,7 @@ from podledger.store.tables import rejected
 
 
 class Collected(NamedTuple):
-    """What was copied of one ledger: how many entries and rejected lines. `head_seq` is the collection's last entry."""
+    """The copy of one ledger: how many entries and rejected lines are new, and the seq of the last entry."""
 
     ledger: str
     source: str

@@ -1,4 +1,4 @@
-"""The coverage of a bundle: what its tables state about it, and the checks that only a bundle needs."""
+"""The coverage of a bundle: its scope by its own tables, and the checks that only a bundle needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BundleCoverage:
     tables: MetaData = field(default=metadata, init=False, repr=False)
 
     def describe(self) -> str:
-        """Return what the bundle shows, for a person."""
+        """Return the kind of database and its scope in a few words."""
         return f"a bundle of {self.scope.describe()}"
 
     def covers(self, pod_name: str) -> bool:
@@ -98,7 +98,7 @@ def _problem(detail: str, seq: int | None = None) -> Problem:
 
 
 def read_bundle(connection: Connection) -> BundleCoverage:
-    """Return what a bundle states about itself.
+    """Return the coverage that a bundle states.
 
     Raises:
         DamagedError: it does not state its scope.

@@ -1,4 +1,4 @@
-"""What a bundle is requested for, and the scope that this comes to in a ledger."""
+"""A request for a bundle, and the scope that it comes to in a ledger."""
 
 from __future__ import annotations
 

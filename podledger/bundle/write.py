@@ -39,7 +39,7 @@ To trust it, compare the digest at seq {until} with a note of the ledger that wa
 
 
 class BundleResult(NamedTuple):
-    """What a bundle holds: its scope, how many entries, how many of them with payload, and how many known gaps."""
+    """A finished bundle: its scope, how many entries, how many of them with payload, and how many known gaps."""
 
     scope: BundleScope
     entries: int
@@ -116,7 +116,7 @@ def _copy_log(here: Connection, there: Connection, scope: BundleScope, progress:
 
 
 def _project(there: Connection, scope: BundleScope, cache: StateCache, page: list[Entry], after: int) -> None:
-    """Write what a page of the log changes in the projections of the bundle's pods."""
+    """Apply a page of the log to the projections of the bundle's pods."""
     facts = [fact_of(entry, scope.ledger) for entry in page if scope.projects(entry.pod_name)]
     fold = Fold(cache.load(there, scope.ledger, {fact.pod_name for fact in facts}))
     for fact in facts:

@@ -1,4 +1,4 @@
-"""A finding of the doctor: which check, how severe, what it found, and how to fix it."""
+"""A finding of the doctor: its check, severity and detail, and how to fix it."""
 
 from __future__ import annotations
 

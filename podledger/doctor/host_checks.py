@@ -1,4 +1,4 @@
-"""Checks of what a ledger runs on: the SQLite release, the file system, permissions, the WAL and its settings."""
+"""Checks of a ledger's host: the SQLite release, the file system, permissions, the WAL and its settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sqlite_finding(version: tuple[int, int, int]) -> Finding:
 
 
 def place_findings(path: Path) -> Iterator[Finding]:
-    """Yield what is wrong with the place of the database."""
+    """Yield the findings about the file system of the database."""
     yield place_finding(*procfs.file_system(path))
     yield space_finding(procfs.free_space(path.absolute().parent))
 

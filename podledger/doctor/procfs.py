@@ -1,4 +1,4 @@
-"""What the kernel states about a ledger's files: the file system, free space, permissions, and who has them open.
+"""Facts of the kernel about a ledger's files: the file system, free space, permissions, and who has them open.
 
 Everything comes from /proc and from the files themselves. Nothing is locked, and SQLite is not used.
 """
@@ -24,14 +24,14 @@ _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 class FreeSpace(NamedTuple):
-    """What is free on a file system: bytes, and files (None if it does not count them)."""
+    """The free space of a file system: bytes, and files (None if it does not count them)."""
 
     bytes: int
     files: int | None
 
 
 class PermissionFault(NamedTuple):
-    """What is wrong with the permissions of a file or folder. A minor one lets nobody read or change our files."""
+    """A fault in the permissions of a file or folder. A minor one lets nobody read or change our files."""
 
     path: Path
     detail: str

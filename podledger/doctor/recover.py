@@ -1,4 +1,4 @@
-"""Recover what a damaged ledger still proves into a new database.
+"""Recover the entries that a damaged ledger still proves into a new database.
 
 Up to the first loss, entries keep their seq, time and digest. After it the numbers cannot continue without a gap, so
 the entries whose chain still holds are appended under new numbers, in their order and with their times. Entries that

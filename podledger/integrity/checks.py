@@ -54,7 +54,7 @@ def log_problems(
 
 
 def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str, absent: str | None) -> Iterator[Problem]:
-    """Yield what is wrong with an entry after one with this seq, time and digest; `absent` is its payload's digest."""
+    """Yield the problems of an entry that follows one with this seq, time and digest."""
     if entry.seq != seq + 1:
         yield Problem("numbering", entry.seq, f"it follows seq {seq}")
     if entry.recorded_us < recorded_us:
@@ -84,7 +84,7 @@ def projection_problems(connection: Connection, ledger: str, coverage: Coverage,
 
 
 def _row_problem(difference: RowDifference) -> Problem:
-    state = "is not what the log says" if difference.extra else "is missing"
+    state = "does not follow from the log" if difference.extra else "is missing"
     key = ", ".join(str(value) for value in difference.key[1:])
     return Problem("projection", None, f"{difference.table.name}: the row of {key!r} {state}")
 

@@ -75,7 +75,7 @@ def verify(
 
 
 def damage(path: Path, ledger: str | None = None) -> tuple[Problem, ...]:
-    """Return what is lost of the logs in a file that podledger cannot open."""
+    """Return the losses in the logs of a file that podledger cannot open."""
     try:
         with read_only(path) as connection:
             names = [name for name in scanned_ledgers(connection) if ledger in (None, name)]
@@ -125,7 +125,7 @@ def _guarded(check: str, problems: Iterator[Problem]) -> Iterator[Problem]:
 
 
 _NO_ROOM: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
-"""What a check that only reads gets if SQLite has no room for its temporary files. The ledger is not at fault."""
+"""The errors of a check that only reads if SQLite has no room for temporary files. The ledger is not at fault."""
 
 
 def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:

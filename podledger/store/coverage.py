@@ -33,7 +33,7 @@ class Coverage(Protocol):
         """The tables that such a database has in addition to those of the schema."""
 
     def describe(self) -> str:
-        """Return what the database holds, as a noun phrase."""
+        """Return the kind of database and its content in a few words."""
 
     def covers(self, pod_name: str, /) -> bool:
         """Return whether the database is meant to show this pod."""
@@ -45,7 +45,7 @@ class Coverage(Protocol):
         """Return the digests of the payloads that the database does not hold, by seq, for a page of the log."""
 
     def problems(self, connection: Connection, /) -> Iterator[Problem]:
-        """Yield where the database does not hold what it states, or holds more."""
+        """Yield where the content of the database contradicts its coverage."""
 
 
 class WholeLog:
@@ -56,7 +56,7 @@ class WholeLog:
     tables: Final = MetaData()
 
     def describe(self) -> str:
-        """Return what the database holds."""
+        """Return the kind of database."""
         return "a database of whole ledgers"
 
     def covers(self, _pod_name: str) -> bool:

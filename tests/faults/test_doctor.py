@@ -101,7 +101,7 @@ def test_low_disk_space_is_found() -> None:
 
 
 def from_elsewhere(path: Path) -> dict[str, Any]:
-    """Return what a doctor in another process finds, by check. In a process with the ledger open it skips the locks."""
+    """Return the findings of a doctor in another process. In a process with the ledger open, it ignores the locks."""
     command = [sys.executable, "-m", "podledger", "--db", str(path), "doctor", "--json"]
     done = subprocess.run(
         command, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": ":".join(sys.path)}

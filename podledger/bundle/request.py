@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
-from sqlalchemy import Connection, or_, select, text
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, or_, select, text
 
-from podledger.bundle.scope import BundleScope, names_json
+from podledger.bundle.scope import BundleScope
 from podledger.core.errors import UsageError
 from podledger.queries import registry
 from podledger.queries.gaps import Gap, gaps_until
 from podledger.queries.registry import Moment
+from podledger.store.driver import PAGE
 from podledger.store.log import read_head
-from podledger.store.tables import events, tenures
+from podledger.store.tables import DELEGATION, events, tenures
 
 
 class BundleRequest(NamedTuple):
@@ -66,33 +68,37 @@ def _descendants(connection: Connection, ledger: str, pod: str, first: int, last
             yield names[from_seq]
 
 
-_ANCESTRY: Final = """
-WITH RECURSIVE ancestry (pod_name) AS (
-    SELECT value FROM json_each(:pods)
-    UNION
-    SELECT p.pod_name
-    FROM ancestry JOIN tenures AS t ON t.ledger = :ledger AND t.pod_name = ancestry.pod_name AND t.from_seq <= :last
-        JOIN tenures AS p ON p.ledger = :ledger AND p.from_seq <= :last AND p.pod_name = t.parent_pod
-    WHERE t.source IS NULL
-    UNION
-    SELECT e.pod_name
-    FROM ancestry JOIN tenures AS t ON t.ledger = :ledger AND t.pod_name = ancestry.pod_name AND t.from_seq <= :last
-        JOIN events AS e ON e.ledger = :ledger AND e.subject = t.source AND e.seq <= :last
-            AND e.subject IS NOT NULL AND e.kind IN ('pod_spawned', 'scope_sub_delegated')
-    UNION
-    SELECT p.pod_name
-    FROM ancestry JOIN tenures AS t ON t.ledger = :ledger AND t.pod_name = ancestry.pod_name AND t.from_seq <= :last
-        JOIN tenures AS p ON p.ledger = :ledger AND p.from_seq <= :last AND p.incarnation = t.source
-)
-SELECT pod_name FROM ancestry
-"""
-"""A tenure's parents: by name where the delegation was not stamped, else by the incarnation that delegated it."""
-
-
 def _ancestry(connection: Connection, ledger: str, pods: frozenset[str], last: int) -> frozenset[str]:
     """Return the names of the pods from which `pods` descend."""
-    values = {"ledger": ledger, "pods": names_json(pods), "last": last}
-    return frozenset(connection.execute(text(_ANCESTRY), values).scalars()) - pods
+    names = sorted(pods)
+    pages = (names[start : start + PAGE] for start in range(0, len(names), PAGE))
+    found = (connection.execute(_ancestors(ledger, page, last)).scalars() for page in pages)
+    return frozenset(chain.from_iterable(found)) - pods
+
+
+def _ancestors(ledger: str, names: Sequence[str], last: int) -> Select[str]:
+    """Return the query for pods of these names and all of their ancestors up to the seq `last`.
+
+    A tenure's parent is found by its name if the delegation was not stamped, else by the incarnation that delegated it.
+    """
+    child, parent = tenures.alias("child"), tenures.alias("parent")
+    first = select(child.c.pod_name).where(*_up_to(child, ledger, last), child.c.pod_name.in_(names))
+    line = first.cte("ancestry", recursive=True)
+    children = line.join(child, and_(*_up_to(child, ledger, last), child.c.pod_name == line.c.pod_name))
+    parents = children.join(parent, and_(*_up_to(parent, ledger, last)))
+    entry_up_to = and_(events.c.ledger == ledger, events.c.seq <= last)
+    is_delegation = and_(events.c.subject == child.c.source, text(DELEGATION))
+    name = select(parent.c.pod_name).select_from(parents)
+    line = line.union(
+        name.where(child.c.source.is_(None), parent.c.pod_name == child.c.parent_pod),
+        name.where(parent.c.incarnation == child.c.source),
+        select(events.c.pod_name).select_from(children.join(events, entry_up_to)).where(is_delegation),
+    )
+    return select(line.c.pod_name)
+
+
+def _up_to(tenure: FromClause, ledger: str, last: int) -> tuple[ColumnElement[bool], ...]:
+    return tenure.c.ledger == ledger, tenure.c.from_seq <= last
 
 
 def gaps_in(connection: Connection, scope: BundleScope) -> list[Gap]:

@@ -73,8 +73,8 @@ class BundleRow(NamedTuple):
     @classmethod
     def of(cls, scope: BundleScope, rejected_count: int, made_us: int, texts_digest: str) -> Self:
         """Return the row of a new bundle, with its checksum."""
-        pods = None if scope.pods is None else names_json(scope.pods)
-        row = cls(*scope[:4], pods, names_json(scope.ancestry), rejected_count, made_us, texts_digest, "")
+        pods = None if scope.pods is None else _names(scope.pods)
+        row = cls(*scope[:4], pods, _names(scope.ancestry), rejected_count, made_us, texts_digest, "")
         return row.with_checksum()
 
     def with_checksum(self) -> Self:
@@ -91,7 +91,7 @@ class BundleRow(NamedTuple):
         return BundleScope(*self[:4], pods, frozenset(json.loads(self.ancestry)))
 
 
-def names_json(names: Iterable[str]) -> str:
+def _names(names: Iterable[str]) -> str:
     """Return names as a sorted JSON list."""
     return json.dumps(sorted(names), ensure_ascii=False)
 

@@ -14,16 +14,16 @@ from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from podledger.bundle.check import read_bundle
-from podledger.bundle.scope import BundleRequest, BundleScope
+from podledger.bundle.request import BundleRequest
 from podledger.bundle.write import BundleResult, make_bundle
-from podledger.core.digest import WITHHELD
+from podledger.core.digest import NO_PAYLOAD
 from podledger.core.entries import Draft, Entry, draft
-from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, StorageError, UsageError
+from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, StorageError
 from podledger.core.events import Evidence, LedgerEvent
 from podledger.core.names import check_name
 from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
+from podledger.integrity.coverage import coverage_of
 from podledger.integrity.notes import Note, note_at
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.mirror import Mirror
@@ -39,13 +39,13 @@ from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult
 from podledger.store import log, outbox_rows
 from podledger.store.append import Appended
 from podledger.store.connections import BUSY_TIMEOUT_S
+from podledger.store.coverage import check_projected, check_whole
 from podledger.store.database import Database
 from podledger.store.files import check_apart
 from podledger.store.group_commit import GroupCommit
 from podledger.store.log import Head, Rejected, Rejection, Selection
 from podledger.store.outbox_rows import OutboxItem, OutboxStatus
 from podledger.store.rebuild import correct_rows, differing
-from podledger.store.schema import check_whole
 
 PAGE: Final = 1_000
 T = TypeVar("T")
@@ -117,7 +117,9 @@ class Ledger:
         return self._database
 
     async def __aenter__(self) -> Self:
-        self._database = await Database.open(self._target, create=self._create, busy_timeout_s=self._busy_timeout_s)
+        self._database = await Database.open(
+            self._target, coverage_of, create=self._create, busy_timeout_s=self._busy_timeout_s
+        )
         try:
             self._name = await self.database.read(self._choose)
             if not self._name:
@@ -181,17 +183,17 @@ class Ledger:
         since: Moment = None,
         until: Moment = None,
         limit: int | None = None,
-        withheld: bool = False,
+        blank: bool = False,
     ) -> AsyncIterator[Entry]:
         """Yield the entries of the log by seq, from the moment `since` to the moment `until`, both included.
 
-        Of a bundle this leaves out the entries that it does not show, unless `withheld`.
+        Entries whose payload the database does not hold are left out, unless `blank`.
 
         Raises:
             InvalidMomentError: a moment is not in the log.
         """
         first, last = await self.read(partial(span, ledger=self._name, since=since, until=until))
-        selection = Selection(first - 1, last, pod, kind, outcome, whole=self.database.is_bundle and not withheld)
+        selection = Selection(first - 1, last, pod, kind, outcome, whole=not (blank or self.database.coverage.is_whole))
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
@@ -222,7 +224,7 @@ class Ledger:
         return await self.read(partial(pods_at, ledger=self._name, at=at, closed=closed))
 
     async def holders(self, path: str, at: Moment = None) -> list[Holder]:
-        """Return the pods that could write `path` at a moment; in a bundle, those among the pods that it shows.
+        """Return the pods that could write `path` at a moment, among those that the database shows.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
@@ -239,8 +241,7 @@ class Ledger:
 
     def _holders(self, connection: Connection, path: str, at: Moment) -> list[Holder]:
         holders = holders_at(connection, self._name, path, at)
-        what = self._bundle_scope(connection)
-        return holders if what is None else [holder for holder in holders if what.is_of(holder.pod_name)]
+        return [holder for holder in holders if self.database.coverage.covers(holder.pod_name)]
 
     async def gaps(self, at: Moment = None) -> list[Gap]:
         """Return the gaps at a moment: what stamped senders had sent, as far as what arrived shows, and did not arrive.
@@ -268,15 +269,13 @@ class Ledger:
         Raises:
             InvalidMomentError: the moment is not in the log.
             ProtocolError: an entry was altered.
-            UsageError: this is a bundle that does not show that pod.
+            UsageError: the database does not show that pod.
         """
-        what = await self.read(self._bundle_scope)
-        if what is not None and not what.folds(pod_name):
-            raise UsageError(f"the bundle does not show the pod {pod_name!r}", hint="use the ledger that it is from")
+        check_projected(self.database.path, self.database.coverage, pod_name)
         history = history or PodHistory(pod_name)
-        async for entry in self.entries(pod=pod_name, until=at, withheld=True):
+        async for entry in self.entries(pod=pod_name, until=at, blank=True):
             explained = explain(history, entry, fact_of(entry, self._name))
-            if entry.payload != WITHHELD:
+            if entry.payload != NO_PAYLOAD:
                 yield explained
 
     async def diff(self, before: Moment, after: Moment = None) -> RegistryDiff:
@@ -300,9 +299,9 @@ class Ledger:
         Raises:
             InvalidMomentError: the moment is not in the log.
             ProtocolError: an entry was altered.
-            UsageError: this is a bundle, which holds no whole log.
+            UsageError: the database does not hold the whole log.
         """
-        check_whole(self.database.place)
+        check_whole(self.database.path, self.database.coverage)
         work = partial(replay, ledger=self._name, plan=plan, on_result=on_result, progress=progress)
         return await self.database.run_job(work)
 
@@ -350,20 +349,21 @@ class Ledger:
     async def bundle(
         self,
         target: str | os.PathLike[str],
-        wanted: BundleRequest,
+        request: BundleRequest,
         *,
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> BundleResult:
-        """Write a slice of the ledger into the file `target`, to be carried elsewhere, read and checked there.
+        """Write a part of the ledger into the file `target`, to read and verify elsewhere.
 
         Raises:
             InvalidMomentError: a moment is not in the log.
-            StorageError: the file was not written: without `overwrite`, also where one is there already.
-            UsageError: there is nothing to put in, or this is a bundle itself.
+            StorageError: the file cannot be written, or exists and `overwrite` is false.
+            UsageError: there is nothing to put in, or this database does not hold the whole log.
         """
+        check_whole(self.database.path, self.database.coverage)
         make = partial(make_bundle, now_us=self._clock() // 1000, overwrite=overwrite, progress=progress)
-        return await asyncio.to_thread(make, self.database.place, self._name, target, wanted)
+        return await asyncio.to_thread(make, self.database.place, self._name, target, request)
 
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
@@ -410,11 +410,6 @@ class Ledger:
     async def update_outbox_item(self, item: OutboxItem) -> None:
         """Keep what became of an item."""
         await self.database.write(partial(outbox_rows.write_outbox_item, item=item))
-
-    def _bundle_scope(self, connection: Connection) -> BundleScope | None:
-        """Return what the bundle shows, or None if this is no bundle or it shows all."""
-        found = read_bundle(connection) if self.database.is_bundle else None
-        return None if found is None or found.what.pods is None else found.what
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database."""

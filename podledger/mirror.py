@@ -1,4 +1,7 @@
-"""The mirror: the registry as the seed system's `spawned_pods.json`, replaced whole after each change."""
+"""The mirror: a JSON file with the open pods, replaced as a whole after each change of the registry.
+
+Its records are those of the original runtime's `spawned_pods.json`, which `docs/protocol.md` describes.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def write_mirror(path: Path, pods: Sequence[Pod], database: Path) -> None:
-    """Replace the file at `path` by the records of `pods`, of a ledger in `database`; its owner alone may read it.
+    """Replace the file at `path` with the records of `pods`; only its owner may read it.
 
     Raises:
-        StorageError: it could not be written; the old one is untouched.
+        StorageError: it cannot be written, or is part of `database`; the old file is unchanged.
     """
     text = json.dumps([pod.record() for pod in pods], indent=2) + "\n"
     with replacing(path, database) as file:
@@ -27,9 +30,9 @@ def write_mirror(path: Path, pods: Sequence[Pod], database: Path) -> None:
 
 
 class Mirror:
-    """Keeps the mirror of an open ledger; changes that come while it writes are written together.
+    """Keeps the mirror of an open ledger up to date. Changes that arrive during a write are written together.
 
-    `read` gives where the mirror is, None if nowhere, the pods that it is to hold, and the database that has them.
+    `read` returns the path of the mirror (None: there is none), the open pods, and the path of the database.
     """
 
     def __init__(self, read: Callable[[], Awaitable[tuple[str | None, Sequence[Pod], Path]]]) -> None:
@@ -38,13 +41,13 @@ class Mirror:
         self._task: asyncio.Task[None] | None = None
 
     def changed(self) -> None:
-        """Have the mirror written soon."""
+        """Schedule a write of the mirror."""
         self._changed = True
         if self._task is None:
             self._task = asyncio.create_task(self._write_while_changed())
 
     async def write(self) -> None:
-        """Write the mirror now, if one is set; a failure is logged."""
+        """Write the mirror now, if there is one; log a failure."""
         try:
             path, pods, database = await self._read()
             if path:
@@ -53,7 +56,7 @@ class Mirror:
             logger.warning("%s", error.message)
 
     async def close(self) -> None:
-        """Return when the last change is written."""
+        """Wait until the last change is written."""
         while self._task is not None:
             await asyncio.wait([self._task])
 

@@ -1,11 +1,11 @@
-"""A stranger's verifier: what `docs/ledger-format.md` states, in twenty lines that use nothing of podledger's."""
+"""An independent verifier, written from `docs/ledger-format.md` without any code of podledger."""
 
 import hashlib
 import sqlite3
 
 
 def check(path: str, ledger: str) -> str:
-    """Return the digest that the ledger's chain ends in, or raise ValueError at the first entry that breaks it."""
+    """Return the digest at the end of the ledger's chain, or raise ValueError at the first entry that breaks it."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     digest, expected = "0" * 64, 1
     query = "SELECT * FROM events WHERE ledger = ? ORDER BY seq"

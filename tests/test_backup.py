@@ -1,4 +1,4 @@
-"""Backups: one moment of a database in one file, whole or not at all, also while another process writes."""
+"""Backups: one snapshot of a database in one file, also while another process writes."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ asyncio.run(main())
 
 
 async def log_of(path: Path) -> list[Entry]:
-    """The log of the only ledger at `path`, which must be whole."""
+    """Return the log of the only ledger at `path`, which must verify."""
     async with Ledger.open(path) as ledger:
         assert (await ledger.verify()).ok
         return [entry async for entry in ledger.entries()]
 
 
-async def test_a_backup_is_the_same_ledger_in_one_private_file(tmp_path: Path) -> None:
+async def test_backup_is_the_same_ledger_in_one_private_file(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
 
-    told = podledger_json("backup", "--db", tmp_path / "db", tmp_path / "copy")
+    result = podledger_json("backup", "--db", tmp_path / "db", tmp_path / "copy")
 
-    assert told == {"file": str(tmp_path / "copy"), "bytes": (tmp_path / "copy").stat().st_size}
+    assert result == {"file": str(tmp_path / "copy"), "bytes": (tmp_path / "copy").stat().st_size}
     assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "copy"))] == ["copy"]
     assert await log_of(tmp_path / "copy") == await log_of(tmp_path / "db")
 
 
-async def test_a_backup_goes_on_as_a_ledger(tmp_path: Path) -> None:
+async def test_backup_can_be_used_as_a_ledger(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
     backup(tmp_path / "db", tmp_path / "copy")
 
@@ -55,7 +55,7 @@ async def test_a_backup_goes_on_as_a_ledger(tmp_path: Path) -> None:
     assert len(await log_of(tmp_path / "copy")) == 9
 
 
-async def test_backups_taken_while_another_process_writes_are_each_whole(tmp_path: Path) -> None:
+async def test_backups_during_writes_all_verify(tmp_path: Path) -> None:
     db = tmp_path / "db"
     await a_ledger(db)
     with subprocess.Popen([sys.executable, "-c", WRITER, str(db)], stdout=subprocess.PIPE) as writer:
@@ -73,7 +73,7 @@ async def test_backups_taken_while_another_process_writes_are_each_whole(tmp_pat
     assert await log_of(tmp_path / "copy4") == log[: sizes[-1]]
 
 
-async def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path: Path) -> None:
+async def test_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
     (tmp_path / "copy").write_text("precious")
 
@@ -85,7 +85,7 @@ async def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path: Path) ->
     assert len(await log_of(tmp_path / "copy")) == 8
 
 
-async def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
+async def test_failed_backup_leaves_nothing(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
 
     def interrupt(_done: int, _of: int) -> None:
@@ -101,7 +101,7 @@ async def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if "cop" in path.name]
 
 
-async def test_a_link_is_not_followed(tmp_path: Path) -> None:
+async def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
     (tmp_path / "copy").symlink_to(tmp_path / "elsewhere")
 
@@ -111,7 +111,7 @@ async def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-async def test_a_backup_holds_every_ledger_of_the_database(tmp_path: Path) -> None:
+async def test_backup_holds_every_ledger(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db", "one")
     await a_ledger(tmp_path / "db", "two")
 

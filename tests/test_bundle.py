@@ -1,4 +1,4 @@
-"""Bundles: a slice of a ledger that can be read and checked anywhere, and written nowhere."""
+"""Bundles: a part of a ledger that can be read and verified anywhere, and not written."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 from podledger import Entry, Errored, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
 from podledger.archive.collect import collect
 from podledger.archive.transfer import export_lines
-from podledger.bundle.scope import BundleRequest
+from podledger.bundle.request import BundleRequest
 from podledger.bundle.write import BundleResult
 from podledger.core.digest import payload_digest
-from podledger.core.errors import InvalidMomentError, ReadOnlyError, StorageError, UsageError
+from podledger.core.errors import DamagedError, InvalidMomentError, ReadOnlyError, StorageError, UsageError
 from podledger.core.events import DELEGATIONS, LedgerEvent
+from podledger.integrity.coverage import coverage_of
 from tests.given import a_ledger, incarnation, podledger, podledger_json, stamp, ticking, write
 
 
 def a_tree() -> list[LedgerEvent]:
-    """Two branches of three pods each, with reports from all; the second of `coder` never arrived."""
+    """Return two branches of pods with reports from each; the second report of `coder` never arrived."""
     return [
         PodSpawned(pod_name="planner", socket_path="/run/planner", scope=write("/srv")),
         PodSpawned(pod_name="scout", socket_path="/run/scout", scope=write("/tmp")),
@@ -42,30 +43,30 @@ def a_tree() -> list[LedgerEvent]:
     ]
 
 
-async def bundled(folder: Path, wanted: BundleRequest, events: list[LedgerEvent] | None = None) -> BundleResult:
-    """Make the ledger `db` in a folder, and its bundle `b` there."""
+async def bundled(folder: Path, request: BundleRequest, events: list[LedgerEvent] | None = None) -> BundleResult:
+    """Create the ledger `db` in a folder, and its bundle `b`."""
     await a_ledger(folder / "db", events=a_tree() if events is None else events)
     async with Ledger.open(folder / "db", clock=lambda: next(ticking())) as ledger:
-        return await ledger.bundle(folder / "b", wanted)
+        return await ledger.bundle(folder / "b", request)
 
 
 async def entries(path: Path) -> list[Entry]:
-    """The entries that the only ledger at `path` shows."""
+    """Return the entries that the only ledger at `path` shows."""
     async with Ledger.open(path) as ledger:
         return [entry async for entry in ledger.entries()]
 
 
-async def test_a_bundle_shows_the_subtree_in_the_span_and_the_delegations_that_it_rests_on(tmp_path: Path) -> None:
+async def test_bundle_shows_subtree_in_span_and_its_delegations(tmp_path: Path) -> None:
     done = await bundled(tmp_path, BundleRequest("coder", 5, 9))
     log = await entries(tmp_path / "db")
 
-    assert (done.what.pods, done.what.ancestry) == (frozenset({"coder", "tester"}), frozenset({"planner"}))
+    assert (done.scope.pods, done.scope.ancestry) == (frozenset({"coder", "tester"}), frozenset({"planner"}))
     assert [entry.seq for entry in await entries(tmp_path / "b")] == [1, 3, 5, 7, 8, 9]
     assert await entries(tmp_path / "b") == [log[seq - 1] for seq in (1, 3, 5, 7, 8, 9)]
     assert (done.entries, done.shown, done.head_digest) == (9, 6, log[8].digest)
 
 
-async def test_nothing_that_was_withheld_is_in_the_file(tmp_path: Path) -> None:
+async def test_withheld_payloads_are_not_in_the_file(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("coder", 5, 9))
     data = (tmp_path / "b").read_bytes()
 
@@ -74,7 +75,7 @@ async def test_nothing_that_was_withheld_is_in_the_file(tmp_path: Path) -> None:
     assert b"/tmp/map" not in data
 
 
-async def test_a_bundle_answers_as_its_ledger_did(tmp_path: Path) -> None:
+async def test_bundle_gives_the_answers_of_its_ledger(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("planner", 3, 11))
     async with Ledger.open(tmp_path / "db") as ledger, Ledger.open(tmp_path / "b") as bundle:
         for at in range(12):
@@ -83,23 +84,22 @@ async def test_a_bundle_answers_as_its_ledger_did(tmp_path: Path) -> None:
             holders = await ledger.holders("/srv/app/t/x", at)
             assert await bundle.holders("/srv/app/t/x", at) == [one for one in holders if one.pod_name != "root"]
             assert await bundle.note(at) == await ledger.note(at)
-        told = [line.seq for line in await ledger.notifications() if line.pod_name in ("planner", "coder", "tester")]
-        assert [line.seq for line in await bundle.notifications()] == [seq for seq in told if seq <= 11]
+        seqs = [line.seq for line in await ledger.notifications() if line.pod_name in ("planner", "coder", "tester")]
+        assert [line.seq for line in await bundle.notifications()] == [seq for seq in seqs if seq <= 11]
 
 
-async def test_a_bundle_explains_its_pods_as_the_ledger_does_and_no_others(tmp_path: Path) -> None:
+async def test_bundle_explains_only_its_own_pods(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("coder", 7))
     async with Ledger.open(tmp_path / "db") as ledger, Ledger.open(tmp_path / "b") as bundle:
         for pod in ("coder", "tester", "planner"):
-            told = {one.entry.seq: one async for one in ledger.explain(pod)}
-            assert [told[one.entry.seq] async for one in bundle.explain(pod)] == [
-                one async for one in bundle.explain(pod)
-            ]
+            by_ledger = {one.entry.seq: one async for one in ledger.explain(pod)}
+            by_bundle = [one async for one in bundle.explain(pod)]
+            assert by_bundle == [by_ledger[one.entry.seq] for one in by_bundle]
         with pytest.raises(UsageError, match="does not show the pod 'scout'"):
             await anext(aiter(bundle.explain("scout")))
 
 
-async def test_a_bundle_names_no_holder_whom_it_does_not_show(tmp_path: Path) -> None:
+async def test_holders_outside_the_scope_are_not_named(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("tester"))
     async with Ledger.open(tmp_path / "b") as bundle:
         assert [holder.pod_name for holder in await bundle.holders("/srv/app/t/x", 8)] == ["tester"]
@@ -107,7 +107,7 @@ async def test_a_bundle_names_no_holder_whom_it_does_not_show(tmp_path: Path) ->
         assert await bundle.holders("/tmp/map/x", 8) == []
 
 
-async def test_the_doctor_finds_a_bundle_well_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+async def test_doctor_finds_no_error_in_a_bundle(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("coder"))
     before = (tmp_path / "b").read_bytes()
 
@@ -118,7 +118,7 @@ async def test_the_doctor_finds_a_bundle_well_and_leaves_it_as_it_is(tmp_path: P
     assert b"holds no whole log" in podledger("recover", tmp_path / "b", tmp_path / "c", ok=2).stderr
 
 
-async def test_a_bundle_tells_the_gaps_of_those_who_spoke_of_its_pods(tmp_path: Path) -> None:
+async def test_bundle_holds_the_gaps_of_its_reporters(tmp_path: Path) -> None:
     strangers = [TurnEnded(pod_name="scout", stamp=stamp(9, 2))]
     done = await bundled(tmp_path, BundleRequest("coder"), [*a_tree(), *strangers])
     with sqlite3.connect(tmp_path / "b") as db:
@@ -128,7 +128,7 @@ async def test_a_bundle_tells_the_gaps_of_those_who_spoke_of_its_pods(tmp_path: 
     assert (gaps, done.gaps) == ([(incarnation(7), "coder", 2, 2, 5, 7)], 1)
 
 
-async def test_a_bundle_is_one_private_file_that_nobody_may_write(tmp_path: Path) -> None:
+async def test_bundle_is_one_private_read_only_file(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest())
 
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o400
@@ -152,19 +152,19 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("command", REFUSED)
-async def test_a_command_that_writes_is_refused(tmp_path: Path, command: str) -> None:
+async def test_writing_command_is_refused(tmp_path: Path, command: str) -> None:
     await bundled(tmp_path, BundleRequest())
     before = (tmp_path / "b").read_bytes()
 
     words = [str(tmp_path / "s") if word == "SOCKET" else word for word in command.split()]
     done = podledger("--db", tmp_path / "b", *words, ok=2)
 
-    assert b"is a bundle, which is for reading only" in done.stderr
+    assert b"is read-only: it is a bundle of all pods" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "b").read_bytes() == before
 
 
-async def test_what_needs_a_whole_log_is_refused(tmp_path: Path) -> None:
+async def test_export_bundle_and_collect_need_a_whole_log(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest())
 
     async with Ledger.open(tmp_path / "b") as bundle:
@@ -179,7 +179,7 @@ async def test_what_needs_a_whole_log_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
-async def test_the_commands_make_read_and_check_a_bundle(tmp_path: Path) -> None:
+async def test_commands_write_read_and_verify_a_bundle(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db", events=a_tree())
 
     made = podledger_json("bundle", "--db", tmp_path / "db", tmp_path / "b", "--pod", "coder", "--until", "9")
@@ -191,13 +191,13 @@ async def test_the_commands_make_read_and_check_a_bundle(tmp_path: Path) -> None
     assert b"is there already" in again
     assert len(log.stdout.splitlines()) == 6
     assert log.stderr.startswith(
-        b"podledger: a bundle of the ledger 'root', seq 1 to 9, of the pod 'coder' and 1 below it"
+        b"podledger: a bundle of the pod 'coder' and 1 pod below it of the ledger 'root', seq 1 to 9"
     )
     assert podledger_json("verify", "--db", tmp_path / "b", "--expect", note)["ok"]
     assert not podledger_json("verify", "--db", tmp_path / "b", "--expect", "4:" + "a" * 64, ok=1)["ok"]
 
 
-async def test_a_backup_of_a_bundle_is_one_too(tmp_path: Path) -> None:
+async def test_backup_of_a_bundle_is_a_bundle(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("coder"))
 
     podledger("backup", "--db", tmp_path / "b", tmp_path / "c")
@@ -206,17 +206,51 @@ async def test_a_backup_of_a_bundle_is_one_too(tmp_path: Path) -> None:
     assert b"is a bundle" in podledger("init", "--db", tmp_path / "c", "root", ok=2).stderr
 
 
+async def test_coverage_states_what_a_file_holds(tmp_path: Path) -> None:
+    done = await bundled(tmp_path, BundleRequest("coder", 5, 9))
+    whole, part = coverage_of(tmp_path / "db"), coverage_of(tmp_path / "b")
+
+    assert (whole.is_whole, part.is_whole) == (True, False)
+    assert part.describe() == f"a bundle of {done.scope.describe()}"
+    assert [part.covers(pod) for pod in ("coder", "planner", "scout")] == [True, False, False]
+    assert [part.projects(pod) for pod in ("coder", "planner", "scout")] == [True, True, False]
+    assert [whole.covers(pod) and whole.projects(pod) for pod in ("coder", "nobody")] == [True, True]
+
+
+async def test_bundle_without_its_scope_is_damaged(tmp_path: Path) -> None:
+    await bundled(tmp_path, BundleRequest())
+    (tmp_path / "b").chmod(0o600)
+    change(tmp_path / "b", (tmp_path / "b").read_bytes(), "DELETE FROM bundle", ())
+
+    with pytest.raises(DamagedError, match="does not state its scope"):
+        coverage_of(tmp_path / "b")
+    assert not podledger_json("verify", "--db", tmp_path / "b", ok=1)["ok"]
+    assert not podledger_json("doctor", "--db", tmp_path / "b", ok=1)["ok"]
+
+
+async def test_bundle_of_an_older_schema_is_not_upgraded(tmp_path: Path) -> None:
+    await bundled(tmp_path, BundleRequest())
+    (tmp_path / "b").chmod(0o600)
+    change(tmp_path / "b", (tmp_path / "b").read_bytes(), "UPDATE alembic_version SET version_num = '0001'", ())
+    before = (tmp_path / "b").read_bytes()
+
+    refused = podledger("init", "--db", tmp_path / "b", "root", ok=1).stderr
+
+    assert b"cannot be upgraded" in refused
+    assert (tmp_path / "b").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "wanted", [BundleRequest("nobody"), BundleRequest(None, 5, 4), BundleRequest("tester", None, 7)]
 )
-async def test_what_would_be_empty_is_not_made(tmp_path: Path, wanted: BundleRequest) -> None:
+async def test_empty_bundle_is_refused(tmp_path: Path, wanted: BundleRequest) -> None:
     with pytest.raises(UsageError):
         await bundled(tmp_path, wanted)
 
     assert not (tmp_path / "b").exists()
 
 
-async def test_a_moment_beyond_the_log_and_a_place_that_is_taken_are_refused(tmp_path: Path) -> None:
+async def test_unknown_moment_and_existing_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidMomentError):
         await bundled(tmp_path, BundleRequest(until=99))
     (tmp_path / "b").write_text("precious")
@@ -231,24 +265,24 @@ TABLES = ("ledgers", "events", "tenures", "grants", "pods", "bundle", "withheld"
 
 
 def alterations(db: sqlite3.Connection) -> list[tuple[str, tuple[Any, ...]]]:
-    """Statements that each change one place of a bundle: a value of a table's last row, or that whole row."""
-    found: list[tuple[str, tuple[Any, ...]]] = []
+    """Return statements that each change one place of a bundle: a value of a table's last row, or the row itself."""
+    statements: list[tuple[str, tuple[Any, ...]]] = []
     for table in TABLES:
         rows = db.execute(f"SELECT rowid, * FROM {table}")
         names = [column[0] for column in rows.description[1:]]
         for rowid, *values in rows.fetchall()[-1:]:
-            found.append((f"DELETE FROM {table} WHERE rowid = ?", (rowid,)))
+            statements.append((f"DELETE FROM {table} WHERE rowid = ?", (rowid,)))
             for name, value in zip(names, values, strict=True):
                 other = (
                     value + 1 if isinstance(value, int) else 7 if name.endswith(("us", "seq", "id")) else f"{value}x"
                 )
                 if value is None and name in ("stamp_id", "source", "subject"):
                     other = "x"
-                found.append((f"UPDATE {table} SET {name} = ? WHERE rowid = ?", (other, rowid)))
-    return found
+                statements.append((f"UPDATE {table} SET {name} = ? WHERE rowid = ?", (other, rowid)))
+    return statements
 
 
-async def test_any_change_of_one_place_is_found(tmp_path: Path) -> None:
+async def test_verify_finds_any_single_change(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("coder", 5, 9))
     (tmp_path / "b").chmod(0o600)
     whole = (tmp_path / "b").read_bytes()
@@ -265,7 +299,7 @@ async def test_any_change_of_one_place_is_found(tmp_path: Path) -> None:
 
 
 def change(path: Path, whole: bytes, statement: str, values: tuple[Any, ...]) -> bool:
-    """Make the bundle anew with one change, the triggers as they were; false if SQLite refuses it."""
+    """Write the bundle with one change, and the triggers as they were; return False if SQLite refuses the change."""
     path.write_bytes(whole)
     db = sqlite3.connect(path, isolation_level=None)
     try:
@@ -285,7 +319,7 @@ def change(path: Path, whole: bytes, statement: str, values: tuple[Any, ...]) ->
 
 
 async def passes(path: Path) -> bool:
-    """Whether the bundle opens, and its certificate is fine."""
+    """Return whether the bundle opens and verifies."""
     try:
         async with Ledger.open(path) as bundle:
             return (await bundle.verify()).ok
@@ -295,7 +329,7 @@ async def passes(path: Path) -> bool:
         return False
 
 
-async def test_a_payload_that_is_taken_out_after_the_fact_is_missed(tmp_path: Path) -> None:
+async def test_verify_finds_a_payload_removed_later(tmp_path: Path) -> None:
     await bundled(tmp_path, BundleRequest("coder", 5, 9))
     (tmp_path / "b").chmod(0o600)
     whole = (tmp_path / "b").read_bytes()
@@ -305,9 +339,9 @@ async def test_a_payload_that_is_taken_out_after_the_fact_is_missed(tmp_path: Pa
     change(tmp_path / "b", (tmp_path / "b").read_bytes(), "UPDATE events SET payload = '{}' WHERE seq = 7", ())
 
     async with Ledger.open(tmp_path / "b") as bundle:
-        found = (await bundle.verify()).problems
+        problems = (await bundle.verify()).problems
 
-    assert [(problem.check, problem.seq) for problem in found] == [("bundle", 7)]
+    assert [(problem.check, problem.seq) for problem in problems] == [("bundle", 7)]
 
 
 names = st.sampled_from(["a", "b", "c", "d"])
@@ -329,7 +363,7 @@ histories = st.lists(
 
 @settings(max_examples=30)
 @given(histories, names, st.data())
-def test_the_bundle_of_any_history_verifies_and_its_pods_are_the_ledgers(
+def test_bundle_of_any_history_verifies_and_shows_the_same_pods(
     history: list[LedgerEvent], pod: str, data: st.DataObject
 ) -> None:
     since, until = sorted(data.draw(st.tuples(*[st.integers(1, len(history))] * 2), "span"))
@@ -337,19 +371,19 @@ def test_the_bundle_of_any_history_verifies_and_its_pods_are_the_ledgers(
         asyncio.run(_compare(Path(folder), history, BundleRequest(pod, since, until)))
 
 
-async def _compare(folder: Path, history: list[LedgerEvent], wanted: BundleRequest) -> None:
+async def _compare(folder: Path, history: list[LedgerEvent], request: BundleRequest) -> None:
     try:
-        what = (await bundled(folder, wanted, history)).what
+        scope = (await bundled(folder, request, history)).scope
     except UsageError:
         return
     async with Ledger.open(folder / "db") as ledger, Ledger.open(folder / "b") as bundle:
         assert (await bundle.verify()).problems == ()
-        for at in range(what.since_seq, what.until_seq + 1):
-            assert await bundle.pods(at) == [pod for pod in await ledger.pods(at) if what.folds(pod.pod_name)]
+        for at in range(scope.since_seq, scope.until_seq + 1):
+            assert await bundle.pods(at) == [pod for pod in await ledger.pods(at) if scope.projects(pod.pod_name)]
         shown: Callable[[Entry], bool] = lambda entry: (  # noqa: E731
-            what.folds(entry.pod_name)
+            scope.projects(entry.pod_name)
             if entry.kind in DELEGATIONS
-            else entry.pod_name in (what.pods or ()) and entry.seq >= what.since_seq
+            else entry.pod_name in (scope.pods or ()) and entry.seq >= scope.since_seq
         )
-        log = [entry async for entry in ledger.entries(until=what.until_seq)]
+        log = [entry async for entry in ledger.entries(until=scope.until_seq)]
         assert [entry async for entry in bundle.entries()] == list(filter(shown, log))

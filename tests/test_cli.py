@@ -142,7 +142,7 @@ def test_fact_that_changes_nothing_prints_the_reason(folder: Path, command: tupl
         (("init", "a\nb"), 2, r"'a\nb' holds a control character"),
         (("events", "--since", "3", "--until", "1"), 2, "--since 3 is after --until 1"),
         (("import", "podledger.db"), 2, "is a database, not a file of lines"),
-        (("collect", "podledger.db", "--into", "podledger.db"), 2, "is to go into itself"),
+        (("collect", "podledger.db", "--into", "podledger.db"), 2, "is both a source and the target"),
         (("bundle", "b.bundle"), 2, "the ledger is empty"),
         (("--db", ".", "pods"), 1, "is a folder"),
         (("send", "x" * 200, "turn-ended", "a"), 1, "the socket's name is too long"),

@@ -1,4 +1,4 @@
-"""Collections: the ledgers of many databases in one, each as it was, and none that two databases tell differently."""
+"""Collections: the ledgers of many databases in one, each as it was, unless two of one name diverge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLES = ("events", "rejected", "tenures", "grants", "pods")
 
 
 def rows(path: Path, ledger: str) -> list[list[tuple[object, ...]]]:
-    """Every row of a ledger's record and projections."""
+    """Return every row of a ledger's record and projections."""
     with sqlite3.connect(path) as db:
         key = "WHERE ledger = ? ORDER BY 1, 2, 3, 4"
         found = [db.execute(f"SELECT * FROM {table} {key}", (ledger,)).fetchall() for table in TABLES]
@@ -29,7 +29,7 @@ def rows(path: Path, ledger: str) -> list[list[tuple[object, ...]]]:
     return found
 
 
-async def test_each_ledger_is_as_it_was_under_its_own_name(tmp_path: Path) -> None:
+async def test_collected_ledgers_keep_name_and_rows(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "one", "root")
     await a_ledger(tmp_path / "two", "planner", history()[:4])
     await a_ledger(tmp_path / "two", "scout", [])
@@ -47,7 +47,7 @@ async def test_each_ledger_is_as_it_was_under_its_own_name(tmp_path: Path) -> No
             assert (await ledger.verify()).ok
 
 
-async def test_a_collection_goes_on_where_it_ended(tmp_path: Path) -> None:
+async def test_second_collection_continues_the_first(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "one", events=history()[:3])
     await collect([tmp_path / "one"], tmp_path / "all")
     async with Ledger.open(tmp_path / "one") as ledger:
@@ -59,7 +59,7 @@ async def test_a_collection_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert rows(tmp_path / "all", "root") == rows(tmp_path / "one", "root")
 
 
-async def test_of_two_copies_the_longer_one_counts_whatever_their_order(tmp_path: Path) -> None:
+async def test_longer_of_two_copies_is_kept_in_either_order(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "long", events=history()[:3])
     backup(tmp_path / "long", tmp_path / "short")
     async with Ledger.open(tmp_path / "long") as ledger:
@@ -71,41 +71,41 @@ async def test_of_two_copies_the_longer_one_counts_whatever_their_order(tmp_path
         assert rows(tmp_path / "-".join(order), "root") == rows(tmp_path / "long", "root")
 
 
-async def test_two_that_disagree_are_refused_with_the_place_where_they_part(tmp_path: Path) -> None:
+async def test_divergent_ledgers_are_refused_with_first_difference(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "one")
     await a_ledger(tmp_path / "other", events=[*history()[:5], TurnEnded(pod_name="planner"), *history()[5:]])
 
-    with pytest.raises(ChainError, match=r"part at seq 6$"):
+    with pytest.raises(ChainError, match=r"diverge at seq 6$"):
         await collect([tmp_path / "one", tmp_path / "other"], tmp_path / "all")
 
     await collect([tmp_path / "one"], tmp_path / "all")
     refused = podledger("collect", tmp_path / "other", "--into", tmp_path / "all", ok=1).stderr.decode()
 
-    assert "hold two ledgers 'root' that part at seq 6" in refused
+    assert "hold two ledgers 'root' that diverge at seq 6" in refused
     assert rows(tmp_path / "all", "root") == rows(tmp_path / "one", "root")
 
 
-async def test_two_that_disagree_on_what_was_rejected_are_refused(tmp_path: Path) -> None:
+async def test_divergent_rejected_lines_are_refused(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "one", events=[])
     async with Ledger.open(tmp_path / "other", "root") as ledger:
         await ledger.record([], [Rejection(b"else", "no", None)])
 
-    with pytest.raises(ChainError, match=r"part at rejected line 1$"):
+    with pytest.raises(ChainError, match=r"diverge at rejected line 1$"):
         await collect([tmp_path / "one", tmp_path / "other"], tmp_path / "all")
 
 
-async def test_a_ledger_that_breaks_its_own_chain_is_not_taken(tmp_path: Path) -> None:
+async def test_ledger_with_broken_chain_is_refused(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "one")
     with sqlite3.connect(tmp_path / "one") as db:
         db.execute("DROP TRIGGER events_no_update")
         db.execute("UPDATE events SET outcome = 'late' WHERE seq = 4")
     db.close()
 
-    with pytest.raises(ChainError, match="seq 4 of the ledger 'root' is not taken"):
+    with pytest.raises(ChainError, match="seq 4 of the ledger 'root' was refused"):
         await collect([tmp_path / "one"], tmp_path / "all")
 
 
-async def test_a_collection_sends_nothing(tmp_path: Path) -> None:
+async def test_collection_sends_nothing(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "one", "root") as ledger:
         await ledger.configure(parent_socket="/run/parent", mirror=str(tmp_path / "mirror.json"))
         await ledger.append(PodSpawned(pod_name="a", socket_path="/run/a"))
@@ -119,19 +119,19 @@ async def test_a_collection_sends_nothing(tmp_path: Path) -> None:
         assert await ledger.outbox_items() == []
 
 
-async def test_the_command_tells_what_it_took(tmp_path: Path) -> None:
+async def test_command_prints_what_it_collected(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "one")
 
-    told = podledger_json("collect", tmp_path / "one", "--into", tmp_path / "all")
+    collected = podledger_json("collect", tmp_path / "one", "--into", tmp_path / "all")
     text = podledger("collect", tmp_path / "one", "--into", tmp_path / "all").stdout.decode()
     missing = podledger("collect", tmp_path / "nothing", "--into", tmp_path / "all", ok=1).stderr
 
-    assert told == [{"ledger": "root", "source": str(tmp_path / "one"), "events": 8, "rejected": 1, "head_seq": 8}]
+    assert collected == [{"ledger": "root", "source": str(tmp_path / "one"), "events": 8, "rejected": 1, "head_seq": 8}]
     assert text.splitlines()[0].split() == "ledger from new events new rejected lines events now".split()
     assert b"there is no database at" in missing
 
 
-async def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+async def test_missing_source_creates_no_target(tmp_path: Path) -> None:
     with pytest.raises(LedgerNotFoundError):
         await collect([tmp_path / "nothing"], tmp_path / "all")
 
@@ -139,5 +139,5 @@ async def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 40), st.integers(1, 50))
-def test_the_parting_is_found_wherever_it_is(length: int, parting: int) -> None:
-    assert first_divergence(length, lambda at: at < parting) == (parting if parting <= length else 0)
+def test_first_divergence_is_found_at_any_place(length: int, at: int) -> None:
+    assert first_divergence(length, lambda seq: seq < at) == (at if at <= length else 0)

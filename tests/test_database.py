@@ -19,6 +19,7 @@ from sqlalchemy import Connection, bindparam, literal, select
 
 import podledger
 from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.integrity.coverage import coverage_of
 from podledger.ledger import Ledger
 from podledger.store import log
 from podledger.store.connections import Engines, read_only
@@ -179,7 +180,7 @@ async def test_writer_is_durable_and_readers_cannot_write(tmp_path: Path) -> Non
         names = ("journal_mode", "synchronous", "recursive_triggers", "query_only", "trusted_schema")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
 
-    opened = await Database.open(new_database(tmp_path / "l.db"), create=False)
+    opened = await Database.open(new_database(tmp_path / "l.db"), coverage_of, create=False)
     assert await opened.write(pragmas) == ["wal", 2, 1, 0, 0]
     with pytest.raises(StorageError, match="read-only"):
         await opened.read(lambda connection: connection.exec_driver_sql("CREATE TABLE x (y)"))
@@ -187,7 +188,7 @@ async def test_writer_is_durable_and_readers_cannot_write(tmp_path: Path) -> Non
 
 
 async def test_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
-    opened = await Database.open(new_database(tmp_path / "l.db"), create=False)
+    opened = await Database.open(new_database(tmp_path / "l.db"), coverage_of, create=False)
 
     def work(connection: Connection) -> None:
         connection.exec_driver_sql("INSERT INTO consumers VALUES ('l', 'c', 1, 1, '')")
@@ -202,7 +203,7 @@ async def test_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_write_lock_is_held_from_the_start(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
-    opened = await Database.open(path, create=False)
+    opened = await Database.open(path, coverage_of, create=False)
 
     def work(_: Connection) -> None:
         with connected(path) as other:
@@ -272,7 +273,7 @@ def names_file(descriptor: str, path: Path) -> bool:
 
 
 async def test_close_closes_the_writer_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = await Database.open(new_database(tmp_path / "l.db"), create=False)
+    opened = await Database.open(new_database(tmp_path / "l.db"), coverage_of, create=False)
     await opened.write(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
 
     async def fail(_: Engines) -> None:

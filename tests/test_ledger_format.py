@@ -1,4 +1,4 @@
-"""The ledger's form, held to its page: a stranger's verifier, taken from there, against good and altered ledgers."""
+"""The ledger format: the verifier on `docs/ledger-format.md`, run against good and altered ledgers."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import pytest
 from sqlalchemy import Table
 
 from podledger import Ledger
-from podledger.bundle.scope import BundleRequest
-from podledger.store.tables import bundle_metadata, metadata
+from podledger.bundle import tables as bundle_tables
+from podledger.bundle.request import BundleRequest
+from podledger.store.tables import metadata
 from tests.given import a_ledger
 
 PAGE = (Path(__file__).parent.parent / "docs" / "ledger-format.md").read_text()
 VERIFIER, REJECTED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-def stranger(database: Path, program: str = VERIFIER) -> subprocess.CompletedProcess[str]:
+def verified(database: Path, program: str = VERIFIER) -> subprocess.CompletedProcess[str]:
     """Run a program on a database, in a Python that cannot find podledger."""
     command = [sys.executable, "-I", "-S", "-c", program, str(database)]
     return subprocess.run(command, cwd=database.parent, capture_output=True, text=True, timeout=60, check=False)
 
 
 def altered(database: Path, statement: str) -> None:
-    """Change a database behind its triggers."""
+    """Change a database without its triggers."""
     with sqlite3.connect(database) as db:
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             db.execute(f"DROP TRIGGER {name}")
@@ -36,48 +37,48 @@ def altered(database: Path, statement: str) -> None:
     db.close()
 
 
-def test_the_verifier_is_short_and_uses_nothing_of_ours() -> None:
+def test_verifier_is_short_and_uses_only_the_standard_library() -> None:
     assert len(VERIFIER.splitlines()) <= 20
     assert VERIFIER.startswith("import hashlib, sqlite3, sys\n")
     assert "import" not in VERIFIER.split("\n", 1)[1]
 
 
-def test_a_bundle_carries_the_verifier_of_the_page() -> None:
+def test_bundle_holds_the_documented_verifier() -> None:
     assert (Path(__file__).parent.parent / "podledger" / "bundle" / "verifier.txt").read_text() == VERIFIER
 
 
-async def test_good_ledgers_pass_and_their_ends_are_what_digest_prints(tmp_path: Path) -> None:
+async def test_verifier_prints_the_notes_of_good_ledgers(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db", "one")
     await a_ledger(tmp_path / "db", "two", [])
     async with Ledger.open(tmp_path / "db", "one") as ledger:
         note = await ledger.note()
 
-    done = stranger(tmp_path / "db")
+    done = verified(tmp_path / "db")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [f"one {note}", f"two 0:{'0' * 64}"]
 
 
-async def test_a_good_bundle_passes(tmp_path: Path) -> None:
+async def test_verifier_accepts_a_good_bundle(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
         await ledger.bundle(tmp_path / "b", BundleRequest("coder", 3, 6))
         note = await ledger.note(6)
 
-    assert stranger(tmp_path / "b").stdout == f"root {note}\n"
+    assert verified(tmp_path / "b").stdout == f"root {note}\n"
 
 
 COLUMNS = [column.name for column in metadata.tables["events"].columns]
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-async def test_an_entry_with_another_value_is_found(tmp_path: Path, column: str) -> None:
+async def test_verifier_finds_any_changed_column(tmp_path: Path, column: str) -> None:
     await a_ledger(tmp_path / "db")
     number = column in ("seq", "recorded_us", "pid", "uid", "gid", "sequence", "sent_us", "rules")
     value = "99" if number else "'x'"
     altered(tmp_path / "db", f"UPDATE events SET {column} = {value} WHERE seq = 5")
 
-    assert stranger(tmp_path / "db").returncode == 1
+    assert verified(tmp_path / "db").returncode == 1
 
 
 ALTERATIONS = [
@@ -93,11 +94,11 @@ ALTERATIONS = [
 
 
 @pytest.mark.parametrize("statement", ALTERATIONS)
-async def test_an_altered_ledger_is_found(tmp_path: Path, statement: str) -> None:
+async def test_verifier_finds_an_altered_ledger(tmp_path: Path, statement: str) -> None:
     await a_ledger(tmp_path / "db")
     altered(tmp_path / "db", statement)
 
-    done = stranger(tmp_path / "db")
+    done = verified(tmp_path / "db")
 
     assert done.returncode == 1
     assert done.stderr.startswith("root: ")
@@ -113,36 +114,36 @@ async def test_an_altered_ledger_is_found(tmp_path: Path, statement: str) -> Non
         "UPDATE events SET outcome = 'late' WHERE seq = 2",
     ],
 )
-async def test_an_altered_bundle_is_found(tmp_path: Path, statement: str) -> None:
+async def test_verifier_finds_an_altered_bundle(tmp_path: Path, statement: str) -> None:
     await a_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
         await ledger.bundle(tmp_path / "b", BundleRequest("scout", 3, 6))
     (tmp_path / "b").chmod(0o600)
     altered(tmp_path / "b", statement.replace("seq = 3", "seq = 5"))
 
-    assert stranger(tmp_path / "b").returncode == 1
+    assert verified(tmp_path / "b").returncode == 1
 
 
 @pytest.mark.parametrize("statement", ["", "UPDATE rejected SET raw = x'00'", "DELETE FROM rejected"])
-async def test_the_rejected_lines_are_checked_by_what_the_page_adds(tmp_path: Path, statement: str) -> None:
+async def test_documented_addition_verifies_rejected_lines(tmp_path: Path, statement: str) -> None:
     await a_ledger(tmp_path / "db")
     if statement:
         altered(tmp_path / "db", statement)
     program = VERIFIER.replace("import hashlib,", "import json, hashlib,") + REJECTED
 
-    assert stranger(tmp_path / "db", program).returncode == (1 if statement else 0)
+    assert verified(tmp_path / "db", program).returncode == (1 if statement else 0)
 
 
-def test_the_example_is_the_digest_of_its_lines() -> None:
+def test_documented_example_has_the_documented_digest() -> None:
     lines = re.findall(r"```text\n(.*?)\n```", PAGE, re.DOTALL)[0]
-    [(payload, digest)] = re.findall(r"for the payload `(.*?)`, and so the digest `(.*?)`", PAGE)
+    [(payload, digest)] = re.findall(r"payload `(.*?)`, and the digest `(.*?)`", PAGE)
 
     assert len(lines.split("\n")) == 18
     assert lines.split("\n")[7] == hashlib.sha256(payload.encode()).hexdigest()
     assert digest == hashlib.sha256(lines.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("table", [*metadata.tables.values(), *bundle_metadata.tables.values()], ids=str)
-def test_every_table_and_column_is_on_the_page(table: Table) -> None:
+@pytest.mark.parametrize("table", [*metadata.tables.values(), *bundle_tables.metadata.tables.values()], ids=str)
+def test_every_table_and_column_is_documented(table: Table) -> None:
     assert f"`{table.name}`" in PAGE
     assert [column.name for column in table.columns if f"`{column.name}`" not in PAGE] == []

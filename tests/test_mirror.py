@@ -1,4 +1,4 @@
-"""The mirror: the registry as the seed system's `spawned_pods.json`, replaced whole after each change."""
+"""The mirror: the open pods in the records of the original runtime, in a file that is replaced after each change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names(path: Path) -> list[str]:
     return [record["pod_name"] for record in mirrored(path)]
 
 
-async def test_it_holds_the_seed_s_records_by_name(tmp_path: Path) -> None:
+async def test_mirror_holds_the_original_records_by_name(tmp_path: Path) -> None:
     path = tmp_path / "spawned_pods.json"
     async with fresh_ledger() as ledger:
         await ledger.configure(mirror=str(path))
@@ -43,8 +43,8 @@ async def test_it_holds_the_seed_s_records_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("round_", range(10))
-async def test_the_last_change_is_there_when_the_ledger_is_closed(round_: int, tmp_path: Path) -> None:
-    """However soon after the append that is."""
+async def test_last_change_is_written_before_the_ledger_closes(round_: int, tmp_path: Path) -> None:
+    """The ledger closes after between 0 and 4 turns of the event loop."""
     path = tmp_path / "m.json"
     async with fresh_ledger() as ledger:
         await ledger.configure(mirror=str(path))
@@ -55,7 +55,7 @@ async def test_the_last_change_is_there_when_the_ledger_is_closed(round_: int, t
     assert names(path) == ["q"]
 
 
-async def test_it_follows_each_change(tmp_path: Path) -> None:
+async def test_mirror_follows_each_change(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     async with fresh_ledger() as ledger:
         await ledger.configure(mirror=str(path))
@@ -72,7 +72,7 @@ async def test_it_follows_each_change(tmp_path: Path) -> None:
                     await asyncio.sleep(0.001)
 
 
-async def test_a_burst_is_written_in_one_go_and_ends_right(tmp_path: Path) -> None:
+async def test_mirror_is_right_after_a_burst(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     async with fresh_ledger() as ledger:
         await ledger.configure(mirror=str(path))
@@ -80,7 +80,7 @@ async def test_a_burst_is_written_in_one_go_and_ends_right(tmp_path: Path) -> No
     assert names(path) == [f"p{number:03}" for number in range(200)]
 
 
-async def test_a_reader_never_sees_half_of_it(tmp_path: Path) -> None:
+async def test_reader_never_sees_a_partial_file(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     async with fresh_ledger() as ledger:
         await ledger.configure(mirror=str(path))
@@ -99,7 +99,7 @@ async def _in_turn(ledger: Ledger, number: int) -> None:
         await ledger.append(stopped(f"p{number}"))
 
 
-async def test_what_changes_no_tenure_writes_nothing(tmp_path: Path) -> None:
+async def test_events_without_a_tenure_change_write_nothing(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     async with fresh_ledger() as ledger:
         await ledger.configure(mirror=str(path))
@@ -116,7 +116,7 @@ async def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_its_owner_alone_may_read_it(tmp_path: Path) -> None:
+async def test_only_its_owner_may_read_the_mirror(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         write_mirror(tmp_path / "m.json", [], tmp_path / "l.db")
@@ -126,7 +126,7 @@ async def test_its_owner_alone_may_read_it(tmp_path: Path) -> None:
     assert mirrored(tmp_path / "m.json") == []
 
 
-def test_a_mirror_that_cannot_be_written_is_a_storage_error_and_leaves_the_old_one(tmp_path: Path) -> None:
+def test_failed_write_raises_and_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         write_mirror(tmp_path / "none" / "m.json", [], tmp_path / "l.db")
     assert caught.value.hint
@@ -136,7 +136,7 @@ def test_a_mirror_that_cannot_be_written_is_a_storage_error_and_leaves_the_old_o
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_symbolic_link_is_not_written_through(tmp_path: Path) -> None:
+def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (tmp_path / "m.json").symlink_to(tmp_path / "victim")
     with pytest.raises(StorageError):
@@ -144,7 +144,7 @@ def test_a_symbolic_link_is_not_written_through(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "mine"
 
 
-async def test_a_mirror_that_fails_is_a_warning_and_the_log_goes_on(
+async def test_failed_mirror_logs_a_warning_and_appending_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Ledger.open(tmp_path / "l.db", OWNER) as ledger:

@@ -1,4 +1,4 @@
-"""Notes: a chain that is whole in itself, and is not the one that was noted, is found out."""
+"""Notes: a rewritten chain that verifies on its own does not match a note that was taken earlier."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.given import a_ledger, podledger, podledger_json
 
 
 async def rewritten(path: Path) -> None:
-    """Make the ledger at `path`, change what one pod non_empty, and make every digest after it anew."""
+    """Create the ledger at `path`, change one message, and recompute every digest after it."""
     await a_ledger(path)
     with sqlite3.connect(path) as db:
         (trigger,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'events_no_update'").fetchone()
@@ -43,7 +43,7 @@ async def rewritten(path: Path) -> None:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """The file of an Ed25519 private key; its public half is in `key.pub` beside it."""
+    """The file of an Ed25519 private key; its public half is in `key.pub`."""
     private = Ed25519PrivateKey.generate()
     file = tmp_path / "key"
     file.write_bytes(
@@ -54,7 +54,7 @@ def key(tmp_path: Path) -> Path:
     return file
 
 
-async def test_a_note_of_any_moment_holds_for_as_long_as_the_log_grows(tmp_path: Path) -> None:
+async def test_notes_stay_valid_while_the_log_grows(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "db", "root") as ledger:
         empty = await ledger.note()
     await a_ledger(tmp_path / "db")
@@ -66,7 +66,7 @@ async def test_a_note_of_any_moment_holds_for_as_long_as_the_log_grows(tmp_path:
         assert (await ledger.verify(expected=notes)).ok
 
 
-async def test_a_whole_chain_written_anew_passes_for_whole_and_is_not_what_was_noted(tmp_path: Path) -> None:
+async def test_rewritten_chain_verifies_but_contradicts_notes(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "honest")
     await rewritten(tmp_path / "forged")
     async with Ledger.open(tmp_path / "honest") as honest, Ledger.open(tmp_path / "forged") as forged:
@@ -79,7 +79,7 @@ async def test_a_whole_chain_written_anew_passes_for_whole_and_is_not_what_was_n
     assert [(problem.check, problem.seq) for problem in found.problems] == [("expect", 5), ("expect", 8)]
 
 
-async def test_a_log_cut_short_is_not_what_was_noted(tmp_path: Path) -> None:
+async def test_truncated_log_contradicts_a_note(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
         found = await ledger.verify(expected=[Note(9, "a" * 64)])
@@ -87,7 +87,7 @@ async def test_a_log_cut_short_is_not_what_was_noted(tmp_path: Path) -> None:
     assert [(problem.check, problem.seq) for problem in found.problems] == [("expect", 9)]
 
 
-async def test_the_commands_print_a_note_and_hold_the_log_to_it(tmp_path: Path) -> None:
+async def test_commands_print_notes_and_compare_the_log(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "honest")
     await rewritten(tmp_path / "forged")
 
@@ -101,7 +101,7 @@ async def test_the_commands_print_a_note_and_hold_the_log_to_it(tmp_path: Path) 
     assert [(problem["check"], problem["seq"]) for problem in found["problems"]] == [("expect", 8)]
 
 
-async def test_a_signed_note_is_checked_against_the_key_and_the_log(tmp_path: Path, key: Path) -> None:
+async def test_signed_note_is_compared_with_the_log(tmp_path: Path, key: Path) -> None:
     await a_ledger(tmp_path / "honest")
     await rewritten(tmp_path / "forged")
     note = tmp_path / "note.json"
@@ -117,7 +117,7 @@ async def test_a_signed_note_is_checked_against_the_key_and_the_log(tmp_path: Pa
     ("field", "value"),
     [("ledger", "other"), ("seq", 7), ("digest", "a" * 64), ("time", "2027-01-01T00:00:00Z"), ("signature", "00")],
 )
-async def test_a_changed_note_bears_no_signature(tmp_path: Path, key: Path, field: str, value: object) -> None:
+async def test_changed_note_fails_its_signature(tmp_path: Path, key: Path, field: str, value: object) -> None:
     signed = sign("root", Note(8, "b" * 64), read_private_key(key), 0)
     changed = parse_signed_note(json.dumps(signed.as_json() | {field: value}))
 
@@ -126,7 +126,7 @@ async def test_a_changed_note_bears_no_signature(tmp_path: Path, key: Path, fiel
     assert not is_signed_by(signed, Ed25519PrivateKey.generate().public_key())
 
 
-async def test_a_note_of_another_ledger_does_not_hold(tmp_path: Path, key: Path) -> None:
+async def test_note_of_another_ledger_is_a_problem(tmp_path: Path, key: Path) -> None:
     await a_ledger(tmp_path / "db", "other")
     note = podledger("digest", "--db", tmp_path / "db", "--key", key).stdout
     await a_ledger(tmp_path / "db2", "root")
@@ -139,24 +139,24 @@ async def test_a_note_of_another_ledger_does_not_hold(tmp_path: Path, key: Path)
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:ab", "x:" + "a" * 64, "-1:" + "a" * 64, "1:" + "g" * 64])
-def test_what_is_no_note_is_misuse(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UsageError, match="is no note"):
+def test_invalid_note_is_a_usage_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="is not a note"):
         parse_note(text)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"ledger":"root"}', "1:" + "a" * 64])
-def test_what_is_no_signed_note_is_misuse(text: str) -> None:
+def test_invalid_signed_note_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="no signed note"):
         parse_signed_note(text)
 
 
-async def test_a_moment_beyond_the_log_has_no_note(tmp_path: Path) -> None:
+async def test_moment_beyond_the_log_has_no_note(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "db", "root") as ledger:
         with pytest.raises(InvalidMomentError):
             await ledger.note(1)
 
 
-def test_a_key_that_will_not_do_is_told_with_the_mend(tmp_path: Path, key: Path) -> None:
+def test_unusable_key_is_an_error_with_a_fix(tmp_path: Path, key: Path) -> None:
     refused = podledger("digest", "--db", tmp_path / "db", "--key", key.with_suffix(".pub"), ok=2).stderr
     missing = podledger("digest", "--db", tmp_path / "db", "--key", tmp_path / "nothing", ok=1).stderr
     alone = podledger("verify", "--db", tmp_path / "db", "--expect-note", key, ok=2).stderr
@@ -167,7 +167,7 @@ def test_a_key_that_will_not_do_is_told_with_the_mend(tmp_path: Path, key: Path)
     assert b"--expect-note and --public-key go together" in alone
 
 
-def test_without_the_optional_package_the_mend_is_told(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cryptography_is_an_error_with_a_fix(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
 
     with pytest.raises(MissingPackageError) as caught:
@@ -176,7 +176,7 @@ def test_without_the_optional_package_the_mend_is_told(key: Path, monkeypatch: p
     assert "podledger[sign]" in caught.value.hint
 
 
-def test_a_signature_is_over_the_lines_that_the_documentation_states(key: Path) -> None:
+def test_signature_covers_the_documented_lines(key: Path) -> None:
     private = read_private_key(key)
 
     signed = sign("root", Note(8, "b" * 64), private, 1_767_225_600_000_000)

@@ -1,4 +1,4 @@
-"""Export and import: what was carried over is the same log, byte for byte; what was doctored on the way is refused."""
+"""Export and import: an imported export is the same log, byte for byte, and altered lines are refused."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.given import a_ledger, podledger, podledger_json, ticking
 
 
 async def exported(path: Path) -> bytes:
-    """The export of the only ledger at `path`."""
+    """Return the export of the only ledger at `path`."""
     async with Ledger.open(path) as ledger:
         return b"".join([line async for line in export_lines(ledger)])
 
 
 async def imported(path: Path, lines: Iterable[bytes], name: str = "root") -> Imported:
-    """What an import of `lines` into the ledger at `path` did."""
+    """Import `lines` into the ledger at `path`, and return the counts."""
     clock = ticking()
     async with Ledger.open(path, name, clock=lambda: next(clock)) as ledger:
         done = [done async for done in import_lines(ledger, read_lines(lines, name))][-1]
@@ -35,12 +35,12 @@ async def imported(path: Path, lines: Iterable[bytes], name: str = "root") -> Im
 
 
 async def entries(path: Path) -> list[Entry]:
-    """Every entry of the only ledger at `path`."""
+    """Return every entry of the only ledger at `path`."""
     async with Ledger.open(path) as ledger:
         return [entry async for entry in ledger.entries()]
 
 
-async def test_an_export_taken_into_an_empty_ledger_is_the_same_log(tmp_path: Path) -> None:
+async def test_import_of_an_export_is_the_same_log(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "from")
 
     done = await imported(tmp_path / "to", (await exported(tmp_path / "from")).splitlines(keepends=True))
@@ -71,7 +71,7 @@ stamps = st.one_of(
 
 @st.composite
 def payloads(draw: st.DrawFn) -> str:
-    """An event as some sender may write it: any text, escaped or not, blanks between, fields that nobody knows."""
+    """Return an event as any sender may write it: any text, escaped or not, with blanks and unknown fields."""
     fields: dict[str, object] = draw(
         st.one_of(
             st.fixed_dictionaries({"kind": st.just("errored"), "pod_name": names, "message": texts}),
@@ -97,11 +97,11 @@ lines: SearchStrategy[list[str]] = st.lists(
 
 
 @given(lines)
-def test_whatever_was_reported_is_carried_over_byte_for_byte(history: list[str]) -> None:
-    asyncio.run(_carry(history))
+def test_any_reports_survive_export_and_import_unchanged(history: list[str]) -> None:
+    asyncio.run(_export_and_import(history))
 
 
-async def _carry(history: list[str]) -> None:
+async def _export_and_import(history: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         here, there = Path(folder) / "here", Path(folder) / "there"
         first = await imported(here, (line.encode() + b"\n" for line in history))
@@ -111,7 +111,7 @@ async def _carry(history: list[str]) -> None:
         assert await entries(there) == await entries(here)
 
 
-async def test_an_import_twice_over_finds_everything_there(tmp_path: Path) -> None:
+async def test_second_import_changes_nothing(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "from")
     lines = (await exported(tmp_path / "from")).splitlines(keepends=True)
 
@@ -123,7 +123,7 @@ async def test_an_import_twice_over_finds_everything_there(tmp_path: Path) -> No
     assert await imported(tmp_path / "from", [*lines, *lines]) == Imported(present=16)
 
 
-DOCTORED = [
+ALTERED = [
     ("payload", '{"kind":"turn_ended","pod_name":"scout"}'),
     ("pod_name", "other"),
     ("recorded_at", "2026-01-01T00:00:03.000001Z"),
@@ -136,10 +136,8 @@ DOCTORED = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), DOCTORED)
-async def test_a_doctored_line_is_refused_whether_its_place_is_free_or_taken(
-    tmp_path: Path, field: str, value: object
-) -> None:
+@pytest.mark.parametrize(("field", "value"), ALTERED)
+async def test_altered_line_is_refused(tmp_path: Path, field: str, value: object) -> None:
     await a_ledger(tmp_path / "from")
     lines = (await exported(tmp_path / "from")).splitlines(keepends=True)
     fields = json.loads(lines[3]) | {field: value}
@@ -154,15 +152,15 @@ async def test_a_doctored_line_is_refused_whether_its_place_is_free_or_taken(
     assert (again.present, [number for number, _ in again.problems]) == (7, [4])
 
 
-async def test_a_bad_line_is_told_with_its_number_and_kept_as_it_came_and_the_rest_goes_in(tmp_path: Path) -> None:
+async def test_bad_line_is_rejected_and_the_rest_is_imported(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "from")
     kept = (await exported(tmp_path / "from")).splitlines(keepends=True)
-    doctored = kept[7].replace(b'"seq":8', b'"seq": 9')
+    altered = kept[7].replace(b'"seq":8', b'"seq": 9')
     lines = [
         *kept[:7],
         b"\n",
         b"nonsense \xff\n",
-        doctored,
+        altered,
         b'{"method":"list_pods"}\n',
         b'{"kind":"turn_ended"}',
         b"  ",
@@ -178,10 +176,10 @@ async def test_a_bad_line_is_told_with_its_number_and_kept_as_it_came_and_the_re
     ]
     async with Ledger.open(tmp_path / "to") as ledger:
         raws = [row.raw for row in await ledger.rejected()]
-    assert raws == [b"nonsense \xff", doctored.strip(), b'{"kind":"turn_ended"}']
+    assert raws == [b"nonsense \xff", altered.strip(), b'{"kind":"turn_ended"}']
 
 
-async def test_an_event_as_large_and_as_deep_as_is_taken_can_be_carried_over(tmp_path: Path) -> None:
+async def test_largest_and_deepest_events_can_be_exported_and_imported(tmp_path: Path) -> None:
     deep = '{"kind":"turn_ended","pod_name":"a","x":' + "[" * 126 + "]" * 126 + "}"
     large = json.dumps({"kind": "errored", "pod_name": "a", "message": '"' * ((8 << 20) - 100)})
     too_deep = deep.replace("[]", "[[]]")
@@ -193,22 +191,22 @@ async def test_an_event_as_large_and_as_deep_as_is_taken_can_be_carried_over(tmp
     assert done == Imported(restored=2)
 
 
-async def test_the_commands_carry_a_ledger_over(tmp_path: Path) -> None:
+async def test_commands_export_and_import_a_ledger(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "from")
     file = tmp_path / "log.jsonl"
 
-    told = podledger_json("export", "--db", tmp_path / "from", file)
+    result = podledger_json("export", "--db", tmp_path / "from", file)
     piped = podledger("export", "--db", tmp_path / "from", "-").stdout
     podledger("init", "--db", tmp_path / "to", "root")
     done = podledger_json("import", "--db", tmp_path / "to", file)
     again = json.loads(podledger("import", "--json", "--db", tmp_path / "to", "-", stdin=piped).stdout)
 
-    assert (told["events"], file.read_bytes(), file.stat().st_mode & 0o777) == (8, piped, 0o600)
+    assert (result["events"], file.read_bytes(), file.stat().st_mode & 0o777) == (8, piped, 0o600)
     assert (done["restored"], again["present"]) == (8, 8)
     assert podledger("digest", "--db", tmp_path / "to").stdout == podledger("digest", "--db", tmp_path / "from").stdout
 
 
-async def test_an_import_tells_of_bad_lines_and_ends_with_1(tmp_path: Path) -> None:
+async def test_import_reports_bad_lines_and_exits_with_1(tmp_path: Path) -> None:
     podledger("init", "--db", tmp_path / "to", "root")
 
     done = podledger(
@@ -220,7 +218,7 @@ async def test_an_import_tells_of_bad_lines_and_ends_with_1(tmp_path: Path) -> N
     assert b"\x1b" not in done.stderr
 
 
-def test_an_export_that_is_interrupted_leaves_what_was_there(tmp_path: Path) -> None:
+def test_interrupted_export_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     file.write_bytes(b"before\n")
 

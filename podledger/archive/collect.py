@@ -1,7 +1,7 @@
-"""The ledgers of a whole tree brought together: each as it is, under its own name, in one database.
+"""Bring the ledgers of a whole tree together in one database, each under its own name.
 
-What is copied is the record: the events with their seq, time and digest, and the rejected lines. What made the ledger
-act stays behind (its parent's socket, its mirror, its outbox, its consumers), so that a collection sends nothing.
+A collection holds the record: the events with their seq, time and digest, and the rejected lines. It does not copy what
+makes a ledger act (the parent's socket, the mirror, the outbox, the consumers), so that nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from podledger.archive.divergence import Copy, check_agree
+from podledger.archive.divergence import Copy, check_no_divergence
 from podledger.core.entries import Entry
 from podledger.core.errors import ChainError, UsageError
 from podledger.core.progress import Progress
+from podledger.integrity.coverage import coverage_of
 from podledger.store import append, log
 from podledger.store.append import Appended
 from podledger.store.connections import read_only
+from podledger.store.coverage import check_whole
 from podledger.store.database import Database, locate
 from podledger.store.driver import insert_rows
 from podledger.store.log import Rejected, Selection
 from podledger.store.projections import StateCache
-from podledger.store.schema import check_whole, prepare
+from podledger.store.schema import prepare
 from podledger.store.tables import rejected
 
 
 class Collected(NamedTuple):
-    """What was taken of one ledger: how many entries and rejected lines, and how many entries are there now."""
+    """The copy of one ledger: how many entries and rejected lines are new, and the seq of the last entry."""
 
     ledger: str
     source: str
@@ -42,30 +44,30 @@ class Collected(NamedTuple):
     head_seq: int
 
     def as_json(self) -> dict[str, Any]:
-        """The ledger as `collect --json` prints it."""
+        """Return the ledger as `collect --json` prints it."""
         return self._asdict()
 
 
 async def collect(
     sources: Sequence[str | os.PathLike[str]], into: str | os.PathLike[str], progress: Progress | None = None
 ) -> list[Collected]:
-    """Bring the ledgers of the databases `sources` into the database `into`, which is made if need be.
+    """Copy the ledgers of the databases `sources` into the database `into`, which is created if there is none.
 
-    A ledger that is there already is continued, or left where it is the longer one. Nothing is written before all
-    ledgers were compared; what an interruption leaves is a beginning, from which the next time goes on.
+    A ledger that is already there is continued, or left as it is if it is the longer one. All ledgers are compared
+    before the first is written. After an interruption, the next call continues where this one stopped.
 
     Raises:
-        ChainError: two ledgers of one name disagree, or one breaks its own chain.
-        LedgerNotFoundError: one of the databases is not there.
-        UsageError: one of them is `into` itself.
+        ChainError: two ledgers of one name diverge, or one breaks its own chain.
+        LedgerNotFoundError: one of the databases does not exist.
+        UsageError: one of them is `into` itself, or holds no whole log.
         SchemaError: one of them is of another version of podledger.
-        StorageError: one cannot be read, or `into` not written.
+        StorageError: one cannot be read, or `into` cannot be written.
     """
     paths = [_checked(source) for source in sources]
     for path in paths:
         if locate(into).exists() and path.samefile(locate(into)):
-            raise UsageError(f"{path} is to go into itself", hint="give --into another database")
-    target = await Database.open(into, create=True)
+            raise UsageError(f"{path} is both a source and the target", hint="give another database as --into")
+    target = await Database.open(into, coverage_of, create=True)
     try:
         with ExitStack() as stack:
             copies = [copy for path in paths for copy in _copies(path, stack)]
@@ -77,33 +79,33 @@ async def collect(
 
 def _checked(source: str | os.PathLike[str]) -> Path:
     path = locate(source)
-    check_whole(path)
+    check_whole(path, coverage_of(path))
     prepare(path, create=False)
     return path
 
 
 def _copies(path: Path, stack: ExitStack) -> list[Copy]:
-    """The ledgers of one database, as they are at one moment."""
+    """Return the ledgers of one database, all from one snapshot."""
     connection = stack.enter_context(read_only(path))
     return [Copy(str(path), connection, log.read_head(connection, name)) for name in log.ledger_names(connection)]
 
 
 def _compare(connection: Connection, copies: Sequence[Copy], place: str) -> None:
-    """See that all ledgers of one name agree, those of the collection too."""
-    kept = [Copy(place, connection, log.read_head(connection, name)) for name in log.ledger_names(connection)]
-    for one, other in combinations([*kept, *copies], 2):
+    """Check that no two ledgers of one name diverge, in the collection or in the sources."""
+    collected = [Copy(place, connection, log.read_head(connection, name)) for name in log.ledger_names(connection)]
+    for one, other in combinations([*collected, *copies], 2):
         if one.head.name == other.head.name:
-            check_agree(one, other)
+            check_no_divergence(one, other)
 
 
 async def _take(target: Database, copy: Copy, progress: Progress | None) -> Collected:
-    """Copy what the collection does not have yet of one ledger, a page a transaction."""
+    """Copy the entries of one ledger that the collection does not have yet, a page in each transaction."""
     _, here, head = copy
     before = await target.write(partial(log.make_ledger, name=head.name, now_us=head.created_us))
     after, cache = before.head_seq, StateCache()
     while page := await asyncio.to_thread(log.read_page, here, head.name, Selection(after, head.head_seq)):
-        recorded = await target.write(partial(_restore, ledger=head.name, cache=cache, entries=page))
-        cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
+        appended = await target.write(partial(_restore, ledger=head.name, cache=cache, entries=page))
+        cache.advance(appended.fold.states, (appended.head.head_seq, appended.head.rebuilds))
         after = page[-1].seq
         if progress:
             progress(after, head.head_seq)
@@ -112,11 +114,11 @@ async def _take(target: Database, copy: Copy, progress: Progress | None) -> Coll
 
 
 def _restore(connection: Connection, ledger: str, cache: StateCache, entries: Sequence[Entry]) -> Appended:
-    recorded, refused = append.restore_batch(connection, ledger, cache, entries)
+    appended, refused = append.restore_batch(connection, ledger, cache, entries)
     for position, reason in refused:
-        what = f"seq {entries[position].seq} of the ledger {ledger!r} is not taken: {reason}"
-        raise ChainError(what, hint="run `podledger verify` on the database that it is from")
-    return recorded
+        what = f"seq {entries[position].seq} of the ledger {ledger!r} was refused: {reason}"
+        raise ChainError(what, hint=_VERIFY_SOURCE)
+    return appended
 
 
 async def _take_rejected(target: Database, copy: Copy, before: int) -> int:
@@ -132,8 +134,11 @@ def _insert_rejected(connection: Connection, ledger: str, page: Sequence[Rejecte
     for row in page:
         number, digest = head.rejected_count + 1, log.rejected_digest(head.rejected_digest, row)
         if (row.number, row.digest) != (number, digest):
-            reason = f"rejected line {row.number} of the ledger {ledger!r} does not continue their chain"
-            raise ChainError(reason, hint="run `podledger verify` on the database that it is from")
+            reason = f"rejected line {row.number} of the ledger {ledger!r} does not continue the chain"
+            raise ChainError(reason, hint=_VERIFY_SOURCE)
         head = head._replace(rejected_count=number, rejected_digest=digest)
     insert_rows(connection, rejected, page)
     log.write_head(connection, head)
+
+
+_VERIFY_SOURCE: Final = "run `podledger verify` on the database that it comes from"

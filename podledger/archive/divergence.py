@@ -1,4 +1,4 @@
-"""Whether two ledgers of one name are the same record: one the beginning of the other, or parted at some entry."""
+"""Where two ledgers of one name diverge. If one is the beginning of the other, they do not."""
 
 from __future__ import annotations
 
@@ -14,43 +14,42 @@ from podledger.store.tables import events, rejected
 
 
 class Copy(NamedTuple):
-    """A ledger in some database: where that is, for people, and its row."""
+    """A ledger in some database: the database's name for messages, a connection to it, and the ledger's row."""
 
     place: str
     connection: Connection
     head: Head
 
 
-def check_agree(one: Copy, other: Copy) -> None:
-    """See that of two ledgers of one name one is the beginning of the other.
+def check_no_divergence(one: Copy, other: Copy) -> None:
+    """Check that one of two ledgers of one name is the beginning of the other.
 
     Raises:
-        ChainError: they are not; it names the first entry at which they part.
+        ChainError: they diverge; the message names the first entry that differs.
     """
     seqs = min(one.head.head_seq, other.head.head_seq)
     numbers = min(one.head.rejected_count, other.head.rejected_count)
     for what, column, length in (("seq", events.c.seq, seqs), ("rejected line", rejected.c.number, numbers)):
-        parting = first_divergence(length, partial(_alike, one, other, column))
-        if parting:
-            reason = f"{one.place} and {other.place} hold two ledgers {one.head.name!r} that part at {what} {parting}"
+        if at := first_divergence(length, partial(_is_alike, one, other, column)):
+            reason = f"{one.place} and {other.place} hold two ledgers {one.head.name!r} that diverge at {what} {at}"
             raise ChainError(reason, hint="collect them into two databases")
 
 
-def first_divergence(length: int, alike: Callable[[int], bool]) -> int:
-    """The first of the numbers 1 to `length` at which two chains are not alike, 0 if none.
+def first_divergence(length: int, is_alike: Callable[[int], bool]) -> int:
+    """Return the first of the numbers 1 to `length` at which two chains differ, or 0.
 
-    A search by halves: chains that have parted never meet again.
+    Each digest covers the one before, so chains that differ once differ up to their end: a binary search finds where.
     """
-    if length == 0 or alike(length):
+    if length == 0 or is_alike(length):
         return 0
     low, high = 0, length
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if alike(middle) else (low, middle)
+        low, high = (middle, high) if is_alike(middle) else (low, middle)
     return high
 
 
-def _alike(one: Copy, other: Copy, column: Column[int], at: int) -> bool:
+def _is_alike(one: Copy, other: Copy, column: Column[int], at: int) -> bool:
     return _digest(one, column, at) == _digest(other, column, at)
 
 

@@ -1,7 +1,7 @@
-"""Carrying events in and out: lines of a file into a ledger, a ledger's log into lines.
+"""Import and export: lines of a file into a ledger, and a ledger's log into lines.
 
-An export's lines are the objects of `events --json`; imported into an empty ledger of the same name they keep their
-seq, time and digest, byte for byte.
+The lines of an export are the objects of `events --json`. Imported into an empty ledger of the same name, they keep
+their seq, time and digest, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from podledger.core.protocol import Report
 from podledger.core.times import microseconds
 from podledger.ledger import Ledger
 from podledger.store import log
+from podledger.store.coverage import check_whole
 from podledger.store.log import Rejection
-from podledger.store.schema import check_whole
 
 MAX_EVENT_BYTES: Final = 16 << 20
-"""The longest event that is taken from a file."""
+"""The size of the largest event that an import accepts."""
 
 MAX_LINE_BYTES: Final = 4 * MAX_EVENT_BYTES
-"""The longest line of a file: an exported entry holds its payload twice, once with every quote escaped."""
+"""The size of the longest line: an exported entry holds its payload twice, once with every quote escaped."""
 
 BATCH: Final = 2_000
 BATCH_BYTES: Final = 16 << 20
-"""How many lines, or bytes of lines, are taken in one transaction."""
+"""How many lines, or bytes of lines, go into one transaction."""
 
-KEPT_OF_LONG_LINE: Final = 64 << 10
+KEPT_BYTES: Final = 64 << 10
+"""How much of an overlong line is kept as a rejected line."""
 
 
 class InputLine(NamedTuple):
-    """A line of a file: its number from 1, its bytes, and what it is (None: a method that is no event)."""
+    """A line of a file: its number from 1, its bytes, and its content (None: a method that is no event)."""
 
     number: int
     raw: bytes
@@ -44,14 +45,14 @@ class InputLine(NamedTuple):
 
     @property
     def entry(self) -> Entry | None:
-        """The exported entry that the line is, if it is one."""
+        """The exported entry on the line, or None."""
         return self.content if isinstance(self.content, Entry) else None
 
 
 class Imported(NamedTuple):
-    """What an import did: events appended, entries restored, entries that were there, lines that are no events.
+    """The counts of an import: appended events, restored entries, entries already present, lines that are no events.
 
-    `problems` tells of each rejected line its number and the reason.
+    `problems` holds the number of each rejected line, with the reason.
     """
 
     appended: int = 0
@@ -61,13 +62,13 @@ class Imported(NamedTuple):
     problems: tuple[tuple[int, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The result as `import --json` prints it."""
+        """Return the result as `import --json` prints it."""
         problems = [{"line": number, "reason": reason} for number, reason in self.problems]
         return self._asdict() | {"rejected": len(problems), "problems": problems}
 
 
 def read_lines(lines: Iterable[bytes], owner: str) -> Iterator[InputLine]:
-    """What each line of a file is; blank lines are passed over, an overlong one is cut and rejected."""
+    """Yield the lines of a file with their content. Blank lines are skipped; an overlong line is cut and rejected."""
     for number, line in enumerate(lines, 1):
         raw = line.strip(b"\r\n \t")
         if raw and not raw.isspace():
@@ -75,7 +76,7 @@ def read_lines(lines: Iterable[bytes], owner: str) -> Iterator[InputLine]:
 
 
 def read_line(line: bytes, owner: str) -> Draft | Entry | Rejection | None:
-    """What one line is: a wire line, a bare event object, an exported entry, or nothing of the kind."""
+    """Return the content of a line: an event (on the wire or bare), an exported entry, or a rejected line."""
     if len(line) > MAX_LINE_BYTES:
         return _too_long(line, MAX_LINE_BYTES)
     try:
@@ -88,7 +89,7 @@ def read_line(line: bytes, owner: str) -> Draft | Entry | Rejection | None:
 
 
 def _too_long(line: bytes, limit: int) -> Rejection:
-    return Rejection(line[:KEPT_OF_LONG_LINE], f"longer than {limit} bytes; its start is kept", None)
+    return Rejection(line[:KEPT_BYTES], f"longer than {limit} bytes; its start is kept", None)
 
 
 def _read(line: bytes, owner: str) -> Draft | Entry | None:
@@ -97,7 +98,7 @@ def _read(line: bytes, owner: str) -> Draft | Entry | None:
     text = protocol.decode(line)
     fields = strict_json.loads(text, max_depth=strict_json.MAX_DEPTH + 1)  # an exported entry is one level around
     if not isinstance(fields, dict):
-        raise ProtocolError("no JSON object")
+        raise ProtocolError("not a JSON object")
     if "method" in fields:
         return _read_wire(line, owner)
     if "digest" in fields and "seq" in fields:
@@ -114,7 +115,7 @@ def _read_wire(line: bytes, owner: str) -> Draft | None:
 
 
 def entry_from(fields: dict[str, Any]) -> Entry:
-    """The entry that an object of `events --json` states; whether its digest is right is for the chain to say.
+    """Return the entry that an object of `events --json` states. Its digest is checked only when it is restored.
 
     Raises:
         ProtocolError: it states none.
@@ -127,25 +128,25 @@ def entry_from(fields: dict[str, Any]) -> Entry:
     stamp = parse_event(payload).stamp
     sender = fields.get("sender") or {}
     if not isinstance(sender, dict):
-        raise ProtocolError("sender is no object")
+        raise ProtocolError("sender is not an object")
     return Entry(
         ledger=_text(fields, "ledger"),
-        seq=_whole(fields, "seq"),
+        seq=_integer(fields, "seq"),
         recorded_us=_time(fields, "recorded_at"),
         evidence=_word(fields, "evidence", Evidence),
         kind=_word(fields, "kind", None),
         pod_name=_text(fields, "pod_name"),
         payload=payload,
-        pid=_whole(sender, "pid") if sender else None,
-        uid=_whole(sender, "uid") if sender else None,
-        gid=_whole(sender, "gid") if sender else None,
+        pid=_integer(sender, "pid") if sender else None,
+        uid=_integer(sender, "uid") if sender else None,
+        gid=_integer(sender, "gid") if sender else None,
         stamp_id=stamp.id if stamp else None,
         source=stamp.source if stamp else None,
         sequence=stamp.sequence if stamp else None,
         sent_us=stamp.sent_us if stamp else None,
         subject=stamp.subject if stamp else None,
         outcome=_word(fields, "outcome", Outcome),
-        rules=_whole(fields, "rules"),
+        rules=_integer(fields, "rules"),
         digest=_text(fields, "digest"),
     )
 
@@ -153,21 +154,21 @@ def entry_from(fields: dict[str, Any]) -> Entry:
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
-        raise ProtocolError(f"{name} is missing, or no text")
+        raise ProtocolError(f"{name} is missing, or is not a string")
     return value
 
 
-def _whole(fields: dict[str, Any], name: str) -> int:
+def _integer(fields: dict[str, Any], name: str) -> int:
     value = fields.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
-        raise ProtocolError(f"{name} is missing, or no whole number")
+        raise ProtocolError(f"{name} is missing, or is not an integer")
     return value
 
 
 def _word(fields: dict[str, Any], name: str, words: Any) -> Any:
     value = _text(fields, name)
     if value not in (get_args(words) if words else EVIDENCE):
-        raise ProtocolError(f"{name} {value[:40]!r} is not known")
+        raise ProtocolError(f"{name} {value[:40]!r} is unknown")
     return value
 
 
@@ -175,15 +176,15 @@ def _time(fields: dict[str, Any], name: str) -> int:
     try:
         return microseconds(datetime.fromisoformat(_text(fields, name)))
     except (ValueError, TypeError) as error:
-        raise ProtocolError(f"{name} is no time with its zone") from error
+        raise ProtocolError(f"{name} is not a time with an offset") from error
 
 
 async def import_lines(ledger: Ledger, lines: Iterable[InputLine]) -> AsyncIterator[Imported]:
-    """Take lines into the ledger, a batch a transaction; after each, what was done so far.
+    """Import lines into the ledger, a batch in each transaction; yield the counts so far after each batch.
 
     Raises:
-        ReadOnlyError: the ledger is a bundle's.
-        StorageError: a batch was not committed; those before it are.
+        ReadOnlyError: the database is for reading only.
+        StorageError: a batch was not committed; the batches before it were.
     """
     ledger.database.check_writable()
     done = Imported()
@@ -203,7 +204,7 @@ async def import_lines(ledger: Ledger, lines: Iterable[InputLine]) -> AsyncItera
 
 
 def _go_together(one: Entry | None, other: Entry | None) -> bool:
-    """Whether two lines, one of them an entry, may be in one batch: if both are, in the order of the log."""
+    """Return whether two lines may be in one batch: only if both are entries, in the order of the log."""
     return one is not None and other is not None and one.seq < other.seq
 
 
@@ -222,11 +223,11 @@ async def _import_batch(ledger: Ledger, batch: Sequence[InputLine], done: Import
 
 
 async def _restore_batch(ledger: Ledger, batch: Sequence[tuple[InputLine, Entry]], done: Imported) -> Imported:
-    """Take entries that are not there yet; one that is there must be the very same."""
+    """Restore the entries that the log does not hold. An entry that it holds must be identical."""
     known = await ledger.read(partial(log.read_exactly, ledger=ledger.name, seqs=[entry.seq for _, entry in batch]))
     new = [(line, entry) for line, entry in batch if known.get(entry.seq) != entry]
     refused = await ledger.restore([entry for _, entry in new])
-    reasons = [(new[position][0], _told(reason, new[position][1], known)) for position, reason in refused]
+    reasons = [(new[position][0], _explained(reason, new[position][1], known)) for position, reason in refused]
     if reasons:
         await ledger.record([], [Rejection(line.raw, reason, None) for line, reason in reasons])
     return done._replace(
@@ -236,7 +237,8 @@ async def _restore_batch(ledger: Ledger, batch: Sequence[tuple[InputLine, Entry]
     )
 
 
-def _told(reason: str, entry: Entry, known: Mapping[int, Entry]) -> str:
+def _explained(reason: str, entry: Entry, known: Mapping[int, Entry]) -> str:
+    """Return the reason why an entry was refused; if the log holds another one at its seq, how the two differ."""
     if entry.seq not in known or entry.ledger != known[entry.seq].ledger:
         return reason
     return f"the log holds another entry {entry.seq}: {', '.join(_differing(entry, known[entry.seq]))} differ"
@@ -247,11 +249,11 @@ def _differing(one: Entry, other: Entry) -> list[str]:
 
 
 async def export_lines(ledger: Ledger, *, until: int | None = None) -> AsyncIterator[bytes]:
-    """The log, one line an entry.
+    """Yield the log as lines, one for each entry.
 
     Raises:
-        UsageError: it is a bundle's, which is not whole.
+        UsageError: the database holds no whole log.
     """
-    check_whole(ledger.database.place)
+    check_whole(ledger.database.path, ledger.database.coverage)
     async for entry in ledger.entries(until=until):
         yield strict_json.dumps(entry.as_json()).encode() + b"\n"

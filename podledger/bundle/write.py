@@ -1,4 +1,4 @@
-"""Bundles: a slice of a ledger in one file, to be carried elsewhere, read there with podledger, and checked."""
+"""Make a bundle: a part of a ledger in one read-only file, which podledger or SQLite can read elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from podledger.bundle.scope import BundleRequest, BundleRow, BundleScope, bundle_scope, known_gaps
-from podledger.core.digest import NO_DIGEST, WITHHELD, payload_digest
+from podledger.bundle.request import BundleRequest, gaps_in, scope_of
+from podledger.bundle.scope import BundleRow, BundleScope, texts_digest
+from podledger.bundle.tables import BUNDLE_ID, bundle, bundle_gaps, bundle_texts, metadata, withheld
+from podledger.core.digest import NO_DIGEST, NO_PAYLOAD, payload_digest
 from podledger.core.entries import Entry
 from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
@@ -20,41 +22,42 @@ from podledger.store.driver import insert_rows
 from podledger.store.files import placing
 from podledger.store.log import Head
 from podledger.store.projections import Fold, StateCache, save
-from podledger.store.schema import check_whole, prepare
-from podledger.store.sqlite.files import BUNDLE_ID, finalize
-from podledger.store.tables import bundle, bundle_gaps, bundle_metadata, bundle_texts, events, ledgers, withheld
+from podledger.store.schema import prepare
+from podledger.store.sqlite.files import finalize
+from podledger.store.tables import events, ledgers
 
 MODE: Final = 0o400
 README: Final = """\
-This file is a podledger bundle: a slice of the ledger of {ledger!r}, for reading only.
-It shows {pods}, from seq {since} to seq {until}.
-Every entry of the log up to seq {until} is in the table events. Where the payload is {{}}, it was withheld, and the
-table withheld holds its SHA-256, so that the whole chain of digests can be checked.
-The table bundle says what is in it, bundle_gaps what is known to be missing from the record.
-To read it: podledger --db FILE events, pods, verify and so on; or any SQLite browser.
-To check it without podledger: take the text verifier.py out of the table bundle_texts, and run it on this file.
-To trust it: compare the digest at seq {until} with a note that was kept elsewhere.
+This file is a podledger bundle, for reading only. It shows {scope}.
+
+The table events holds every entry of the log up to seq {until}. Where the payload is {{}}, it was withheld; the table
+withheld holds its SHA-256, so that the whole chain of digests can be verified. The table bundle states the scope, and
+the table bundle_gaps which reports are known to be missing.
+
+To read it, run podledger --db FILE events, pods or verify, or open it in any SQLite browser.
+To verify it without podledger, copy the text verifier.py from the table bundle_texts and run it on this file.
+To trust it, compare the digest at seq {until} with a note of the ledger that was kept elsewhere.
 """
 
 
 class BundleResult(NamedTuple):
-    """What went into a bundle: of how many entries, how many with their payload, and how many gaps are known."""
+    """A finished bundle: its scope, how many entries, how many of them with payload, and how many known gaps."""
 
-    what: BundleScope
+    scope: BundleScope
     entries: int
     shown: int
     gaps: int
     head_digest: str
 
     def as_json(self) -> dict[str, Any]:
-        """The bundle as `bundle --json` prints it."""
-        what = self.what
+        """Return the bundle as `bundle --json` prints it."""
+        scope = self.scope
         return {
-            "ledger": what.ledger,
-            "pod_name": what.pod_name,
-            "pods": None if what.pods is None else sorted(what.pods),
-            "since_seq": what.since_seq,
-            "until_seq": what.until_seq,
+            "ledger": scope.ledger,
+            "pod_name": scope.pod_name,
+            "pods": None if scope.pods is None else sorted(scope.pods),
+            "since_seq": scope.since_seq,
+            "until_seq": scope.until_seq,
             "entries": self.entries,
             "shown": self.shown,
             "gaps": self.gaps,
@@ -66,77 +69,72 @@ def make_bundle(
     source: Path,
     ledger: str,
     target: str | os.PathLike[str],
-    wanted: BundleRequest,
+    request: BundleRequest,
     *,
     now_us: int,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> BundleResult:
-    """Write a slice of a ledger into the file `target`, which nobody may write and its owner alone may read.
+    """Write a part of a ledger into the file `target`, which only its owner may read and nobody may write.
+
+    `source` must hold the whole log; `now_us` is the time in microseconds since 1970.
 
     Raises:
         InvalidMomentError: a moment is not in the log.
         LedgerNotFoundError: there is no such ledger.
-        StorageError: the file was not written: without `overwrite`, also where one is there already.
-        UsageError: there is nothing to put in, or `source` is a bundle itself.
+        StorageError: the file cannot be written, or exists and `overwrite` is false.
+        UsageError: the log holds nothing about the pod, or the span is empty.
     """
-    check_whole(source)
     with read_only(source) as here, placing(target, source, overwrite=overwrite, mode=MODE) as temporary:
         head = log.read_head(here, ledger)
-        what = bundle_scope(here, ledger, wanted)
+        scope = scope_of(here, ledger, request)
         prepare(temporary, create=True)
         with alone(temporary) as there:
-            bundle_metadata.create_all(there)
-            shown, last = _copy(here, there, what, progress)
-            insert_rows(there, ledgers, [_head(head, last)])
-            gaps = known_gaps(here, what)
+            metadata.create_all(there)
+            shown, last = _copy_log(here, there, scope, progress)
+            insert_rows(there, ledgers, [_bundle_head(head, last)])
+            gaps = gaps_in(here, scope)
             insert_rows(there, bundle_gaps, [(ledger, *gap) for gap in gaps])
-            texts = sorted(_texts(what).items())
+            texts = sorted(_texts(scope).items())
             insert_rows(there, bundle_texts, texts)
-            insert_rows(there, bundle, [BundleRow.of(what, head.rejected_count, now_us, texts_digest(texts))])
+            insert_rows(there, bundle, [BundleRow.of(scope, head.rejected_count, now_us, texts_digest(texts))])
         finalize(temporary, BUNDLE_ID)
-    return BundleResult(what, last.seq, shown, len(gaps), last.digest)
+    return BundleResult(scope, last.seq, shown, len(gaps), last.digest)
 
 
-def texts_digest(texts: list[tuple[str, str]]) -> str:
-    """A digest over the texts in a bundle, each with its name, by name."""
-    return log.row_checksum([list(text) for text in texts])
-
-
-def _copy(here: Connection, there: Connection, what: BundleScope, progress: Progress | None) -> tuple[int, Entry]:
-    """Copy the log up to the slice's end, what is outside of it without payloads, and fold what it shows."""
+def _copy_log(here: Connection, there: Connection, scope: BundleScope, progress: Progress | None) -> tuple[int, Entry]:
+    """Copy the log up to the end of the span. Return how many entries have their payload, and the last entry."""
     after, shown, cache = 0, 0, StateCache()
-    while page := log.read_page(here, what.ledger, log.Selection(after, what.until_seq)):
-        outside = [entry for entry in page if not what.shows(entry)]
+    while page := log.read_page(here, scope.ledger, log.Selection(after, scope.until_seq)):
+        outside = [entry for entry in page if not scope.shows(entry.seq, entry.kind, entry.pod_name)]
         hidden = {entry.seq: payload_digest(entry.payload) for entry in outside}
-        insert_rows(there, events, [e._replace(payload=WITHHELD) if e.seq in hidden else e for e in page])
-        insert_rows(there, withheld, [(what.ledger, *item) for item in hidden.items()])
-        _fold(there, what, cache, page, after)
+        insert_rows(there, events, [e._replace(payload=NO_PAYLOAD) if e.seq in hidden else e for e in page])
+        insert_rows(there, withheld, [(scope.ledger, *item) for item in hidden.items()])
+        _project(there, scope, cache, page, after)
         after, shown, last = page[-1].seq, shown + len(page) - len(hidden), page[-1]
         if progress:
-            progress(after, what.until_seq)
+            progress(after, scope.until_seq)
     return shown, last
 
 
-def _fold(there: Connection, what: BundleScope, cache: StateCache, page: list[Entry], after: int) -> None:
-    facts = [fact_of(entry, what.ledger) for entry in page if what.folds(entry.pod_name)]
-    fold = Fold(cache.load(there, what.ledger, {fact.pod_name for fact in facts}))
+def _project(there: Connection, scope: BundleScope, cache: StateCache, page: list[Entry], after: int) -> None:
+    """Apply a page of the log to the projections of the bundle's pods."""
+    facts = [fact_of(entry, scope.ledger) for entry in page if scope.projects(entry.pod_name)]
+    fold = Fold(cache.load(there, scope.ledger, {fact.pod_name for fact in facts}))
     for fact in facts:
         fold.take(fact)
-    save(there, what.ledger, fold.changed, fold.states, after)
+    save(there, scope.ledger, fold.changed, fold.states, after)
     cache.advance(fold.states, None)
 
 
-def _head(head: Head, last: Entry) -> Head:
-    """The ledger's row as it is in the bundle, where nothing is to be sent and the rejected lines are not."""
+def _bundle_head(head: Head, last: Entry) -> Head:
+    """Return the ledger's row for the bundle, which sends nothing and holds no rejected lines."""
     ends = (last.seq, last.recorded_us, last.digest)
     return Head(head.name, head.created_us, None, None, *ends, 0, NO_DIGEST, 0, 0, 0, "").with_checksum()
 
 
-def _texts(what: BundleScope) -> dict[str, str]:
-    pods = "all pods" if what.pods is None else f"the pod {what.pod_name!r} and {len(what.pods) - 1} below it"
-    told = README.format(ledger=what.ledger, pods=pods, since=what.since_seq, until=what.until_seq)
+def _texts(scope: BundleScope) -> dict[str, str]:
     return {
-        "README": told,
+        "README": README.format(scope=scope.describe(), until=scope.until_seq),
         "verifier.py": resources.files("podledger.bundle").joinpath("verifier.txt").read_text(),
     }

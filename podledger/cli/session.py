@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from podledger.bundle.check import describe
 from podledger.cli.parser import Parser
 from podledger.core.errors import UsageError
 from podledger.core.text import escape
@@ -63,8 +62,9 @@ def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
     async def run() -> T:
         async with open_ledger(args) as ledger:
             done = await work(ledger)
-            if ledger.database.is_bundle and not args.json:
-                print(f"podledger: {escape(await ledger.read(describe))}", file=sys.stderr)
+            coverage = ledger.database.coverage
+            if not (coverage.is_whole or args.json):
+                print(f"podledger: {escape(coverage.describe())}", file=sys.stderr)
             return done
 
     return asyncio.run(run())

@@ -15,22 +15,22 @@ def payload_digest(payload: str) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
-WITHHELD: Final = "{}"
-"""Replaces the payload of an entry that a bundle does not show. No event has this payload."""
+NO_PAYLOAD: Final = "{}"
+"""The payload of an entry whose payload the database does not hold. No event has this payload."""
 
 
-def chain_digest(previous: str, fields: Sequence[Any], withheld: str | None = None) -> str:
+def chain_digest(previous: str, fields: Sequence[Any], absent_payload_digest: str | None = None) -> str:
     """Return the digest of an entry: SHA-256 over the previous digest and the entry's fields, one a line.
 
     `fields` are those of `Entry` before `digest`; None becomes an empty line. The payload is represented by its own
-    digest, which is `withheld` if the payload itself was left out.
+    digest, which is `absent_payload_digest` if the database does not hold the payload.
     """
     ledger, seq, recorded_us, evidence, kind, pod_name, payload = fields[:7]
     known = fields[7:15]
     lines = _BLANK if known == _UNKNOWN else "\n".join(["" if field is None else str(field) for field in known])
     text = (
         f"{previous}\n{ledger}\n{seq}\n{recorded_us}\n{evidence}\n{kind}\n{pod_name}\n"
-        f"{withheld or payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
+        f"{absent_payload_digest or payload_digest(payload)}\n{lines}\n{fields[15]}\n{fields[16]}"
     )
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,1 +1,1 @@
-"""What endangers a database, and how to recover a damaged one."""
+"""The doctor, which finds what endangers a database, and the recovery of a damaged one."""

@@ -1,4 +1,4 @@
-"""A finding of the doctor: which check, how bad, what was found, and the mend."""
+"""A finding of the doctor: its check, severity and detail, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Level = Literal["ok", "warning", "error"]
 
 
 class Finding(NamedTuple):
-    """What one check says: `ok`, a `warning` (a risk, or a loss to know of) or an `error`, and what mends it."""
+    """The result of one check: `ok`, a `warning` (a risk, or a past loss) or an `error`, and how to fix it."""
 
     check: str
     level: Level
@@ -21,17 +21,17 @@ class Finding(NamedTuple):
 
 
 def all_ok(findings: Iterable[Finding]) -> bool:
-    """Whether nothing is wrong: no error; a warning tells of a risk, or of what cannot be undone."""
+    """Return whether no finding is an error. A warning is a risk, or something that cannot be undone."""
     return all(finding.level != "error" for finding in findings)
 
 
 def guarded(check: str, work: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The findings of `work`; of a file that is damaged beyond what it expects, that it failed is one."""
-    found: list[Finding] = []
+    """Return the findings of `work`. If it fails, as it may on a damaged file, the failure is a finding too."""
+    findings: list[Finding] = []
     try:
-        found.extend(work())
+        findings.extend(work())
     except PodledgerError as error:
-        found.append(Finding(check, "error", error.message, error.hint))
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of a check, the others must go on
-        found.append(Finding(check, "error", f"the check failed: {escape(repr(error), 300)}", DAMAGED_HINT))
-    return found
+        findings.append(Finding(check, "error", error.message, error.hint))
+    except Exception as error:  # noqa: BLE001 - a damaged file may raise anything, and the other checks must go on
+        findings.append(Finding(check, "error", f"the check failed: {escape(repr(error), 300)}", DAMAGED_HINT))
+    return findings

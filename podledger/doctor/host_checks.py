@@ -1,4 +1,4 @@
-"""What the doctor says of a ledger's surroundings: SQLite, the disk, the permissions, the WAL, the settings."""
+"""Checks of a ledger's host: the SQLite release, the file system, permissions, the WAL and its settings."""
 
 from __future__ import annotations
 
@@ -10,96 +10,93 @@ from podledger.core.text import escape
 from podledger.doctor import procfs
 from podledger.doctor.finding import Finding, Level
 
-LARGE_WAL_BYTES: Final = 64 << 20
+LARGE_WAL_WARNING_BYTES: Final = 64 << 20
+"""Four times the size at which the writer empties the WAL: something keeps it from doing so."""
+
 LOW_BYTES: Final = 512 << 20
 FULL_BYTES: Final = 32 << 20
 FEW_FILES: Final = 1_000
 
 
 def sqlite_finding(version: tuple[int, int, int]) -> Finding:
-    """Whether a release of SQLite can damage a WAL when two connections write or checkpoint at the same instant."""
+    """Return whether two connections can damage the WAL in this release by writing or checkpointing at one instant."""
     name = ".".join(str(part) for part in version)
-    mended = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
-    if mended or version < (3, 7):
+    is_fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    if is_fixed or version < (3, 7):
         return Finding("sqlite", "ok", f"SQLite {name}")
     detail = f"SQLite {name} has the WAL-reset fault: two processes that write at one instant can damage the file"
-    return Finding("sqlite", "warning", detail, "update to 3.51.3, 3.50.7 or 3.44.6; until then one process writes")
+    fix = "update SQLite to 3.51.3, 3.50.7 or 3.44.6; until then let only one process write"
+    return Finding("sqlite", "warning", detail, fix)
 
 
 def place_findings(path: Path) -> Iterator[Finding]:
-    """Where the database lies."""
-    point, kind = procfs.file_system(path)
-    yield place_finding(point, kind)
-    yield room_finding(procfs.room(path.absolute().parent))
+    """Yield the findings about the file system of the database."""
+    yield place_finding(*procfs.file_system(path))
+    yield space_finding(procfs.free_space(path.absolute().parent))
 
 
-def place_finding(point: str, kind: str) -> Finding:
-    """Whether a database may lie on a file system of this kind."""
+def place_finding(mount_point: str, kind: str) -> Finding:
+    """Return whether a database may be on a file system of this kind."""
     if kind in procfs.NETWORK:
-        detail = f"{point} is a network file system ({kind}), on which locks and the WAL cannot be relied on"
+        detail = f"{mount_point} is a network file system ({kind}), on which locks and the WAL are not reliable"
         return Finding("place", "error", detail, "move the database to a local disk")
-    return Finding("place", "ok", f"{point} is {kind}")
+    return Finding("place", "ok", f"{mount_point} is {kind}")
 
 
-def room_finding(room: procfs.Room) -> Finding:
-    """Whether there is room to write."""
-    detail = f"{room.bytes >> 20:,} MiB are left"
-    few = room.files is not None and room.files < FEW_FILES
-    if few:
-        detail += f", and room for {room.files} files"
-    if room.bytes < FULL_BYTES:
-        return Finding("disk", "error", detail, "make room: without, nothing can be recorded")
-    if room.bytes < LOW_BYTES or few:
-        return Finding("disk", "warning", detail, "make room before it runs out")
+def space_finding(space: procfs.FreeSpace) -> Finding:
+    """Return whether there is enough free space to write."""
+    detail = f"{space.bytes >> 20:,} MiB are free"
+    has_few_files = space.files is not None and space.files < FEW_FILES
+    if has_few_files:
+        detail += f", and room for {space.files} files"
+    if space.bytes < FULL_BYTES:
+        return Finding("disk", "error", detail, "free some space: on a full disk nothing can be recorded")
+    if space.bytes < LOW_BYTES or has_few_files:
+        return Finding("disk", "warning", detail, "free some space before the disk is full")
     return Finding("disk", "ok", detail)
 
 
 def permission_findings(path: Path, sockets: Iterable[Path] = ()) -> Iterator[Finding]:
-    """Who else could read or change the files."""
+    """Yield who else could read or change the database's files and the sockets."""
     files = [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")), *sockets]
-    objections = [(file, procfs.objection(file)) for file in files]
-    for file, objection in objections:
-        if objection:
-            fix = f"chmod 600 {file}" if "open to" in objection else "put the file itself there, owned by its user"
-            yield Finding("permissions", "error", f"{file} {objection}", fix)
-    folder = path.absolute().parent
-    objection = procfs.folder_objection(folder)
-    if objection:
-        level: Level = "warning" if "though" in objection else "error"
-        yield Finding("permissions", level, f"the folder {folder} {objection}", f"chmod 700 {folder}")
-    if not objection and not any(objection for _, objection in objections):
-        yield Finding("permissions", "ok", "the files are their owner's alone")
+    faults = [*filter(None, map(procfs.file_fault, files)), *filter(None, [procfs.folder_fault(path.parent)])]
+    for fault in faults:
+        level: Level = "warning" if fault.is_minor else "error"
+        yield Finding("permissions", level, f"{fault.path} {fault.detail}", fault.fix)
+    if not faults:
+        yield Finding("permissions", "ok", "only their owner can read or change the files")
 
 
 def wal_findings(path: Path) -> Iterator[Finding]:
-    """How large the WAL is, and who keeps it from being reused."""
+    """Yield the size of the WAL, who has the database open, and who keeps the WAL from being reused."""
     wal, shm = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
     size = wal.stat().st_size if wal.is_file() else 0
-    large = size > LARGE_WAL_BYTES
-    fix = "end its oldest reader, or restart what writes to it" if large else ""
-    yield Finding("wal", "warning" if large else "ok", f"the WAL takes {size / (1 << 20):,.1f} MiB", fix)
-    others = ", ".join(f"{pid} ({escape(command, 60)})" for pid, command in procfs.holders(path))
-    yield Finding("open by", "ok", f"held open by: {others or 'no other process'}")
-    state, readers = procfs.wal_of(shm), procfs.readers(shm)
-    if state is None or not readers or readers[0].frame >= state.frames:
+    level: Level = "warning" if size > LARGE_WAL_WARNING_BYTES else "ok"
+    fix = "end its oldest reader, or restart the process that writes to it" if level == "warning" else ""
+    yield Finding("wal", level, f"the WAL takes {size / (1 << 20):,.1f} MiB", fix)
+    others = ", ".join(f"{pid} ({escape(command, 60)})" for pid, command in procfs.processes_with(path))
+    yield Finding("open by", "ok", f"other processes that have it open: {others or 'none'}")
+    last_frame, readers = procfs.last_wal_frame(shm), procfs.readers(shm)
+    if last_frame is None or not readers or readers[0].frame >= last_frame:
         yield Finding("oldest reader", "ok", "nobody keeps the WAL from being checkpointed")
         return
     (pid, command), frame = readers[0]
-    detail = f"process {pid} ({escape(command, 60)}) reads a snapshot that ends at frame {frame} of {state.frames}"
-    level: Level = "warning" if large else "ok"
-    yield Finding("oldest reader", level, f"{detail}: until it ends, no checkpoint can complete", f"end process {pid}")
+    detail = f"process {pid} ({escape(command, 60)}) reads a snapshot that ends at frame {frame} of {last_frame}"
+    fix = f"end process {pid}" if level == "warning" else ""
+    yield Finding("oldest reader", level, f"{detail}; no checkpoint can complete before it ends", fix)
 
 
 def settings_findings(settings: dict[str, Any]) -> Iterator[Finding]:
-    """Whether a writing connection keeps what it acknowledges, and its triggers hold against INSERT OR REPLACE."""
+    """Yield whether a writing connection keeps what it acknowledges, and its triggers apply to INSERT OR REPLACE."""
     journal, synchronous = str(settings["journal_mode"]).lower(), int(settings["synchronous"])
     if journal == "wal" and synchronous >= 2:
         yield Finding("durability", "ok", "WAL, synchronous FULL")
     else:
-        detail = f"journal_mode is {journal} and synchronous {synchronous}, below WAL and FULL (2)"
-        yield Finding(
-            "durability", "error", detail, "nothing should set them; see PRAGMA in the database's environment"
-        )
-    on = bool(settings["recursive_triggers"])
-    detail = f"recursive_triggers is {'on' if on else 'off: INSERT OR REPLACE slips past the delete triggers'}"
-    yield Finding("recursive_triggers", "ok" if on else "error", detail, "" if on else "set the pragma")
+        detail = f"journal_mode is {journal} and synchronous is {synchronous}, below WAL and FULL (2)"
+        yield Finding("durability", "error", detail, "use a SQLite library that lets podledger set these pragmas")
+    if settings["recursive_triggers"]:
+        yield Finding("recursive_triggers", "ok", "recursive_triggers is on")
+    else:
+        detail = "recursive_triggers is off: INSERT OR REPLACE bypasses the delete triggers"
+        fix = "use a SQLite library that lets podledger set this pragma"
+        yield Finding("recursive_triggers", "error", detail, fix)

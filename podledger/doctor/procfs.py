@@ -1,6 +1,6 @@
-"""What a ledger's files stand on: the file system, the room left, the permissions, and who holds them open.
+"""Facts of the kernel about a ledger's files: the file system, free space, permissions, and who has them open.
 
-All is read from /proc and the files themselves; nothing is locked, and SQLite is not asked.
+Everything comes from /proc and from the files themselves. Nothing is locked, and SQLite is not used.
 """
 
 from __future__ import annotations
@@ -18,18 +18,25 @@ NETWORK: Final = frozenset(
     "nfs nfs4 cifs smb3 smbfs 9p afs ceph glusterfs lustre gfs2 ocfs2 orangefs beegfs "
     "fuse.sshfs fuse.glusterfs fuse.s3fs fuse.rclone fuse.ceph ncpfs".split()
 )
-"""File systems on which locks or syncs cannot be relied on, as /proc/self/mountinfo names them."""
+"""File systems on which locks or syncs are not reliable, as /proc/self/mountinfo names them."""
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
-_READ_MARK: Final = struct.Struct("=I")
-_MARKS: Final = 5
 
 
-class Room(NamedTuple):
-    """What is left of a file system: bytes, and files (None where it does not count them)."""
+class FreeSpace(NamedTuple):
+    """The free space of a file system: bytes, and files (None if it does not count them)."""
 
     bytes: int
     files: int | None
+
+
+class PermissionFault(NamedTuple):
+    """A fault in the permissions of a file or folder. A minor one lets nobody read or change our files."""
+
+    path: Path
+    detail: str
+    fix: str
+    is_minor: bool = False
 
 
 class Process(NamedTuple):
@@ -40,21 +47,14 @@ class Process(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """A process that reads an old snapshot: nothing after the WAL's frame `frame` can be reused while it does."""
+    """A process that reads an old snapshot, and so keeps the WAL after its frame `frame` from being reused."""
 
     process: Process
     frame: int
 
 
-class Wal(NamedTuple):
-    """The WAL as its shared index tells: the last frame, and how many of them are in the database file already."""
-
-    frames: int
-    checkpointed: int
-
-
 def file_system(path: Path, mounts: str | None = None) -> tuple[str, str]:
-    """The mount point and the type of the file system that `path` is on; `mounts` stands for mountinfo's text."""
+    """Return the mount point and the type of the file system of `path`; `mounts` replaces mountinfo's text."""
     text = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
     place = str(path.resolve() if mounts is None else path)
     best = ("", "unknown")
@@ -67,49 +67,56 @@ def file_system(path: Path, mounts: str | None = None) -> tuple[str, str]:
     return best
 
 
-def room(path: Path) -> Room:
-    """What is left where `path` is, for us."""
-    found = os.statvfs(path)
-    return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+def free_space(path: Path) -> FreeSpace:
+    """Return what an ordinary user can still write on the file system of `path`."""
+    status = os.statvfs(path)
+    return FreeSpace(status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)
 
 
-def objection(path: Path) -> str:
-    """What is wrong with a file's permissions, "" if nothing or if there is none: it should be its owner's alone."""
+def file_fault(path: Path) -> PermissionFault | None:
+    """Return what lets others read or change a file; None if nothing does, or there is no file."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
-        return ""
-    if stat.S_ISLNK(found.st_mode):
-        return "is a symbolic link"
-    if found.st_uid not in (os.geteuid(), 0):
-        return f"belongs to user {found.st_uid}"
-    mode = stat.S_IMODE(found.st_mode)
-    return f"is open to others (mode {mode:04o})" if mode & 0o077 else ""
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        return PermissionFault(path, "is a symbolic link", "replace it with the file itself")
+    if status.st_uid not in (os.geteuid(), 0):
+        return PermissionFault(path, f"belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        return PermissionFault(path, f"is open to others (mode {mode:04o})", f"chmod 600 {path}")
+    return None
 
 
-def folder_objection(path: Path) -> str:
-    """What is wrong with a folder: that others may put files in it, or take ours out."""
-    found = path.stat()
-    mode = stat.S_IMODE(found.st_mode)
+def folder_fault(path: Path) -> PermissionFault | None:
+    """Return what lets others add files to a folder, or remove ours; None if nothing does."""
+    folder = path.absolute()
+    status = folder.stat()
+    mode = stat.S_IMODE(status.st_mode)
     if mode & 0o022:
-        sticky = ", though only the owner of a file may remove it" if mode & stat.S_ISVTX else ""
-        return f"can be written by others (mode {mode:04o}){sticky}"
-    return f"belongs to user {found.st_uid}" if found.st_uid not in (os.geteuid(), 0) else ""
+        detail = f"is a folder that others can write to (mode {mode:04o})"
+        if mode & stat.S_ISVTX:
+            detail += ", though only the owner of a file can remove it"
+        return PermissionFault(folder, detail, f"chmod 700 {folder}", is_minor=bool(mode & stat.S_ISVTX))
+    if status.st_uid not in (os.geteuid(), 0):
+        return PermissionFault(folder, f"is a folder of user {status.st_uid}", f"chown {os.geteuid()} {folder}")
+    return None
 
 
-def holders(path: Path) -> list[Process]:
-    """The other processes that hold the file open, of those that we may look at."""
-    wanted = str(path.resolve())
+def processes_with(path: Path) -> list[Process]:
+    """Return the other processes that have a file open, as far as this user may look at them."""
+    target = str(path.resolve())
     found = []
     for pid in _other_processes():
         with suppress(OSError):
-            if any(_target(link) == wanted for link in Path(f"/proc/{pid}/fd").iterdir()):
+            if any(_target(link) == target for link in Path(f"/proc/{pid}/fd").iterdir()):
                 found.append(process(pid))
     return found
 
 
 def process(pid: int) -> Process:
-    """A process by its number."""
+    """Return a process by its number."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -117,41 +124,47 @@ def process(pid: int) -> Process:
     return Process(pid, command)
 
 
-def wal_of(shm: Path) -> Wal | None:
-    """What the WAL's shared index tells; None where there is none."""
+# SQLite's shared index of a WAL: bytes 16 to 19 hold the number of its frames; the five read marks begin at byte 100.
+# A reader holds a lock on byte 123 + i while it uses mark i.
+_NUMBER: Final = struct.Struct("=I")
+_FRAMES_AT, _MARKS_AT, _LOCKS_AT, _MARKS, _INDEX_BYTES = 16, 100, 123, 5, 120
+
+
+def last_wal_frame(shm: Path) -> int | None:
+    """Return the number of the WAL's last frame, by its shared index; None if there is none."""
     with suppress(OSError, struct.error):
-        data = _index_of(shm)
-        return Wal(_READ_MARK.unpack_from(data, 16)[0], _READ_MARK.unpack_from(data, 96)[0])
+        number: int = _NUMBER.unpack_from(_index(shm), _FRAMES_AT)[0]
+        return number
     return None
 
 
 def readers(shm: Path) -> list[Reader]:
-    """Who reads an old snapshot, the oldest first, by the locks on the WAL's shared index."""
+    """Return the processes that read an old snapshot, the oldest first, by the locks on the WAL's shared index."""
     try:
-        data, inode = _index_of(shm), shm.stat().st_ino
+        index, inode = _index(shm), shm.stat().st_ino
         locks = Path("/proc/locks").read_text()
     except OSError:
         return []
-    # SQLite locks byte 120 + 3 + i of the index while a reader uses its i-th mark, which stands at 100 + 4 i.
     found = [
-        Reader(process(pid), _READ_MARK.unpack_from(data, 100 + 4 * mark)[0])
+        Reader(process(pid), _NUMBER.unpack_from(index, _MARKS_AT + 4 * mark)[0])
         for pid, first, last in _locks_on(inode, locks)
         for mark in range(_MARKS)
-        if first <= 123 + mark <= last and pid != os.getpid() and len(data) >= 120
+        if first <= _LOCKS_AT + mark <= last and pid != os.getpid() and len(index) >= _INDEX_BYTES
     ]
     return sorted(found, key=lambda reader: reader.frame)
 
 
-def _index_of(shm: Path) -> bytes:
-    """The start of the WAL's shared index; nothing of it where we have it open: to close it would drop our locks."""
-    wanted = str(shm.resolve())
-    if any(_target(link) == wanted for link in Path("/proc/self/fd").iterdir()):
+def _index(shm: Path) -> bytes:
+    """Return the start of the WAL's shared index, or nothing if we have it open: to close it would drop our locks."""
+    target = str(shm.resolve())
+    if any(_target(link) == target for link in Path("/proc/self/fd").iterdir()):
         return b""
     with shm.open("rb") as stream:
-        return stream.read(136)
+        return stream.read(_INDEX_BYTES)
 
 
 def _locks_on(inode: int, locks: str) -> Iterator[tuple[int, int, int]]:
+    """Yield the process, first and last byte of each POSIX lock on a file."""
     for line in locks.splitlines():
         fields = line.split()
         if len(fields) == 8 and fields[1] == "POSIX" and fields[5].rsplit(":", 1)[-1] == str(inode):

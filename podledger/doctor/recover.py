@@ -1,8 +1,8 @@
-"""What a damaged ledger still proves, written into a new one.
+"""Recover the entries that a damaged ledger still proves into a new database.
 
-Up to the first loss entries keep their seq, time and digest. After it the log's numbers cannot go on without a gap, so
-those whose chain still holds are recorded anew, in their order and with their times. What can be read and proves
-nothing goes to the new ledger's rejected lines, as everything does that is no event.
+Up to the first loss, entries keep their seq, time and digest. After it the numbers cannot continue without a gap, so
+the entries whose chain still holds are appended under new numbers, in their order and with their times. Entries that
+can be read but prove nothing become rejected lines of the new ledger.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from podledger.core import strict_json
 from podledger.core.entries import Draft, Entry, Sender, draft
 from podledger.core.errors import DamagedError, LedgerNotFoundError, PodledgerError, ProtocolError, StorageError
 from podledger.core.times import timestamp
+from podledger.integrity.coverage import coverage_of
 from podledger.integrity.scan import UNREADABLE, Loss, ScannedEntry, losses, scan, scanned_ledgers
 from podledger.ledger import Ledger
 from podledger.store.connections import read_only
+from podledger.store.coverage import check_whole
+from podledger.store.files import placing
 from podledger.store.log import Head, Rejected, Rejection, find_head, read_rejected
-from podledger.store.schema import check_whole
 
 BATCH: Final = 1_000
 REJECTED_BATCH: Final = 100
 
 
 class Recovered(NamedTuple):
-    """What became of one ledger: entries kept as they were, entries recorded anew, and the runs that are lost.
+    """What became of one ledger: entries kept as they were, entries with new numbers, and the runs that are lost.
 
-    `moved` tells of each run that was recorded anew its first and last seq, and the first that it has now.
+    `moved` holds the first and last seq of each run with new numbers, and the first seq that it has now.
     """
 
     ledger: str
@@ -42,13 +44,13 @@ class Recovered(NamedTuple):
     lost: tuple[Loss, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The result as `recover --json` prints it."""
+        """Return the result as `recover --json` prints it."""
         moved = [{"first": first, "last": last, "now": now} for first, last, now in self.moved]
         return self._asdict() | {"moved": moved, "lost": [loss._asdict() for loss in self.lost]}
 
 
 class _Clock:
-    """The time at which an entry was recorded first, for when it is recorded anew."""
+    """A clock that stands at the time at which an entry was first recorded."""
 
     def __init__(self) -> None:
         self.now_us = 0
@@ -60,52 +62,70 @@ class _Clock:
 async def recover(source: Path, target: Path, ledger: str | None = None) -> list[Recovered]:
     """Write what still holds of the ledgers in `source`, or of the one named, into a new database at `target`.
 
+    If the recovery fails, nothing is left at `target`.
+
     Raises:
+        DamagedError: no ledger of the file can be read.
         LedgerNotFoundError: there is no such file or ledger.
-        DamagedError: nothing of it can be read.
-        StorageError: there is a file at `target` already, or it cannot be written.
+        StorageError: a file exists at `target`, or it cannot be written.
+        UsageError: the file holds no whole log.
     """
     _check_paths(source, target)
     with read_only(source) as connection:
         names = scanned_ledgers(connection)
         if not names:
-            raise DamagedError(f"no ledger can be made out in {source}", hint="restore a backup")
+            raise DamagedError(f"no ledger can be read in {source}", hint="restore a backup")
         if ledger is not None and ledger not in names:
-            raise LedgerNotFoundError(f"there is no ledger {ledger!r} in it", hint=f"known: {', '.join(names)}")
-        return [await _salvage(connection, target, name) for name in names if ledger in (None, name)]
+            raise LedgerNotFoundError(
+                f"there is no ledger {ledger!r} in {source}", hint=f"choose one of: {', '.join(names)}"
+            )
+        with placing(target, source, overwrite=False) as temporary:
+            return [await _recover(connection, temporary, name) for name in names if ledger in (None, name)]
 
 
 def _check_paths(source: Path, target: Path) -> None:
     if not source.is_file():
-        raise LedgerNotFoundError(f"there is no file at {source}", hint="give the damaged database")
-    check_whole(source)
+        raise LedgerNotFoundError(f"there is no file at {source}", hint="give the path of the damaged database")
+    check_whole(source, coverage_of(source))
     if os.path.lexists(target):
-        raise StorageError(f"{target} exists already", hint="give the path of a file that does not")
+        raise StorageError(f"{target} exists already", hint="give the path of a new file")
 
 
-async def _salvage(connection: Connection, target: Path, name: str) -> Recovered:
+async def _recover(connection: Connection, target: Path, name: str) -> Recovered:
     clock = _Clock()
     async with Ledger.open(target, name, clock=clock) as into:
-        kept = await _keep(into, scan(connection, name))
+        kept = await _keep(into, _scan_events(connection, name))
         moved: list[tuple[int, int, int]] = []
-        lost = list(losses(standing for standing in scan(connection, name)))
-        rest = (standing for standing in scan(connection, name) if standing.seq > kept)
-        for same_time in _held_runs(rest):
-            clock.now_us = same_time[0].recorded_us
-            moved.append(await _record_anew(into, same_time))
-        await _carry_rejected(into, connection, (standing for standing in scan(connection, name) if standing.fault))
-        await _carry_settings(into, connection)
-    return Recovered(name, kept, sum(last - first + 1 for first, last, _ in moved), tuple(_joined(moved)), tuple(lost))
+        lost = tuple(losses(_scan_events(connection, name)))
+        rest = (scanned for scanned in _scan_events(connection, name) if scanned.seq > kept)
+        for entries in _runs_of_one_time(rest):
+            clock.now_us = entries[0].recorded_us
+            moved.append(await _append(into, entries))
+        await _copy_rejected(into, connection, _scan_events(connection, name))
+        await _copy_settings(into, connection)
+    return Recovered(name, kept, sum(last - first + 1 for first, last, _ in moved), tuple(_joined(moved)), lost)
 
 
-async def _keep(into: Ledger, standings: Iterator[ScannedEntry]) -> int:
-    """Restore the entries up to the first loss, as they are; how many those are."""
+def _scan_events(connection: Connection, name: str) -> Iterator[ScannedEntry]:
+    """Yield the scanned log; an entry whose payload is not an event counts as faulty, since no ledger accepts it."""
+    for scanned in scan(connection, name):
+        if scanned.entry is not None and not scanned.fault:
+            try:
+                _ = scanned.entry.event
+            except ProtocolError as error:
+                yield scanned._replace(fault=f"its payload is not an event: {error.message}")
+                continue
+        yield scanned
+
+
+async def _keep(into: Ledger, scan: Iterator[ScannedEntry]) -> int:
+    """Restore the entries before the first loss as they are; return how many."""
     kept = 0
     batch: list[Entry] = []
-    for standing in standings:
-        if standing.fault or standing.entry is None:
+    for scanned in scan:
+        if scanned.fault or scanned.entry is None:
             break
-        batch.append(standing.entry)
+        batch.append(scanned.entry)
         if len(batch) == BATCH:
             refused = await into.restore(batch)
             kept += len(batch) - len(refused)
@@ -116,45 +136,36 @@ async def _keep(into: Ledger, standings: Iterator[ScannedEntry]) -> int:
     return kept + len(batch) - len(refused)
 
 
-def _held_runs(standings: Iterator[ScannedEntry]) -> Iterator[list[Entry]]:
-    """Entries that hold and follow each other, a list for those that were recorded at one time."""
-    held = (standing.entry for standing in standings if not standing.fault and standing.entry is not None)
-    numbered = enumerate(held)
-    for _, run in groupby(numbered, key=lambda item: (item[1].seq - item[0], item[1].recorded_us)):
-        entries = [entry for _, entry in run]
-        for start in range(0, len(entries), BATCH):
-            yield entries[start : start + BATCH]
+def _runs_of_one_time(scan: Iterator[ScannedEntry]) -> Iterator[list[Entry]]:
+    """Yield the entries that hold, in runs without a gap that were recorded at one time."""
+    entries = (scanned.entry for scanned in scan if not scanned.fault and scanned.entry is not None)
+    for _, run in groupby(enumerate(entries), key=lambda item: (item[1].seq - item[0], item[1].recorded_us)):
+        of_run = [entry for _, entry in run]
+        for start in range(0, len(of_run), BATCH):
+            yield of_run[start : start + BATCH]
 
 
-async def _record_anew(into: Ledger, entries: Sequence[Entry]) -> tuple[int, int, int]:
-    recorded = await into.record([_draft(entry) for entry in entries])
-    return entries[0].seq, entries[-1].seq, recorded[0].seq
+async def _append(into: Ledger, entries: Sequence[Entry]) -> tuple[int, int, int]:
+    """Append entries under new numbers; return their first and last seq, and the first that they have now."""
+    appended = await into.record([_draft(entry) for entry in entries])
+    return entries[0].seq, entries[-1].seq, appended[0].seq
 
 
 def _draft(entry: Entry) -> Draft:
-    """The event of an entry, on its way into another log.
-
-    Raises:
-        DamagedError: it is no event, whatever its digest says.
-    """
-    try:
-        event = entry.event
-    except ProtocolError as error:
-        raise DamagedError(f"seq {entry.seq}: {error.message}", hint="recover up to the seq before it") from error
-    return draft(event, entry.ledger, payload=entry.payload, sender=entry.sender, evidence=entry.evidence)
+    return draft(entry.event, entry.ledger, payload=entry.payload, sender=entry.sender, evidence=entry.evidence)
 
 
 def _joined(moved: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Runs that follow each other, old numbers and new, as one."""
-    for _, same in groupby(enumerate(moved), key=lambda item: item[1][2] - item[1][0]):
-        runs = [run for _, run in same]
+    """Yield the runs, joined where both their old and their new numbers follow each other."""
+    for _, same in groupby(moved, key=lambda run: run[2] - run[0]):
+        runs = list(same)
         yield runs[0][0], runs[-1][1], runs[0][2]
 
 
-async def _carry_rejected(into: Ledger, connection: Connection, faulty: Iterator[ScannedEntry]) -> None:
-    """The old ledger's rejected lines that can be read, and the entries that prove nothing."""
+async def _copy_rejected(into: Ledger, connection: Connection, scan: Iterator[ScannedEntry]) -> None:
+    """Copy the rejected lines that can be read, and append the faulty entries to them."""
     batch: list[Rejection] = []
-    for rejection in chain(_old_rejections(connection, into.name), _unproven(faulty)):
+    for rejection in chain(_old_rejections(connection, into.name), _faulty_entries(scan)):
         batch.append(rejection)
         if len(batch) == REJECTED_BATCH:
             await into.record([], batch)
@@ -163,20 +174,20 @@ async def _carry_rejected(into: Ledger, connection: Connection, faulty: Iterator
 
 
 def _old_rejections(connection: Connection, name: str) -> Iterator[Rejection]:
-    for row in _rejected(connection, name):
+    for row in _readable_rejected(connection, name):
         sender = None if row.pid is None else Sender(row.pid, row.uid or 0, row.gid or 0)
         yield Rejection(row.raw, f"{row.reason} (first recorded at {timestamp(row.recorded_us)})", sender)
 
 
-def _unproven(faulty: Iterator[ScannedEntry]) -> Iterator[Rejection]:
-    for seq, entry, fault in faulty:
-        if entry is not None:
+def _faulty_entries(scan: Iterator[ScannedEntry]) -> Iterator[Rejection]:
+    for seq, entry, fault in scan:
+        if fault and entry is not None:
             raw = strict_json.dumps(entry._asdict()).encode(errors="replace")
             yield Rejection(raw, f"seq {seq} of the damaged ledger: {fault}", None)
 
 
-def _rejected(connection: Connection, name: str) -> Iterator[Rejected]:
-    """The rejected lines that can be read."""
+def _readable_rejected(connection: Connection, name: str) -> Iterator[Rejected]:
+    """Yield the rejected lines that can be read, one at a time; give up after a long unreadable stretch."""
     after, misses = 0, 0
     while misses < BATCH:
         try:
@@ -191,7 +202,8 @@ def _rejected(connection: Connection, name: str) -> Iterator[Rejected]:
             yield page[0]
 
 
-async def _carry_settings(into: Ledger, connection: Connection) -> None:
+async def _copy_settings(into: Ledger, connection: Connection) -> None:
+    """Copy the parent's socket and the mirror if the damaged ledger's row can be read and was not changed."""
     try:
         head: Head | None = find_head(connection, into.name)
         if head is not None and head.with_checksum() == head:

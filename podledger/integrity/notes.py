@@ -1,7 +1,7 @@
-"""Notes of a ledger: its digest at a seq, kept elsewhere, by which the log is later held to what it was.
+"""Notes of a ledger: its digest at a seq, which you keep elsewhere and later compare the log with.
 
-A chain alone shows that nothing was changed in part; who can write the file can write the whole chain anew. What they
-cannot change is a note that was taken before and kept where they do not reach.
+The chain of digests shows a change in one place. Someone who can write the file can also write a whole new chain; they
+cannot change a note that was taken earlier and kept out of their reach.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TITLE: Final = "podledger note 1"
 
 
 class Note(NamedTuple):
-    """What a ledger's digest was at a seq."""
+    """The digest of a ledger at a seq."""
 
     seq: int
     digest: str
@@ -41,7 +41,7 @@ _Digest = Annotated[str, Strict(), StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 class SignedNote(NamedTuple):
-    """A note that names its ledger and the time it was taken, signed with an Ed25519 key.
+    """A note with the name of its ledger and the time it was taken, signed with an Ed25519 key.
 
     `time` is the signer's clock in RFC 3339; `public_key` and `signature` are the raw bytes in hexadecimal.
     """
@@ -59,11 +59,11 @@ class SignedNote(NamedTuple):
         return Note(self.seq, self.digest)
 
     def text(self) -> bytes:
-        """What is signed: a title and every field but the signature, each on a line; no field can hold a newline."""
+        """Return the text that is signed: a title and every other field, one to a line. No field can hold a newline."""
         return "\n".join((_TITLE, *map(str, self[:5]), "")).encode()
 
     def as_json(self) -> dict[str, Any]:
-        """The note as `digest --key` prints it."""
+        """Return the note as `digest --key` prints it."""
         return self._asdict()
 
 
@@ -71,33 +71,33 @@ _SIGNED: Final = TypeAdapter(SignedNote)
 
 
 def parse_note(text: str) -> Note:
-    """The note that `SEQ:DIGEST` states.
+    """Return the note that a text in the form `SEQ:DIGEST` states.
 
     Raises:
-        UsageError: it states none.
+        UsageError: the text has another form.
     """
     match = _PLAIN.fullmatch(text.strip())
     if match is None:
-        hint = "give what `podledger digest` printed, a number and 64 hexadecimal digits with a colon between"
-        raise UsageError(f"{text[:90]!r} is no note", hint=hint)
+        hint = "give the output of `podledger digest`: a number, a colon and 64 hexadecimal digits"
+        raise UsageError(f"{text[:90]!r} is not a note", hint=hint)
     return Note(int(match[1]), match[2].lower())
 
 
 def parse_signed_note(text: str) -> SignedNote:
-    """The signed note that a JSON object states; whether its signature is right is not looked at.
+    """Return the signed note that a JSON object states, without checking its signature.
 
     Raises:
-        UsageError: it states none.
+        UsageError: the text is not such an object.
     """
     try:
         return _SIGNED.validate_python(strict_json.loads(text))
     except (ProtocolError, ValidationError) as error:
         hint = "give the file that `podledger digest --key` wrote"
-        raise UsageError("that is no signed note", hint=hint) from error
+        raise UsageError("the file holds no signed note", hint=hint) from error
 
 
 def note_at(connection: Connection, ledger: str, at: Moment) -> Note:
-    """The ledger's note at a moment.
+    """Return the ledger's note at a moment.
 
     Raises:
         InvalidMomentError: the moment is not in the log.
@@ -107,19 +107,19 @@ def note_at(connection: Connection, ledger: str, at: Moment) -> Note:
 
 
 def stored_digest(connection: Connection, ledger: str, seq: int) -> str | None:
-    """The digest that the log holds for a seq, None if it holds no such entry."""
+    """Return the digest of the entry with this seq, or None if the log holds no such entry."""
     if seq == 0:
         return NO_DIGEST
     return connection.execute(select(events.c.digest).where(events.c.ledger == ledger, events.c.seq == seq)).scalar()
 
 
 def note_problems(connection: Connection, ledger: str, expected: Sequence[Note]) -> Iterator[Problem]:
-    """Where the log is not what was noted of it."""
+    """Yield where the log differs from notes that were taken of it."""
     find = partial(stored_digest, connection, ledger)
     for note in expected:
         digest = find(note.seq)
         if digest is None:
-            yield Problem("expect", note.seq, f"the log does not hold seq {note.seq}, of which a digest was noted")
+            yield Problem("expect", note.seq, f"the log does not hold seq {note.seq}, whose digest was noted")
         elif digest != note.digest:
-            detail = f"its digest is {digest}, where {note.digest} was noted: it, or an entry before it, was rewritten"
+            detail = f"its digest is {digest}, but {note.digest} was noted: this or an earlier entry was rewritten"
             yield Problem("expect", note.seq, detail)

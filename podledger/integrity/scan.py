@@ -1,7 +1,7 @@
-"""The log of a file that may be damaged, read as far as it can be: each seq with its entry, or why there is none.
+"""Read the log of a file that may be damaged as far as possible: each seq with its entry, or the reason why not.
 
-An entry is looked up by its key, and where that fails by its row; so a damaged index costs nothing, and a damaged page
-costs the entries that it held.
+An entry is read by its key, or by its row number if that fails. So a damaged index loses nothing, and a damaged page
+loses only the entries that were on it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from podledger.store.driver import PAGE
 
 GONE: Final = "it cannot be read"
 UNPROVEN: Final = "the entry before it is lost, so its digest proves nothing"
-ALTERED: Final = "its digest is not that of what it holds and of the entry before"
+ALTERED: Final = "its digest does not match its content and the entry before it"
 
 MAX_FAILURES: Final = 100_000
-"""How many unreadable stretches are narrowed down before the rest of a log counts as unreadable."""
+"""How many unreadable ranges are narrowed down before the rest of a log counts as unreadable."""
 
 _FIELDS: Final = ", ".join(Entry._fields)
 _TYPES: Final = (str, int, int, str, str, str, str, *(int,) * 3, *(str,) * 2, *(int,) * 2, str, str, int, str)
 _NULLABLE: Final = range(7, 15)
 UNREADABLE: Final = (DBAPIError, sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, AttributeError)
-"""What reading a damaged row or page raises."""
+"""The errors that reading a damaged row or page may raise."""
 
 
 class ScannedEntry(NamedTuple):
-    """How one entry of the log stands; `fault` is empty where its chain holds. `entry` is None if it is gone."""
+    """A seq of the log: its entry (None if it cannot be read), and its fault, empty if its chain holds."""
 
     seq: int
     entry: Entry | None
@@ -41,7 +41,7 @@ class ScannedEntry(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A run of entries whose chain does not hold, `first` to `last`, and why."""
+    """A run of entries whose chain does not hold, `first` to `last`, and the reason."""
 
     first: int
     last: int
@@ -49,7 +49,7 @@ class Loss(NamedTuple):
 
 
 def scan(connection: Connection, ledger: str) -> Iterator[ScannedEntry]:
-    """Every entry of the log in order."""
+    """Yield every seq of the log in order."""
     believable = {NO_DIGEST}
     for seq, entry in _Rows(connection, ledger).all():
         if entry is None:
@@ -59,13 +59,13 @@ def scan(connection: Connection, ledger: str) -> Iterator[ScannedEntry]:
         digests = {before: chain_digest(before, entry) for before in believable}
         holds = entry.digest in digests.values()
         fault = "" if holds else ALTERED if digests else UNPROVEN
-        # After an altered entry, the next may continue its stored digest or the one that it should have had.
+        # After an altered entry, the next one may continue its stored digest or the digest that it should have.
         believable = {entry.digest} if holds else {entry.digest, *digests.values()}
         yield ScannedEntry(seq, entry, fault)
 
 
 def losses(scanned: Iterator[ScannedEntry]) -> Iterator[Loss]:
-    """The runs of seqs whose chain does not hold, each with its reason."""
+    """Yield the runs of seqs whose chain does not hold, each with its reason."""
     run: Loss | None = None
     for seq, _, fault in scanned:
         if run is not None and (fault != run.reason or seq != run.last + 1):
@@ -78,27 +78,27 @@ def losses(scanned: Iterator[ScannedEntry]) -> Iterator[Loss]:
 
 
 def scanned_ledgers(connection: Connection) -> list[str]:
-    """The ledgers that the file holds, by whatever table still tells."""
-    found: set[str] = set()
+    """Return the names of the ledgers in the file, from every table that can still be read."""
+    names: set[str] = set()
     for query in ("SELECT name FROM ledgers", "SELECT DISTINCT ledger FROM events", "SELECT ledger FROM pods"):
         try:
-            found.update(name for (name,) in connection.exec_driver_sql(query) if isinstance(name, str))
+            names.update(name for (name,) in connection.exec_driver_sql(query) if isinstance(name, str))
         except UNREADABLE:
             continue
-    return sorted(found)
+    return sorted(names)
 
 
 class _Rows:
-    """The rows of one ledger's log, by key where that works, else by row number."""
+    """Reads the rows of one ledger's log: by key, or by row number if that fails."""
 
     def __init__(self, connection: Connection, ledger: str) -> None:
         self._connection = connection
         self._ledger = ledger
-        self._patience = MAX_FAILURES
+        self._attempts = MAX_FAILURES
         self._rows = array("q")
 
     def all(self) -> Iterator[tuple[int, Entry | None]]:
-        """Each seq from 1 to the last that anything tells of, with its entry if it can be read."""
+        """Yield each seq from 1 to the last one known, with its entry if it can be read."""
         last = self._last()
         for first in range(1, last + 1, PAGE):
             until = min(first + PAGE - 1, last)
@@ -109,18 +109,18 @@ class _Rows:
                 yield seq, found.get(seq)
 
     def _last(self) -> int:
-        """The last seq that the index, the ledger's row or a row of the log tells of, of what the file can hold."""
-        told = [
+        """Return the last seq by the index, the ledger's row or, if these differ, the log's rows."""
+        candidates = [
             self._number("SELECT max(seq) FROM main.events WHERE ledger = ?"),
             self._number("SELECT head_seq FROM main.ledgers WHERE name = ?"),
         ]
-        if None in told or told[0] != told[1]:
-            self._scan()
-            told.append(max((seq for seq, rowid in enumerate(self._rows) if rowid), default=0))
-        return max((number for number in told if number is not None and number <= self._most()), default=0)
+        if None in candidates or candidates[0] != candidates[1]:
+            self._find_rows()
+            candidates.append(max((seq for seq, rowid in enumerate(self._rows) if rowid), default=0))
+        return max((number for number in candidates if number is not None and number <= self._max_entries()), default=0)
 
-    def _most(self) -> int:
-        """More entries than the file's bytes could hold."""
+    def _max_entries(self) -> int:
+        """Return an upper bound on the entries that the file can hold, by its size."""
         pages = self._connection.exec_driver_sql("PRAGMA main.page_count").scalar_one()
         size = self._connection.exec_driver_sql("PRAGMA main.page_size").scalar_one()
         return int(pages) * int(size) // 64 + 1
@@ -138,14 +138,14 @@ class _Rows:
             rows = self._connection.exec_driver_sql(query, (self._ledger, first, last)).all()
             return {row[1]: Entry(*row) for row in rows if self._is_sound(tuple(row), first, last)}
         except UNREADABLE:
-            self._patience -= 1
-            if first == last or self._patience <= 0:
+            self._attempts -= 1
+            if first == last or self._attempts <= 0:
                 return {}
             middle = (first + last) // 2
             return self._by_key(first, middle) | self._by_key(middle + 1, last)
 
     def _by_row(self, first: int, last: int) -> dict[int, Entry]:
-        self._scan()
+        self._find_rows()
         query = f"SELECT {_FIELDS} FROM main.events WHERE rowid = ?"
         found: dict[int, Entry] = {}
         for rowid in filter(None, self._rows[first : last + 1]):
@@ -157,27 +157,27 @@ class _Rows:
                 found[row[1]] = Entry(*row)
         return found
 
-    def _scan(self) -> None:
-        """Note at which row each seq is, without the index: in memory, for of a damaged file SQLite takes no writes."""
+    def _find_rows(self) -> None:
+        """Find the row number of each seq without the index. They stay in memory: a damaged file takes no writes."""
         if not self._rows:
-            self._rows = array("q", bytes(8 * (self._most() + 1)))
-            self._scan_range(1, self._most())
+            self._rows = array("q", bytes(8 * (self._max_entries() + 1)))
+            self._find_rows_between(1, self._max_entries())
 
-    def _scan_range(self, first: int, last: int) -> None:
+    def _find_rows_between(self, first: int, last: int) -> None:
         query = "SELECT seq, rowid FROM main.events NOT INDEXED WHERE rowid BETWEEN ? AND ? AND ledger = ?"
         try:
             for seq, rowid in self._connection.exec_driver_sql(query, (first, last, self._ledger)):
                 if isinstance(seq, int) and 0 < seq < len(self._rows):
                     self._rows[seq] = rowid
         except UNREADABLE:
-            self._patience -= 1
-            if first < last and self._patience > 0:
+            self._attempts -= 1
+            if first < last and self._attempts > 0:
                 middle = (first + last) // 2
-                self._scan_range(first, middle)
-                self._scan_range(middle + 1, last)
+                self._find_rows_between(first, middle)
+                self._find_rows_between(middle + 1, last)
 
     def _is_sound(self, row: tuple[object, ...], first: int, last: int) -> bool:
-        """Whether a row is of the ledger and in the range, and each of its values of the column's type."""
+        """Return whether a row belongs to the ledger and the range, and every value has the type of its column."""
         if row[0] != self._ledger or not isinstance(row[1], int) or not first <= row[1] <= last:
             return False
         return all(

@@ -1,4 +1,4 @@
-"""Ed25519 signatures of notes. It needs the package `cryptography`, which comes with `podledger[sign]`."""
+"""Sign notes with Ed25519 keys. This needs the package `cryptography`, which `podledger[sign]` installs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 MAX_FILE_BYTES: Final = 64 << 10
+"""The size of the largest key or note file."""
 
 
 def sign(ledger: str, note: Note, key: Ed25519PrivateKey, now_us: int) -> SignedNote:
-    """The note of `ledger`, signed at a time (microseconds since 1970)."""
+    """Return the note of `ledger`, signed; `now_us` is the time in microseconds since 1970."""
     public = key.public_key().public_bytes_raw().hex()
     unsigned = SignedNote(ledger, note.seq, note.digest, timestamp(now_us), public, "")
     return unsigned._replace(signature=key.sign(unsigned.text()).hex())
 
 
 def is_signed_by(note: SignedNote, key: Ed25519PublicKey) -> bool:
-    """Whether the note was signed with the private half of `key`, and not changed since."""
+    """Return whether the note was signed with the private half of `key`, and not changed since."""
     from cryptography.exceptions import InvalidSignature
 
     if note.public_key != key.public_bytes_raw().hex():
@@ -37,7 +38,7 @@ def is_signed_by(note: SignedNote, key: Ed25519PublicKey) -> bool:
 
 
 def read_private_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
-    """The Ed25519 private key in a PEM file.
+    """Return the Ed25519 private key in a PEM file.
 
     Raises:
         MissingPackageError: `cryptography` is not installed.
@@ -50,7 +51,7 @@ def read_private_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(read_small(path), password=None)
     except TypeError as error:
-        hint = "decrypt it first, say with `openssl pkey`"
+        hint = "decrypt it first, for example with `openssl pkey`"
         raise UsageError(f"{os.fspath(path)}: the key is encrypted", hint=hint) from error
     except ValueError as error:
         raise _no_key(path, "private") from error
@@ -60,7 +61,7 @@ def read_private_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
 
 
 def read_public_key(path: str | os.PathLike[str]) -> Ed25519PublicKey:
-    """The Ed25519 public key in a PEM file.
+    """Return the Ed25519 public key in a PEM file.
 
     Raises:
         MissingPackageError: `cryptography` is not installed.
@@ -80,7 +81,7 @@ def read_public_key(path: str | os.PathLike[str]) -> Ed25519PublicKey:
 
 
 def read_small(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file that has no reason to be large.
+    """Return the content of a small file.
 
     Raises:
         StorageError: it cannot be read, or is too large.
@@ -93,7 +94,7 @@ def read_small(path: str | os.PathLike[str]) -> bytes:
             f"{os.fspath(path)}: {error.strerror or error}", hint="give a file that can be read"
         ) from error
     if len(data) > MAX_FILE_BYTES:
-        raise StorageError(f"{os.fspath(path)} is too large for what it should be", hint="give another file")
+        raise StorageError(f"{os.fspath(path)} is larger than {MAX_FILE_BYTES} bytes", hint="give a key or a note")
     return data
 
 
@@ -107,5 +108,5 @@ def _serialization() -> Any:
 
 
 def _no_key(path: str | os.PathLike[str], half: str) -> UsageError:
-    hint = "make one with `openssl genpkey -algorithm ed25519`, and its public half with `openssl pkey -pubout`"
+    hint = "create one with `openssl genpkey -algorithm ed25519`, and its public half with `openssl pkey -pubout`"
     return UsageError(f"{os.fspath(path)} holds no Ed25519 {half} key in PEM form", hint=hint)

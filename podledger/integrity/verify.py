@@ -1,48 +1,35 @@
-"""The certificate: that the log is whole, that nothing was changed in place, and that the projections are the log's."""
+"""Verify a ledger: that nothing is missing, that nothing was changed, and that the projections follow from the log."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection
 
-from podledger.bundle.check import Bundle, bundle_problems, entry_problems, read_bundle, withheld_digests
-from podledger.core.digest import NO_DIGEST, WITHHELD, chain_digest
-from podledger.core.entries import Entry
 from podledger.core.errors import PodledgerError
 from podledger.core.problem import Problem
 from podledger.core.progress import Progress
 from podledger.core.text import escape
+from podledger.integrity import checks
+from podledger.integrity.coverage import read_coverage
 from podledger.integrity.notes import Note, note_problems
 from podledger.integrity.scan import UNREADABLE, losses, scan, scanned_ledgers
+from podledger.integrity.schema import schema_problems
 from podledger.store import log
 from podledger.store.connections import read_only
-from podledger.store.expected_rows import checked_rows
+from podledger.store.coverage import Coverage
 from podledger.store.log import Head
-from podledger.store.outbox_rows import read_outbox
-from podledger.store.rebuild import differences
-from podledger.store.schema import upgrade_to
-from podledger.store.sqlite.files import (
-    APPLICATION_ID,
-    BUNDLE_ID,
-    application_id_of,
-    integrity_faults,
-    schema_of,
-    user_version_of,
-)
-from podledger.store.tables import bundle_metadata, consumers, metadata
+from podledger.store.sqlite.files import application_id_of, integrity_faults, user_version_of
 
-MAX_PROBLEMS = 1000
-"""How many problems a certificate lists; where there are more, its last one says so."""
+MAX_PROBLEMS: Final = 1000
+"""How many problems a result lists. If there are more, its last problem says so."""
 
 
 class VerifyResult(NamedTuple):
-    """What `verify` found: how many events, the digest of the last one, and every problem."""
+    """The result of `verify`: how many events the log holds, the digest of the last one, and every problem."""
 
     ledger: str
     events: int
@@ -51,11 +38,11 @@ class VerifyResult(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not self.problems
 
     def as_json(self) -> dict[str, Any]:
-        """The certificate as `verify --json` prints it."""
+        """Return the result as `verify --json` prints it."""
         return {
             "ok": self.ok,
             "ledger": self.ledger,
@@ -68,9 +55,9 @@ class VerifyResult(NamedTuple):
 def verify(
     connection: Connection, ledger: str, progress: Progress | None = None, expected: Sequence[Note] = ()
 ) -> VerifyResult:
-    """Check one ledger, on a read-only connection that this call may make temporary tables on.
+    """Verify one ledger, on a read-only connection that may make temporary tables.
 
-    `expected` is what was noted of it before, and must still be so.
+    `expected` are notes of this ledger that were taken earlier; the log must still match them.
 
     Raises:
         LedgerNotFoundError: there is no such ledger.
@@ -88,18 +75,18 @@ def verify(
 
 
 def damage(path: Path, ledger: str | None = None) -> tuple[Problem, ...]:
-    """What is lost of the logs in a file that cannot be opened as it should, by scan."""
+    """Return the losses in the logs of a file that podledger cannot open."""
     try:
         with read_only(path) as connection:
             names = [name for name in scanned_ledgers(connection) if ledger in (None, name)]
-            found = [problem for name in names for problem in _loss_problems(connection, name)]
+            problems = [problem for name in names for problem in _loss_problems(connection, name)]
     except PodledgerError:
-        names, found = [], []
-    return tuple(found) if names else (Problem("log", 1, "nothing of it can be read"),)
+        names, problems = [], []
+    return tuple(problems) if names else (Problem("log", 1, "no entry of it can be read"),)
 
 
 def is_misnamed(path: Path, ledger: str | None) -> bool:
-    """Whether the name asked for is wrong, and not the file: it never held such a ledger, or it holds several."""
+    """Return whether the name is wrong and not the file: it never held such a ledger, or it holds several."""
     try:
         with read_only(path) as connection:
             names, logs = log.ledger_names(connection), scanned_ledgers(connection)
@@ -109,24 +96,26 @@ def is_misnamed(path: Path, ledger: str | None) -> bool:
 
 
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
-    bundle = read_bundle(connection)
-    yield from _guarded("file", _file_problems(connection))
-    yield from _guarded("schema", schema_problems(connection, bundle=bundle is not None))
-    yield from _guarded("file", _header_problems(connection, BUNDLE_ID if bundle else APPLICATION_ID))
-    yield from _guarded("head", _head_problems(connection, head))
+    coverage = read_coverage(connection)
+    yield from _guarded("file", _integrity_problems(connection))
+    yield from _guarded("schema", schema_problems(connection, coverage))
+    yield from _guarded("file", _header_problems(connection, coverage))
+    yield from _guarded("head", checks.head_problems(connection, head))
     try:
-        yield from _log_problems(connection, head, bundle, progress)
+        yield from checks.log_problems(connection, head, coverage, progress)
+        yield from coverage.problems(connection)
     except UNREADABLE:
         yield from _loss_problems(connection, head.name)
     else:
-        yield from _guarded("projection", _projection_problems(connection, head.name, bundle))
-    yield from _guarded("rejected", _rejected_problems(connection, head))
-    yield from _guarded("outbox", _outbox_problems(connection, head))
-    yield from _guarded("consumer", _consumer_problems(connection, head))
+        projected = checks.projection_problems(connection, head.name, coverage, MAX_PROBLEMS + 1)
+        yield from _guarded("projection", projected)
+    yield from _guarded("rejected", checks.rejected_problems(connection, head))
+    yield from _guarded("outbox", checks.outbox_problems(connection, head))
+    yield from _guarded("consumer", checks.consumer_problems(connection, head))
 
 
 def _guarded(check: str, problems: Iterator[Problem]) -> Iterator[Problem]:
-    """The problems that a check finds; in a damaged file, that it cannot go on is one."""
+    """Yield a check's problems; if a damaged file stops the check, that is a problem too."""
     try:
         yield from problems
     except UNREADABLE as error:
@@ -135,8 +124,8 @@ def _guarded(check: str, problems: Iterator[Problem]) -> Iterator[Problem]:
         yield Problem(check, None, f"it cannot be read to its end: {escape(str(error), 200)}")
 
 
-_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
-"""What a check meets, though it only reads, where SQLite has no room for its temporary files: no fault of a ledger."""
+_NO_ROOM: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+"""The errors of a check that only reads if SQLite has no room for temporary files. The ledger is not at fault."""
 
 
 def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:
@@ -144,143 +133,15 @@ def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:
         yield Problem("log", first, reason if first == last else f"up to seq {last}: {reason}")
 
 
-def _projection_problems(connection: Connection, ledger: str, bundle: Bundle | None) -> Iterator[Problem]:
-    """What the rules say of the log, beside its outcomes and the projections."""
-    told: list[Problem] = []
-    expected = checked_rows(
-        connection,
-        ledger,
-        folds=bundle.what.folds if bundle else lambda _: True,
-        on_problem=lambda problem: told.append(problem) if len(told) <= MAX_PROBLEMS else None,
-    )
-    found = differences(connection, ledger, expected)
-    try:
-        differing = list(islice(found, MAX_PROBLEMS + 1))
-    except UNREADABLE:
-        yield from told
-        raise
-    yield from told
-    for difference in differing:
-        is_what = "is not what the log says" if difference.extra else "is missing"
-        key = ", ".join(str(value) for value in difference.key[1:])
-        yield Problem("projection", None, f"{difference.table.name}: the row of {key!r} {is_what}")
-
-
-def _file_problems(connection: Connection) -> Iterator[Problem]:
+def _integrity_problems(connection: Connection) -> Iterator[Problem]:
+    """Yield what SQLite's own check finds wrong with the file."""
     for fault in integrity_faults(connection):
         yield Problem("file", None, fault)
 
 
-def schema_problems(connection: Connection, *, bundle: bool = False) -> Iterator[Problem]:
-    """Where the tables, indexes, triggers and views are not what the migrations make."""
-    found, expected = schema_of(connection), expected_schema(bundle=bundle)
-    for name, sql in expected.items():
-        if name not in found:
-            yield Problem("schema", None, f"{name} is missing")
-        elif found[name] != sql:
-            yield Problem("schema", None, f"{name} was altered")
-    for name in found.keys() - expected.keys():
-        yield Problem("schema", None, f"{name} is not podledger's")
-
-
-@cache
-def expected_schema(*, bundle: bool = False) -> dict[str, str]:
-    """The schema that the migrations make, made in memory; with `bundle` also the tables that only a bundle has."""
-    engine = create_engine("sqlite://", poolclass=StaticPool)
-    with engine.begin() as connection:
-        upgrade_to(connection)
-        if bundle:
-            bundle_metadata.create_all(connection)
-        found = schema_of(connection)
-    engine.dispose()
-    return found
-
-
-def _header_problems(connection: Connection, application_id: int) -> Iterator[Problem]:
-    marks = (
-        ("application_id", application_id_of(connection), application_id),
-        ("user_version", user_version_of(connection), 0),
-    )
-    for mark, found, expected in marks:
-        if found != expected:
-            yield Problem("file", None, f"the header's {mark} is {found}, and not {expected}")
-
-
-def _head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
-    if head.with_checksum() != head:
-        yield Problem("head", None, "the ledger's row was changed in place")
-    for table in metadata.tables.values():
-        column = "name" if table.name == "ledgers" else "ledger"
-        query = f"SELECT DISTINCT {column} FROM main.{table.name} WHERE {column} NOT IN (SELECT name FROM main.ledgers)"
-        for (name,) in connection.exec_driver_sql(query):
-            yield Problem("ledger", None, f"{table.name} has rows of {name!r}, which is no ledger here")
-    for name, key in (("events", "seq"), ("rejected", "number"), ("outbox", "number")):
-        query = f"SELECT count(*) FROM main.{name} WHERE ledger = ? AND {key} < 1"
-        if count := connection.exec_driver_sql(query, (head.name,)).scalar():
-            yield Problem("numbering", None, f"{name} has {count} rows numbered below 1")
-
-
-def _log_problems(
-    connection: Connection, head: Head, bundle: Bundle | None, progress: Progress | None
-) -> Iterator[Problem]:
-    seq, recorded_us, digest, counted, hidden = 0, 0, NO_DIGEST, 0, 0
-    while page := log.read_page(connection, head.name, log.Selection(after=seq)):
-        withheld = withheld_digests(connection, head.name, page) if bundle else {}
-        for entry in page:
-            yield from _entry_problems(entry, seq, recorded_us, digest, withheld.get(entry.seq))
-            if bundle:
-                yield from entry_problems(bundle.what, entry, withheld.get(entry.seq))
-            seq, recorded_us, digest = entry.seq, max(recorded_us, entry.recorded_us), entry.digest
-        counted, hidden = counted + len(page), hidden + len(withheld)
-        if progress:
-            progress(counted, head.head_seq)
-    if bundle:
-        yield from bundle_problems(connection, bundle, hidden)
-    if (seq, digest, recorded_us) != (head.head_seq, head.head_digest, head.head_us):
-        yield Problem("head", None, f"the log ends at seq {seq}, and the ledger's row says {head.head_seq}")
-
-
-def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str, withheld: str | None) -> Iterator[Problem]:
-    if entry.seq != seq + 1:
-        yield Problem("numbering", entry.seq, f"it follows seq {seq}")
-    if entry.recorded_us < recorded_us:
-        yield Problem("time", entry.seq, "it was recorded before the entry that it follows")
-    if "" in entry:
-        yield Problem("chain", entry.seq, "an empty text stands where a null or a word should")
-    if entry.digest != chain_digest(digest, entry, withheld if entry.payload == WITHHELD else None):
-        yield Problem("chain", entry.seq, "its digest is not that of what it holds and of the entry before")
-
-
-def _rejected_problems(connection: Connection, head: Head) -> Iterator[Problem]:
-    number, digest = 0, NO_DIGEST
-    while page := log.read_rejected(connection, head.name, after=number):
-        for row in page:
-            if row.number != number + 1:
-                yield Problem("rejected", None, f"line {row.number} follows line {number}")
-            if row.digest != log.rejected_digest(digest, row):
-                yield Problem("rejected", None, f"line {row.number} was changed in place")
-            number, digest = row.number, row.digest
-    if (number, digest) != (head.rejected_count, head.rejected_digest):
-        yield Problem("rejected", None, f"{number} lines are there, and the ledger's row says {head.rejected_count}")
-
-
-def _outbox_problems(connection: Connection, head: Head) -> Iterator[Problem]:
-    number = 0
-    while page := read_outbox(connection, head.name, after=number):
-        for row in page:
-            if row.number != number + 1:
-                yield Problem("outbox", row.seq, f"row {row.number} follows row {number}")
-            if row.with_checksum() != row:
-                yield Problem("outbox", row.seq, f"row {row.number} was changed in place")
-            number = row.number
-    if number != head.outbox_count:
-        yield Problem("outbox", None, f"{number} rows are there, and the ledger's row says {head.outbox_count}")
-
-
-def _consumer_problems(connection: Connection, head: Head) -> Iterator[Problem]:
-    rows = connection.execute(consumers.select().where(consumers.c.ledger == head.name)).all()
-    for row in rows:
-        if row.row_checksum != log.row_checksum(row[:-1]):
-            yield Problem("consumer", None, f"the cursor of {row.name!r} was changed in place")
-    if len(rows) != head.consumer_count:
-        yield Problem("consumer", None, f"{len(rows)} are there, and the ledger's row says {head.consumer_count}")
+def _header_problems(connection: Connection, coverage: Coverage) -> Iterator[Problem]:
+    actual = {"application_id": application_id_of(connection), "user_version": user_version_of(connection)}
+    expected = {"application_id": coverage.application_id, "user_version": 0}
+    for field, number in expected.items():
+        if actual[field] != number:
+            yield Problem("file", None, f"the header's {field} is {actual[field]}, and not {number}")

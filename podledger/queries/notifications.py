@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, func, insert, not_, select, update
 
-from podledger.core.digest import WITHHELD
+from podledger.core.digest import NO_PAYLOAD
 from podledger.core.events import parse_event
 from podledger.core.render import render
 from podledger.core.times import moment, timestamp
@@ -51,7 +51,7 @@ def unread(connection: Connection, ledger: str, consumer: str, after: int, limit
     query = (
         select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
         .where(events.c.ledger == ledger, events.c.seq > after)
-        .where(events.c.kind.in_(VISIBLE), not_(repeated), events.c.payload != WITHHELD)
+        .where(events.c.kind.in_(VISIBLE), not_(repeated), events.c.payload != NO_PAYLOAD)
         .order_by(events.c.seq)
         .limit(limit)
     )

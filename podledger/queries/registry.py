@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, case, func, literal_column, select
 
 from podledger.core.delegations import delegation_from, scope_from
-from podledger.core.digest import WITHHELD
+from podledger.core.digest import NO_PAYLOAD
 from podledger.core.events import Evidence
 from podledger.core.fields import Scope
 from podledger.core.rules import Tenure
@@ -152,4 +152,4 @@ def _callback(tenure: Tenure, parent_socket: str | None, delegation: str | None)
     if tenure.source is None:
         return parent_socket or ""
     kind, _, payload = (delegation or "").partition(":")
-    return delegation_from(kind, payload, "").socket_path if delegation and payload != WITHHELD else ""
+    return delegation_from(kind, payload, "").socket_path if delegation and payload != NO_PAYLOAD else ""

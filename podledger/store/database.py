@@ -14,8 +14,9 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from podledger.core.errors import ReadOnlyError, StorageError, UsageError
+from podledger.core.errors import StorageError, UsageError
 from podledger.store.connections import BUSY_TIMEOUT_S, Engines
+from podledger.store.coverage import WHOLE_LOG, Coverage, check_writable
 from podledger.store.schema import prepare
 from podledger.store.sqlite.errors import translated
 from podledger.store.sqlite.files import empty_wal
@@ -56,10 +57,10 @@ class Database:
     `path` is the path as it was given; `place` is absolute, so that the process may change its folder.
     """
 
-    def __init__(self, path: Path, *, is_bundle: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(self, path: Path, coverage: Coverage, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.path = path
         self.place = path.absolute()
-        self.is_bundle = is_bundle
+        self.coverage = coverage
         self._busy_timeout_s = busy_timeout_s
         self._engines = Engines(path, busy_timeout_s)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podledger-writer")
@@ -69,9 +70,16 @@ class Database:
 
     @classmethod
     async def open(
-        cls, target: str | os.PathLike[str], *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
+        cls,
+        target: str | os.PathLike[str],
+        coverage_of: Callable[[Path], Coverage],
+        *,
+        create: bool,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> Database:
         """Open the database that `target` names; `create` makes one if there is none, and upgrades an older one.
+
+        `coverage_of` returns how much of its ledgers' logs a database holds that is not an ordinary one.
 
         Raises:
             LedgerNotFoundError: there is no such database, and `create` is false.
@@ -80,7 +88,9 @@ class Database:
         """
         path = locate(target)
         found = await asyncio.to_thread(prepare, path, create=create, busy_timeout_s=busy_timeout_s)
-        return cls(path, is_bundle=found.is_bundle, busy_timeout_s=busy_timeout_s)
+        is_usual = found.application_id == WHOLE_LOG.application_id  # most databases need no second look
+        coverage = WHOLE_LOG if is_usual else await asyncio.to_thread(coverage_of, path)
+        return cls(path, coverage, busy_timeout_s=busy_timeout_s)
 
     async def write(self, work: Callable[[Connection], T], *, after: Callable[[T], None] | None = None) -> T:
         """Run `work` in one transaction that holds the write lock from its start; return after the commit.
@@ -88,7 +98,7 @@ class Database:
         `after` is called with the result on the same thread, before the next transaction begins.
 
         Raises:
-            ReadOnlyError: the database is a bundle.
+            ReadOnlyError: the database does not hold whole logs.
             StorageError: nothing was committed.
         """
         self.check_writable()
@@ -119,12 +129,10 @@ class Database:
         """Check that the database can be written.
 
         Raises:
-            ReadOnlyError: it is a bundle.
+            ReadOnlyError: it does not hold whole logs.
             StorageError: its file was removed or replaced, or this process may not write it.
         """
-        if self.is_bundle:
-            hint = "read it with `events`, `pods`, `verify` and the like; to go on, use the ledger that it is from"
-            raise ReadOnlyError(f"{self.path} is a bundle, which is for reading only", hint=hint)
+        check_writable(self.path, self.coverage)
         self._check_in_place()
         if not os.access(self.place, os.W_OK):
             raise StorageError(f"{self.path} is read-only", hint="check the permissions of the file and its folder")

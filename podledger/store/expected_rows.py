@@ -45,12 +45,12 @@ def expected_rows(
 
 
 def checked_rows(
-    connection: Connection, ledger: str, folds: Callable[[str], bool], on_problem: Callable[[Problem], None]
+    connection: Connection, ledger: str, projects: Callable[[str], bool], on_problem: Callable[[Problem], None]
 ) -> Rows:
-    """Yield the rows of the pods whose names `folds` accepts; report each entry that the rules do not account for."""
+    """Yield the rows of the pods that `projects` accepts; report each entry that the rules do not account for."""
     logged = _read(connection, _ALL, {"ledger": ledger})
     for pod_name, of_pod in groupby(logged, key=itemgetter(0)):
-        if folds(pod_name):
+        if projects(pod_name):
             yield from _rows(ledger, pod_name, _checked_decisions(ledger, of_pod, on_problem))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from podledger.core.errors import StorageError
-from podledger.store.sqlite.files import APPLICATION_ID, BUNDLE_ID, application_id
+from podledger.store.sqlite.files import application_id
 
 
 @contextlib.contextmanager
@@ -22,8 +22,8 @@ def replacing(path: str | os.PathLike[str], database: Path) -> Iterator[BinaryIO
     Raises:
         StorageError: the file was not written, or `path` is a symbolic link; what was there is unchanged.
     """
-    if application_id(Path(path)) in (APPLICATION_ID, BUNDLE_ID):
-        raise StorageError(f"{os.fspath(path)} is a database of podledger", hint="choose another name")
+    if application_id(Path(path)):
+        raise StorageError(f"{os.fspath(path)} is a database", hint="choose another name")
     with placing(path, database, overwrite=True) as temporary, temporary.open("wb") as stream:
         yield stream
 

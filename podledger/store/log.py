@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, select
 
 from podledger.core import strict_json
-from podledger.core.digest import NO_DIGEST, WITHHELD
+from podledger.core.digest import NO_DIGEST, NO_PAYLOAD
 from podledger.core.entries import Entry, Sender
 from podledger.core.errors import InvalidMomentError, LedgerNotFoundError
 from podledger.core.times import timestamp
@@ -164,7 +164,7 @@ def append_rejections(connection: Connection, head: Head, rejections: Sequence[R
 class Selection(NamedTuple):
     """Which entries to read: after one seq, up to another, and of which pod, kind and outcome (None: any).
 
-    `whole` leaves out the entries whose payload a bundle withholds.
+    `whole` leaves out the entries whose payload the database does not hold.
     """
 
     after: int = 0
@@ -191,7 +191,7 @@ def _page(given: frozenset[str]) -> HotStatement:
         "pod": events.c.pod_name == bindparam("pod"),
         "kind": events.c.kind == bindparam("kind"),
         "outcome": events.c.outcome == bindparam("outcome"),
-        "whole": events.c.payload != WITHHELD,
+        "whole": events.c.payload != NO_PAYLOAD,
     }
     query = select(events).where(events.c.ledger == bindparam("ledger"))
     query = query.where(*(condition for name, condition in conditions.items() if name in given))

@@ -10,13 +10,11 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, column, select, table
 
-from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
+from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, SchemaError, StorageError
 from podledger.store.connections import BUSY_TIMEOUT_S, alone, read_only, writer_settings
 from podledger.store.driver import HotStatement
 from podledger.store.sqlite.files import (
     APPLICATION_ID,
-    BUNDLE_ID,
-    application_id,
     application_id_of,
     set_application_id,
     table_names,
@@ -39,11 +37,6 @@ class Identity(NamedTuple):
     application_id: int
     revision: str | None
 
-    @property
-    def is_bundle(self) -> bool:
-        """Whether the file is a bundle."""
-        return self.application_id == BUNDLE_ID
-
 
 def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Identity:
     """Check that a database of the current schema is at `path`; `create` makes or upgrades it. Return its identity.
@@ -55,7 +48,7 @@ def prepare(path: Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S)
     """
     _check_place(path)
     found = _identify_if_there(path)
-    if create and not (found and found.is_bundle):
+    if create:
         _create_file(path)
         found = found or identify(path)
     if found is None:
@@ -120,29 +113,14 @@ def identify(path: Path) -> Identity:
     return Identity(number, str(revisions[0]))
 
 
-def is_bundle(path: Path) -> bool:
-    """Return whether the file at `path` states that it is a bundle."""
-    return application_id(path) == BUNDLE_ID
-
-
-def check_whole(path: Path) -> None:
-    """Check that the database at `path` holds whole logs.
-
-    Raises:
-        UsageError: it is a bundle.
-    """
-    if is_bundle(path):
-        raise UsageError(f"{path} is a bundle, which holds no whole log", hint="use the ledger that it is from")
-
-
 def _check_upgradable(path: Path, found: Identity, *, create: bool) -> None:
     revision = found.revision
     if revision is not None and revision > SCHEMA_HEAD:
         reason = f"{path} has schema {revision}, newer than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="update podledger")
-    if found.is_bundle:
-        reason = f"{path} is a bundle of schema {revision}, and this podledger's is {SCHEMA_HEAD}"
-        raise SchemaError(reason, hint="read it with the podledger that made it, or with its own verifier and sqlite3")
+    if found.application_id not in (0, APPLICATION_ID):
+        reason = f"{path} has schema {revision}, older than this podledger's {SCHEMA_HEAD}, and cannot be upgraded"
+        raise SchemaError(reason, hint="read it with the podledger that made it, or with sqlite3")
     if not create:
         reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")

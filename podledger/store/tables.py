@@ -172,49 +172,6 @@ consumers = _table(
     _text("row_checksum"),
 )
 
-bundle_metadata = MetaData()
-"""The tables that only a bundle has, in addition to those of every ledger."""
-
-bundle = Table(
-    "bundle",
-    bundle_metadata,
-    _key("ledger"),
-    _text("pod_name", nullable=True),
-    _whole("since_seq"),
-    _whole("until_seq"),
-    _text("pods", nullable=True),
-    _text("ancestry"),
-    _whole("rejected_count"),
-    _whole("made_us"),
-    _text("texts_digest"),
-    _text("row_checksum"),
-    sqlite_strict=True,
-)
-
-withheld = Table(
-    "withheld",
-    bundle_metadata,
-    _key("ledger"),
-    _key("seq", number=True),
-    _text("payload_digest"),
-    sqlite_strict=True,
-)
-
-bundle_gaps = Table(
-    "bundle_gaps",
-    bundle_metadata,
-    _key("ledger"),
-    _key("source"),
-    _text("pod_name", nullable=True),
-    _key("first", number=True),
-    _whole("last"),
-    _whole("after_seq", nullable=True),
-    _whole("before_seq"),
-    sqlite_strict=True,
-)
-
-bundle_texts = Table("bundle_texts", bundle_metadata, _key("name"), _text("content"), sqlite_strict=True)
-
 PROJECTIONS: Final = (tenures, grants, pods)
 """The tables that a rebuild derives from the log."""
 

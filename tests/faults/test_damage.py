@@ -1,4 +1,4 @@
-"""A damaged file: whatever byte of it is altered, the commands say so and go on, and what still holds is saved."""
+"""A damaged file: no altered byte crashes a command, and `recover` saves the entries that still hold."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def flipped(whole: bytes, at: int, length: int = REGION) -> bytes:
     return whole[:at] + bytes(byte ^ 0xFF for byte in whole[at : at + length]) + whole[at + length :]
 
 
-def harmed(whole: bytes, seed: int) -> bytes:
-    """The file with one place harmed: bits, bytes or a page of it altered, or its end cut off."""
+def damaged(whole: bytes, seed: int) -> bytes:
+    """Return the file with one place damaged: bits, bytes or a page altered, or the end cut off."""
     dice = random.Random(seed)
     at = dice.randrange(len(whole))
     match dice.choice(("bit", "flip", "zero", "page", "cut")):
@@ -54,26 +54,26 @@ def harmed(whole: bytes, seed: int) -> bytes:
 
 
 def check(folder: Path, data: bytes) -> None:
-    """No command fails otherwise than it should, and what is recovered is a whole ledger."""
-    path, saved = folder / "harmed.db", folder / "saved.db"
+    """Check that every command ends with a proper status, and that the recovered ledger verifies."""
+    path, saved = folder / "damaged.db", folder / "saved.db"
     for file in folder.glob("*.db*"):
         file.unlink()
     path.write_bytes(data)
     path.chmod(0o600)
     for command in READS:
         assert run("--db", path, *command).status in (0, 1)
-    certificate, doctor = run("--db", path, "verify", "--json").json, run("--db", path, "doctor", "--json").json
+    verified, doctor = run("--db", path, "verify", "--json").json, run("--db", path, "doctor", "--json").json
     recovered = run("recover", path, saved, "--json")
-    lost = certificate["ok"] < doctor["ok"] and [p for p in certificate["problems"] if p["check"] in ("chain", "log")]
-    assert not lost, "the doctor must see what harms the log"
-    assert not (certificate["ok"] and recovered.status), "what is whole is recovered whole"
+    lost = verified["ok"] < doctor["ok"] and [p for p in verified["problems"] if p["check"] in ("chain", "log")]
+    assert not lost, "the doctor must see the damage to the log"
+    assert not (verified["ok"] and recovered.status), "a whole ledger is recovered whole"
     if saved.exists():
         assert run("--db", saved, "--ledger", OWNER, "verify", "--json").json["ok"]
 
 
 @pytest.mark.parametrize("seed", seeds(8))
-def test_a_harmed_file_is_told_of_and_never_crashes_a_command(tmp_path: Path, whole: bytes, seed: int) -> None:
-    check(tmp_path, harmed(whole, seed))
+def test_damaged_file_crashes_no_command(tmp_path: Path, whole: bytes, seed: int) -> None:
+    check(tmp_path, damaged(whole, seed))
 
 
 def regions(whole: bytes) -> Iterator[bytes]:
@@ -94,15 +94,15 @@ def test_every_region_of_a_file_flipped_and_cut(tmp_path: Path, whole: bytes, re
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", seeds(1000))
-def test_harm_at_random(tmp_path: Path, whole: bytes, seed: int, record_property: Count) -> None:
-    check(tmp_path, harmed(whole, seed))
+def test_damage_at_random(tmp_path: Path, whole: bytes, seed: int, record_property: Count) -> None:
+    check(tmp_path, damaged(whole, seed))
     record_property("damaged files", 1)
 
 
-def test_damage_is_told_from_the_first_seq_that_it_reaches(tmp_path: Path, whole: bytes) -> None:
-    """The page that holds message 4 is overwritten: what it held is lost, and what came before is not."""
+def test_damage_is_reported_from_the_first_lost_seq(tmp_path: Path, whole: bytes) -> None:
+    """The page with message 4 is overwritten: only the entries on it are lost."""
     start = whole.index(b"message 4 ") // PAGE * PAGE
-    path = tmp_path / "harmed.db"
+    path = tmp_path / "damaged.db"
     path.write_bytes(whole[:start] + b"\xa5" * PAGE + whole[start + PAGE :])
     path.chmod(0o600)
 
@@ -119,8 +119,8 @@ def test_damage_is_told_from_the_first_seq_that_it_reaches(tmp_path: Path, whole
     assert recovered["kept"] + recovered["recorded_anew"] + gone == 40
 
 
-def test_a_damaged_wal_loses_nothing_that_was_checkpointed(tmp_path: Path, whole: bytes) -> None:
-    path = tmp_path / "harmed.db"
+def test_damaged_wal_loses_nothing_checkpointed(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "damaged.db"
     path.write_bytes(whole)
-    path.with_name("harmed.db-wal").write_bytes(b"\x37\x7f\x06\x82" + b"\xff" * 10_000)
+    path.with_name("damaged.db-wal").write_bytes(b"\x37\x7f\x06\x82" + b"\xff" * 10_000)
     assert run("--db", path, "verify", "--json").json["events"] == 40

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong, each with its fix, and finds nothing wrong where nothing is."""
+"""The doctor: each thing that can be wrong is found, with its fix, and a healthy ledger has no error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from podledger import Ledger, TurnEnded
 from podledger.doctor import examine, host_checks, procfs
 from podledger.store.log import Rejection
 from tests.faults.samples import OWNER, make_ledger, run, spawned, story
-from tests.faults.test_salvage import tamper
+from tests.faults.test_recover import tamper
 
 
 async def make_healthy(path: Path) -> None:
@@ -25,13 +25,13 @@ async def make_healthy(path: Path) -> None:
 
 
 def found(path: Path, check: str, *options: str) -> dict[str, Any]:
-    """The worst finding of one check."""
+    """Return the worst finding of one check."""
     findings = run("--db", path, "doctor", "--json", *options).json["findings"]
     ranks = ("ok", "warning", "error")
     return max((f for f in findings if f["check"] == check), key=lambda f: ranks.index(f["level"]))
 
 
-async def test_a_healthy_ledger_has_nothing_wrong(tmp_path: Path) -> None:
+async def test_healthy_ledger_has_no_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     await make_healthy(tmp_path / "a.db")
     report = run("--db", tmp_path / "a.db", "doctor", "--json")
@@ -54,17 +54,17 @@ async def test_a_healthy_ledger_has_nothing_wrong(tmp_path: Path) -> None:
         ((3, 52, 0), "ok"),
     ],
 )
-def test_releases_of_sqlite_with_the_wal_reset_fault_are_named(version: tuple[int, int, int], level: str) -> None:
+def test_sqlite_releases_with_the_wal_reset_fault(version: tuple[int, int, int], level: str) -> None:
     assert host_checks.sqlite_finding(version).level == level
 
 
-async def test_missing_triggers(tmp_path: Path) -> None:
+async def test_missing_trigger_is_an_error(tmp_path: Path) -> None:
     await make_healthy(tmp_path / "a.db")
     tamper(tmp_path / "a.db")
     assert found(tmp_path / "a.db", "triggers")["detail"] == "trigger events_no_update is missing"
 
 
-def test_settings_that_would_lose_what_was_acknowledged() -> None:
+def test_settings_that_lose_acknowledged_events_are_errors() -> None:
     weak = {"journal_mode": "wal", "synchronous": 1, "recursive_triggers": 0}
     assert [finding.level for finding in host_checks.settings_findings(weak)] == ["error", "error"]
 
@@ -84,24 +84,24 @@ MOUNTS = """\
         ("/srvx/a.db", "ext4", "ok"),
     ],
 )
-def test_network_file_systems(path: str, kind: str, level: str) -> None:
+def test_network_file_system_is_an_error(path: str, kind: str, level: str) -> None:
     point, found_kind = procfs.file_system(Path(path), MOUNTS)
     assert found_kind == kind
     assert host_checks.place_finding(point, found_kind).level == level
 
 
-def test_this_file_lies_on_a_known_file_system() -> None:
+def test_file_system_of_this_file_is_known() -> None:
     assert procfs.file_system(Path(__file__))[1] != "unknown"
 
 
-def test_low_disk() -> None:
-    levels = [host_checks.room_finding(procfs.Room(size << 20, None)).level for size in (1, 100, 10_000)]
+def test_low_disk_space_is_found() -> None:
+    levels = [host_checks.space_finding(procfs.FreeSpace(size << 20, None)).level for size in (1, 100, 10_000)]
     assert levels == ["error", "warning", "ok"]
-    assert host_checks.room_finding(procfs.Room(1 << 40, 10)).level == "warning"
+    assert host_checks.space_finding(procfs.FreeSpace(1 << 40, 10)).level == "warning"
 
 
 def from_elsewhere(path: Path) -> dict[str, Any]:
-    """What a doctor in a process of its own finds, by check: one that has the ledger open looks at no locks."""
+    """Return the findings of a doctor in another process. In a process with the ledger open, it ignores the locks."""
     command = [sys.executable, "-m", "podledger", "--db", str(path), "doctor", "--json"]
     done = subprocess.run(
         command, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": ":".join(sys.path)}
@@ -119,7 +119,7 @@ sys.stdin.read()
 """
 
 
-async def test_the_oldest_reader_and_a_wal_that_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_oldest_reader_and_large_wal_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.db"
     await make_healthy(path)
     async with Ledger.open(path) as ledger:
@@ -130,17 +130,18 @@ async def test_the_oldest_reader_and_a_wal_that_has_grown(tmp_path: Path, monkey
             assert reader.stdout is not None
             reader.stdout.readline()
             await ledger.append_many([TurnEnded(pod_name="child")] * 100)
-            told = from_elsewhere(path)
-            assert f"process {reader.pid} " in told["oldest reader"]["detail"]
-            assert str(reader.pid) in told["open by"]["detail"]
-            monkeypatch.setattr(host_checks, "LARGE_WAL_BYTES", 1000)
+            findings = from_elsewhere(path)
+            assert f"process {reader.pid} " in findings["oldest reader"]["detail"]
+            assert (findings["oldest reader"]["level"], findings["oldest reader"]["fix"]) == ("ok", "")
+            assert str(reader.pid) in findings["open by"]["detail"]
+            monkeypatch.setattr(host_checks, "LARGE_WAL_WARNING_BYTES", 1000)
             assert found(path, "wal")["level"] == "warning"
             reader.communicate()
         assert "nobody" in from_elsewhere(path)["oldest reader"]["detail"]
 
 
 @pytest.mark.parametrize("end", ["", "-wal", "-shm"])
-async def test_files_open_to_others(tmp_path: Path, end: str) -> None:
+async def test_file_open_to_others_is_found(tmp_path: Path, end: str) -> None:
     await make_healthy(tmp_path / "a.db")
     async with Ledger.open(tmp_path / "a.db") as ledger:
         await ledger.append(TurnEnded(pod_name="child"))
@@ -148,7 +149,7 @@ async def test_files_open_to_others(tmp_path: Path, end: str) -> None:
         assert f"a.db{end} is open to others" in found(tmp_path / "a.db", "permissions")["detail"]
 
 
-async def test_a_folder_that_others_can_write(tmp_path: Path) -> None:
+async def test_folder_that_others_can_write_is_found(tmp_path: Path) -> None:
     await make_healthy(tmp_path / "a.db")
     tmp_path.chmod(0o777)
     assert found(tmp_path / "a.db", "permissions")["level"] == "error"
@@ -156,7 +157,7 @@ async def test_a_folder_that_others_can_write(tmp_path: Path) -> None:
     assert found(tmp_path / "a.db", "permissions")["level"] == "warning"
 
 
-async def test_symbolic_links_sockets_and_the_mirror(tmp_path: Path) -> None:
+async def test_symbolic_link_and_open_mirror_are_found(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_healthy(path)
     (tmp_path / "s.sock").symlink_to(path)
@@ -168,19 +169,19 @@ async def test_symbolic_links_sockets_and_the_mirror(tmp_path: Path) -> None:
     assert "is open to others" in found(path, "mirror")["detail"]
 
 
-async def test_a_log_that_is_ahead_of_the_clock(tmp_path: Path) -> None:
+async def test_log_ahead_of_the_clock_is_an_error(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "a.db", OWNER, clock=lambda: 4_000_000_000_000_000_000) as ledger:
         await ledger.append(TurnEnded(pod_name="child"))
     assert found(tmp_path / "a.db", "clock")["level"] == "error"
 
 
-async def test_senders_whose_clock_is_off(tmp_path: Path) -> None:
+async def test_sender_with_a_wrong_clock_is_a_warning(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "a.db", OWNER, clock=lambda: 1_000_000_000_000_000_000) as ledger:
         await ledger.append_many(story(1))
     assert found(tmp_path / "a.db", "clock")["level"] == "warning"
 
 
-async def test_an_outbox_that_does_not_drain(tmp_path: Path) -> None:
+async def test_outbox_that_does_not_drain_is_an_error(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "a.db", OWNER, clock=lambda: 1_000_000_000_000_000_000) as ledger:
         await ledger.configure(parent_socket="/run/nobody.sock")
         await ledger.append(spawned("child"))
@@ -188,7 +189,7 @@ async def test_an_outbox_that_does_not_drain(tmp_path: Path) -> None:
     assert (finding["level"], "1 report, the oldest" in finding["detail"]) == ("error", True)
 
 
-async def test_rejected_lines_and_gaps(tmp_path: Path) -> None:
+async def test_rejected_lines_and_gaps_are_warnings(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "a.db", OWNER) as ledger:
         await ledger.record([], [Rejection(b"\x1b[2J", "not \x1b[2J JSON", None)])
         await ledger.append_many(story(3))
@@ -197,7 +198,7 @@ async def test_rejected_lines_and_gaps(tmp_path: Path) -> None:
     assert "\x1b" not in run("--db", tmp_path / "a.db", "doctor").out
 
 
-async def test_a_newer_database_and_none_at_all(tmp_path: Path) -> None:
+async def test_newer_and_missing_database_are_errors(tmp_path: Path) -> None:
     await make_healthy(tmp_path / "a.db")
     with sqlite3.connect(tmp_path / "a.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -207,7 +208,7 @@ async def test_a_newer_database_and_none_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-async def test_the_doctor_changes_nothing(tmp_path: Path) -> None:
+async def test_doctor_changes_nothing(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=1)
     before = (tmp_path / "a.db").read_bytes()
     assert examine.examine(tmp_path / "a.db")

@@ -1,4 +1,4 @@
-"""What is made is its owner's alone whatever the umask, and reports of another user are refused."""
+"""Permissions: only the owner can read the files, whatever the umask, and another user's reports are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
-async def test_all_files_are_their_owner_s_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+async def test_only_the_owner_can_read_the_files(tmp_path: Path, umask: int) -> None:
     folder = tmp_path / "made"
     folder.mkdir(0o700)
     folder.chmod(0o700)
@@ -49,7 +49,7 @@ async def test_all_files_are_their_owner_s_alone_whatever_the_umask(tmp_path: Pa
 
 
 @pytest.mark.parametrize("end", ["", "-wal", "-shm"])
-async def test_symbolic_links_in_place_of_the_files_are_refused(tmp_path: Path, end: str) -> None:
+async def test_symbolic_link_instead_of_a_file_is_refused(tmp_path: Path, end: str) -> None:
     (tmp_path / "elsewhere").touch()
     (tmp_path / f"a.db{end}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError):
@@ -77,7 +77,7 @@ print(json.dumps(bool(greeting)))
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("allowed", [False, True])
-async def test_a_real_second_user_is_refused_unless_allowed(short: Path, allowed: bool) -> None:
+async def test_second_user_is_refused_unless_allowed(short: Path, allowed: bool) -> None:
     short.chmod(0o755)
     limits = Limits(allowed_uids=frozenset({NOBODY}) if allowed else frozenset())
     async with Ledger.open(short / "a.db", OWNER) as ledger:
@@ -92,7 +92,7 @@ async def test_a_real_second_user_is_refused_unless_allowed(short: Path, allowed
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder that another user can reach, whose path fits in a socket's address."""
+    """A folder that another user can enter, with a path short enough for a socket."""
     import shutil
     import tempfile
 
@@ -101,8 +101,8 @@ def short() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_socket_is_never_open_to_others(short: Path) -> None:
-    """From the first moment that its file is there."""
+def test_new_socket_is_not_open_to_others(short: Path) -> None:
+    """Its file has mode 0600 as soon as it exists."""
     from podledger.server.socket_file import SocketFile
 
     before = os.umask(0)

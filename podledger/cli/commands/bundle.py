@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Collection
 from typing import Final
 
-from podledger.bundle.scope import BundleRequest
+from podledger.bundle.request import BundleRequest
 from podledger.cli.output import print_json
 from podledger.cli.parser import Parser
 from podledger.cli.session import moment_of, with_ledger
@@ -28,13 +28,15 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     """Write the bundle and print what it holds."""
-    wanted = BundleRequest(args.pod, moment_of(args.since), moment_of(args.until))
+    request = BundleRequest(args.pod, moment_of(args.since), moment_of(args.until))
     with progress("bundle") as update:
-        done = with_ledger(args, lambda ledger: ledger.bundle(args.file, wanted, overwrite=args.force, progress=update))
+        done = with_ledger(
+            args, lambda ledger: ledger.bundle(args.file, request, overwrite=args.force, progress=update)
+        )
     if args.json:
         print_json({"file": args.file, **done.as_json()})
         return
-    scope = done.what
+    scope = done.scope
     print(
         f"{_names(scope.pods)}; seq {scope.since_seq} to {scope.until_seq}: {done.shown} of {done.entries} entries "
         f"shown, {done.gaps} known gaps, head {done.entries}:{done.head_digest}"

@@ -26,7 +26,7 @@ def run(args: Namespace) -> None:
         print_json({"path": args.path, "holders": found, "gaps": missing._asdict()})
         return
     rows = ((holder.pod_name, _grant(holder), " > ".join(holder.chain)) for holder in holders)
-    print_table(("pod", "by its grant", "chain of delegation"), rows, empty="no pod that the bundle shows")
+    print_table(("pod", "by its grant", "chain of delegation"), rows, empty="no pod that this database shows")
     print_missing(missing)
 
 

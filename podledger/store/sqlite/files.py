@@ -17,9 +17,6 @@ from podledger.store.sqlite.errors import translated
 APPLICATION_ID: Final = 0x706F646C
 """The application id in the header of podledger's databases: "podl"."""
 
-BUNDLE_ID: Final = 0x706F6462
-"""The application id of a bundle, a part of a ledger for reading only: "podb"."""
-
 CHECKPOINT_WAIT_MS: Final = 200
 """How long `empty_wal` waits for readers."""
 

@@ -1,16 +1,23 @@
-"""Salvage: what still holds goes into a new ledger, what does not is listed."""
+"""Recovery: entries that still hold go into a new ledger, and the others are listed."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
-from podledger import Ledger
+import pytest
+
+from podledger import Entry, Ledger, TurnEnded
+from podledger.core.digest import chain_digest
+from podledger.core.errors import StorageError
+from podledger.doctor.recover import recover
+from podledger.integrity.scan import ALTERED
 from tests.faults.samples import OWNER, make_ledger, run
 
 
 def tamper(path: Path, *statements: str) -> None:
-    """Change the file as one would who does not care for triggers."""
+    """Change the file without its triggers."""
     with sqlite3.connect(path) as connection:
         for name in ("events_no_update", "events_no_delete"):
             connection.execute(f"DROP TRIGGER IF EXISTS {name}")
@@ -19,7 +26,7 @@ def tamper(path: Path, *statements: str) -> None:
     connection.close()
 
 
-async def test_a_whole_ledger_is_salvaged_entry_for_entry(tmp_path: Path) -> None:
+async def test_whole_ledger_is_recovered_entry_for_entry(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=2)
     recovered = run("recover", tmp_path / "a.db", tmp_path / "b.db")
     assert recovered.status == 0
@@ -30,13 +37,12 @@ async def test_a_whole_ledger_is_salvaged_entry_for_entry(tmp_path: Path) -> Non
         assert await other.outbox_items() == []
 
 
-async def test_an_altered_entry_is_lost_and_those_after_it_are_recorded_anew(tmp_path: Path) -> None:
+async def test_altered_entry_is_lost_and_later_ones_are_renumbered(tmp_path: Path) -> None:
     last = await make_ledger(tmp_path / "a.db", rounds=2)
     tamper(tmp_path / "a.db", "UPDATE events SET pod_name = 'other' WHERE seq = 4")
     result = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json")
     assert result.status == 1
-    assert result.json[0]["lost"] == [{"first": 4, "last": 4, "reason": "its digest is not that of what it holds "
-                                       "and of the entry before"}]  # fmt: skip
+    assert result.json[0]["lost"] == [{"first": 4, "last": 4, "reason": ALTERED}]
     assert result.json[0]["moved"] == [{"first": 5, "last": last, "now": 4}]
     async with Ledger.open(tmp_path / "a.db") as one, Ledger.open(tmp_path / "b.db") as other:
         before = {entry.seq: entry async for entry in one.entries()}
@@ -48,22 +54,22 @@ async def test_an_altered_entry_is_lost_and_those_after_it_are_recorded_anew(tmp
         assert (await other.verify()).ok
 
 
-async def test_after_a_row_that_is_gone_one_entry_proves_nothing(tmp_path: Path) -> None:
+async def test_entry_after_a_missing_one_is_lost(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=2)
     tamper(tmp_path / "a.db", "DELETE FROM events WHERE seq = 4")
     lost = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]["lost"]
     assert [(loss["first"], loss["last"]) for loss in lost] == [(4, 4), (5, 5)]
 
 
-async def test_a_tail_that_is_gone_is_told(tmp_path: Path) -> None:
+async def test_missing_end_of_the_log_is_listed(tmp_path: Path) -> None:
     last = await make_ledger(tmp_path / "a.db", rounds=2)
     tamper(tmp_path / "a.db", f"DELETE FROM events WHERE seq > {last - 2}")
     lost = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]["lost"]
     assert [(loss["first"], loss["last"]) for loss in lost] == [(last - 1, last)]
 
 
-async def test_entries_are_found_without_their_index(tmp_path: Path) -> None:
-    """The index over the log's key is overwritten: no entry is lost."""
+async def test_damaged_index_loses_no_entry(tmp_path: Path) -> None:
+    """The index over the log's key is overwritten."""
     path = tmp_path / "a.db"
     last = await make_ledger(path, rounds=2)
     with sqlite3.connect(path) as connection:
@@ -77,10 +83,47 @@ async def test_entries_are_found_without_their_index(tmp_path: Path) -> None:
     assert (recovered["kept"], recovered["lost"]) == (last, [])
 
 
-async def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+async def test_existing_target_is_refused(tmp_path: Path) -> None:
     await make_ledger(tmp_path / "a.db", rounds=1)
     result = run("recover", tmp_path / "a.db", tmp_path / "a.db")
     assert (result.status, "exists already" in result.err) == (1, True)
     assert run("recover", tmp_path / "none.db", tmp_path / "b.db").status == 1
     (tmp_path / "garbage").write_bytes(b"garbage" * 1000)
     assert run("recover", tmp_path / "garbage", tmp_path / "b.db", "--ledger", OWNER).status == 1
+
+
+async def test_entry_that_is_no_event_becomes_a_rejected_line(tmp_path: Path) -> None:
+    """Its chain holds, as in a log that a later podledger wrote."""
+    async with Ledger.open(tmp_path / "a.db", OWNER) as ledger:
+        await ledger.append_many([TurnEnded(pod_name="p")] * 4)
+    payload = '{"kind":"later","pod_name":"p"}'
+    with sqlite3.connect(tmp_path / "a.db") as db:
+        db.execute("DROP TRIGGER events_no_update")
+        db.execute("UPDATE events SET payload = ? WHERE seq = 3", (payload,))
+        digest = "0" * 64
+        for row in db.execute("SELECT * FROM events ORDER BY seq").fetchall():
+            digest = chain_digest(digest, row)
+            db.execute("UPDATE events SET digest = ? WHERE seq = ?", (digest, row[1]))
+    db.close()
+
+    recovered = run("recover", tmp_path / "a.db", tmp_path / "b.db", "--json").json[0]
+
+    assert (recovered["kept"], recovered["recorded_anew"]) == (2, 1)
+    assert [(loss["first"], loss["last"]) for loss in recovered["lost"]] == [(3, 3)]
+    async with Ledger.open(tmp_path / "b.db") as other:
+        (rejected,) = await other.rejected()
+    assert json.loads(rejected.raw)["payload"] == payload
+    assert rejected.reason.startswith("seq 3 of the damaged ledger: its payload is not an event")
+
+
+async def test_failed_recovery_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await make_ledger(tmp_path / "a.db", rounds=1)
+
+    async def full(*_: object) -> list[Entry]:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(Ledger, "restore", full)
+    with pytest.raises(StorageError):
+        await recover(tmp_path / "a.db", tmp_path / "b.db")
+
+    assert [file.name for file in tmp_path.iterdir() if "b.db" in file.name] == []

@@ -1,4 +1,4 @@
-"""What the tests of the core share: lives by number, events in a few words, ledgers in memory and on disk."""
+"""Shared helpers of the core tests: numbered incarnations, short ways to make events, ledgers in memory and on disk."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def incarnation(number: int) -> str:
 
 
 def stamped(event: LedgerEvent, subject: int | None, source: int | None = None, sequence: int = 1) -> LedgerEvent:
-    """`event` with a stamp about the life `subject`, from the life `source` (by default the same one)."""
+    """Return `event` with a stamp about incarnation `subject`, from incarnation `source` (by default the same one)."""
     teller = source if source is not None else subject or 0
     stamp = Stamp(
         id=f"00000000-0000-4000-8000-{teller:06x}{sequence:06x}",

@@ -288,7 +288,7 @@ class TestFireAndForget:
         assert str(path) in record.getMessage()
         assert "no progress for 0.2 s" in record.getMessage()
 
-    def test_each_event_beyond_the_limit_is_dropped_with_a_warning(
+    def test_events_beyond_the_limit_are_dropped_with_warnings(
         self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         proceed = threading.Event()

@@ -121,12 +121,18 @@ def escaped(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the beginning of a text, escaped, and how much longer the text is."""
+    """Return the beginning of a text, escaped, and how much longer the text is; null for null.
+
+    `json_quote` makes a word of null, so the last CASE must be null then: it has no ELSE. It is written with one
+    comparison because SQLite computes `text`, which may be a subquery, once for each mention.
+    """
     return fill(
         """
         {escaped}
-            || CASE WHEN length({text}) > {shown}
-                THEN printf('… (%,d more characters)', length({text}) - {shown}) ELSE '' END
+            || CASE length({text}) > {shown}
+                WHEN 1 THEN printf('… (%,d more characters)', length({text}) - {shown})
+                WHEN 0 THEN ''
+            END
         """,
         escaped=escaped(f"substr({text}, 1, {SHOWN_CHARACTERS})"),
         text=text,
@@ -338,7 +344,7 @@ EVENT_LOG = fill(
         kind,
         pod_name,
         outcome,
-        CASE WHEN text IS NOT NULL THEN
+        CASE WHEN kind NOT IN ('turn_ended', 'shut_down') THEN
             {detail}
         END AS detail,
         evidence,

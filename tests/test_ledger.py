@@ -268,7 +268,7 @@ async def test_a_batch_that_fails_does_not_keep_the_next_ones_waiting(monkeypatc
     monkeypatch.setattr(group_commit, "MAX_BATCH", 1)
     async with fresh_ledger() as ledger, asyncio.timeout(5):
         no_text = draft(turned("p"), OWNER, payload="\ud800")
-        appending = [ledger.append(turned("p")), ledger.record([no_text]), ledger.append(turned("p"))]
+        appending = [ledger.append(turned("p")), ledger.commits.append([no_text]), ledger.append(turned("p"))]
         first, failed, last = await asyncio.gather(*appending, return_exceptions=True)
         assert isinstance(failed, StorageError)
         assert [entry.seq async for entry in ledger.entries()] == [1, 2]
@@ -391,7 +391,7 @@ async def test_entries_of_another_ledger_go_in_as_they_are(tmp_path: Path) -> No
     async with Ledger.open(tmp_path / "a.db", "root") as source, Ledger.open(tmp_path / "b.db", "root") as copy:
         await source.append_many(history)
         entries = [entry async for entry in source.entries()]
-        assert await copy.restore(entries[:2]) == await copy.restore(entries[2:]) == []
+        assert await copy.commits.restore(entries[:2]) == await copy.commits.restore(entries[2:]) == []
         assert await exported(copy) == await exported(source)
         assert rows_of(tmp_path / "a.db", *PROJECTIONS) == rows_of(tmp_path / "b.db", *PROJECTIONS)
         assert (await copy.append(turned("p"))).seq == 6
@@ -414,7 +414,7 @@ async def test_an_entry_that_does_not_continue_the_chain_is_refused(
 ) -> None:
     async with Ledger.open(tmp_path / "a.db", "root") as source, Ledger.open(tmp_path / "b.db", "root") as copy:
         first, second = await source.append_many([spawned("p"), turned("p")])
-        ((position, told),) = await copy.restore([first, second._replace(**change)])  # type: ignore[arg-type]
+        ((position, told),) = await copy.commits.restore([first, second._replace(**change)])  # type: ignore[arg-type]
         assert (position, reason in told) == (1, True), told
         assert await seqs(copy) == [1]
         assert (await copy.verify()).ok
@@ -518,7 +518,7 @@ def test_what_a_stranger_reads_is_the_whole_truth(tmp_path: Path) -> None:
     async def check(events: Sequence[LedgerEvent]) -> None:
         async with Ledger.open(tmp_path / "l.db", "root") as ledger:
             await ledger.append_many(events)
-            await ledger.record([], [Rejection(b"x", "no", None)])
+            await ledger.commits.append([], [Rejection(b"x", "no", None)])
             with sqlite3.connect(f"file:{tmp_path / 'l.db'}?mode=ro", uri=True) as stranger:
                 assert stranger.execute("SELECT count(*), max(seq) FROM events").fetchone() == (2, 2)
                 assert stranger.execute("PRAGMA journal_mode").fetchone() == ("wal",)

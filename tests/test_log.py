@@ -72,7 +72,7 @@ async def test_a_payload_is_kept_exactly_as_it_came() -> None:
     odd = '{ "pod_name" : "p" ,"kind":"turn_ended", "extra": [1.50, {"é": null}], "stamp": {"id": 7} }'
     async with fresh_ledger() as ledger:
         sender = Sender(4_000_000, 0, 1001)
-        (entry,) = await ledger.record([draft(turned("p"), OWNER, payload=odd, sender=sender)])
+        (entry,) = await ledger.commits.append([draft(turned("p"), OWNER, payload=odd, sender=sender)])
         assert (entry.payload, entry.sender) == (odd, sender)
         assert rows_of(ledger.database.path, "events")["events"][0][6:10] == (odd, 4_000_000, 0, 1001)
         assert entry.stamp_id is None
@@ -167,7 +167,7 @@ REJECTED_ATTACKS = {
 async def test_the_log_refuses_every_change(attack: str, recursive: int) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([turned("p"), turned("p"), turned("p")])
-        await ledger.record([], [Rejection(b"x", "no", None), Rejection(b"y", "no", None)])
+        await ledger.commits.append([], [Rejection(b"x", "no", None), Rejection(b"y", "no", None)])
         before = rows_of(ledger.database.path, "events", "rejected")
         with connected(ledger.database.path) as attacker:
             attacker.execute(f"PRAGMA recursive_triggers = {recursive}")
@@ -245,7 +245,7 @@ def test_the_digest_covers_the_one_before() -> None:
 async def test_what_is_no_event_is_kept_with_its_bytes_reason_and_sender() -> None:
     raw = bytes(range(256))
     async with fresh_ledger(clock=lambda: SECOND_NS) as ledger:
-        await ledger.record([], [Rejection(raw, "not UTF-8", Sender(1, 2, 3)), Rejection(b"", "empty", None)])
+        await ledger.commits.append([], [Rejection(raw, "not UTF-8", Sender(1, 2, 3)), Rejection(b"", "empty", None)])
         first, second = await ledger.rejected()
         assert (first.raw, first.reason, first.pid, first.uid, first.gid) == (raw, "not UTF-8", 1, 2, 3)
         assert (first.number, first.recorded_us, second.number, second.pid) == (1, 1_000_000, 2, None)
@@ -256,8 +256,8 @@ async def test_what_is_no_event_is_kept_with_its_bytes_reason_and_sender() -> No
 
 async def test_rejected_lines_take_no_seq() -> None:
     async with fresh_ledger() as ledger:
-        await ledger.record([draft(turned("p"), OWNER)], [Rejection(b"x", "no", None)])
-        (entry,) = await ledger.record([draft(turned("p"), OWNER)])
+        await ledger.commits.append([draft(turned("p"), OWNER)], [Rejection(b"x", "no", None)])
+        (entry,) = await ledger.commits.append([draft(turned("p"), OWNER)])
         assert entry.seq == 2
         assert [row.number for row in await ledger.rejected(after=0, limit=5)] == [1]
         assert (await ledger.verify()).ok

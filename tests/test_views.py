@@ -288,7 +288,7 @@ def test_a_report_from_another_process_than_the_known_one_is_an_anomaly() -> Non
 
 
 def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
-    recorded = append.append_batch(
+    append.append_batch(
         bench.connection,
         OWNER,
         bench.cache,
@@ -296,7 +296,6 @@ def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
         [],
         now_us=2_000_000,
     )
-    bench.cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
 
 
 def test_lives_that_are_each_other_s_parents_end_no_view() -> None:

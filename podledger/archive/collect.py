@@ -21,7 +21,6 @@ from podledger.archive.divergence import Copy, check_agree
 from podledger.core.errors import ChainError, UsageError
 from podledger.core.events import Entry
 from podledger.store import append, log
-from podledger.store.append import Appended
 from podledger.store.connections import read_only
 from podledger.store.database import Database, locate
 from podledger.store.driver import insert_rows
@@ -102,8 +101,7 @@ async def _take(target: Database, copy: Copy, progress: Progress | None) -> Coll
     before = await target.write(partial(log.make_ledger, name=head.name, now_us=head.created_us))
     after, cache = before.head_seq, StateCache()
     while page := await asyncio.to_thread(log.read_page, here, head.name, Selection(after, head.head_seq)):
-        recorded = await target.write(partial(_restore, ledger=head.name, cache=cache, entries=page))
-        cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
+        await target.write(partial(_restore, ledger=head.name, cache=cache, entries=page))
         after = page[-1].seq
         if progress:
             progress(after, head.head_seq)
@@ -111,12 +109,11 @@ async def _take(target: Database, copy: Copy, progress: Progress | None) -> Coll
     return Collected(head.name, copy.place, after - before.head_seq, lines, after)
 
 
-def _restore(connection: Connection, ledger: str, cache: StateCache, entries: Sequence[Entry]) -> Appended:
-    recorded, refused = append.restore_batch(connection, ledger, cache, entries)
+def _restore(connection: Connection, ledger: str, cache: StateCache, entries: Sequence[Entry]) -> None:
+    _, refused = append.restore_batch(connection, ledger, cache, entries)
     for position, reason in refused:
         what = f"seq {entries[position].seq} of the ledger {ledger!r} is not taken: {reason}"
         raise ChainError(what, hint="run `podledger verify` on the database that it is from")
-    return recorded
 
 
 async def _take_rejected(target: Database, copy: Copy, before: int) -> int:

@@ -122,7 +122,7 @@ def _fold(there: Connection, what: BundleScope, cache: StateCache, page: list[En
     for fact in facts:
         fold.take(fact)
     save(there, what.ledger, fold.changed, fold.states, after)
-    cache.advance(fold.states, None)
+    cache.expect(fold.states)
 
 
 def _head(head: Head, last: Entry) -> Head:

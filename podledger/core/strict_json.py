@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from podledger.core.errors import ProtocolError
 
+dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Return a value as compact JSON, characters as they are."""
+
 MAX_DEPTH: Final = 127
 """How deep arrays and objects may nest: the limit of the seed system's parser."""
 
@@ -85,11 +88,6 @@ def _name(text: str, at: int) -> tuple[str, int]:
     if not isinstance(name, str):
         raise ProtocolError("a member's name is no string")
     return name, _expect(text, at, ":")
-
-
-def dumps(value: Any) -> str:
-    """`value` as compact JSON, characters as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:

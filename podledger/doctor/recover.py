@@ -22,7 +22,7 @@ from podledger.core.protocol import timestamp
 from podledger.integrity.scan import UNREADABLE, Loss, ScannedEntry, losses, scan, scanned_ledgers
 from podledger.ledger import Ledger
 from podledger.store.connections import read_only
-from podledger.store.log import Head, Rejected, Rejection, find_head, read_rejected
+from podledger.store.log import Rejected, Rejection, read_head, read_rejected
 from podledger.store.schema import check_whole
 
 BATCH: Final = 1_000
@@ -107,12 +107,12 @@ async def _keep(into: Ledger, standings: Iterator[ScannedEntry]) -> int:
             break
         batch.append(standing.entry)
         if len(batch) == BATCH:
-            refused = await into.restore(batch)
+            refused = await into.commits.restore(batch)
             kept += len(batch) - len(refused)
             batch = []
             if refused:
                 return kept
-    refused = await into.restore(batch)
+    refused = await into.commits.restore(batch)
     return kept + len(batch) - len(refused)
 
 
@@ -127,7 +127,7 @@ def _held_runs(standings: Iterator[ScannedEntry]) -> Iterator[list[Entry]]:
 
 
 async def _record_anew(into: Ledger, entries: Sequence[Entry]) -> tuple[int, int, int]:
-    recorded = await into.record([_draft(entry) for entry in entries])
+    recorded = await into.commits.append([_draft(entry) for entry in entries])
     return entries[0].seq, entries[-1].seq, recorded[0].seq
 
 
@@ -157,9 +157,9 @@ async def _carry_rejected(into: Ledger, connection: Connection, faulty: Iterator
     for rejection in chain(_old_rejections(connection, into.name), _unproven(faulty)):
         batch.append(rejection)
         if len(batch) == REJECTED_BATCH:
-            await into.record([], batch)
+            await into.commits.append([], batch)
             batch = []
-    await into.record([], batch)
+    await into.commits.append([], batch)
 
 
 def _old_rejections(connection: Connection, name: str) -> Iterator[Rejection]:
@@ -193,8 +193,8 @@ def _rejected(connection: Connection, name: str) -> Iterator[Rejected]:
 
 async def _carry_settings(into: Ledger, connection: Connection) -> None:
     try:
-        head: Head | None = find_head(connection, into.name)
-        if head is not None and head.with_checksum() == head:
+        head = read_head(connection, into.name)
+        if head.with_checksum() == head:
             await into.configure(parent_socket=head.parent_socket, mirror=head.mirror)
     except (PodledgerError, *UNREADABLE):
         return

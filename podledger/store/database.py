@@ -82,16 +82,14 @@ class Database:
         await asyncio.to_thread(prepare, path, create=create, busy_timeout_s=busy_timeout_s)
         return cls(path, busy_timeout_s=busy_timeout_s)
 
-    async def write(self, work: Callable[[Connection], T], *, after: Callable[[T], None] | None = None) -> T:
+    async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction that holds the write lock from its first moment; return after the commit.
-
-        `after` is called with the result on the same thread, before the next transaction begins.
 
         Raises:
             ReadOnlyError: it is a bundle.
         """
         self.check_writable()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work, after)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database, read-only."""
@@ -125,7 +123,7 @@ class Database:
             reason = f"{self.path} was removed or replaced while it was open"
             raise StorageError(reason, hint="put the file back, or open the one that is there now")
 
-    def _write(self, work: Callable[[Connection], T], after: Callable[[T], None] | None) -> T:
+    def _write(self, work: Callable[[Connection], T]) -> T:
         with translated(self.path):
             try:
                 if self._connection is None:
@@ -135,8 +133,6 @@ class Database:
             except (DBAPIError, sqlite3.Error):
                 self._disconnect()
                 raise
-        if after is not None:
-            after(done)
         self._trim_wal(self._connection)
         return done
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from podledger.core.events import Sender
 from podledger.server.framing import LineBuffer
+from podledger.server.outgoing import Outgoing
 
 CHUNK_BYTES: Final = 16 << 10
 """How much is read at once, and how much of an unfinished line any connection may hold."""
@@ -20,7 +21,6 @@ LONG_CHUNK_BYTES: Final = 64 << 10
 """How much is read at once of a long line."""
 
 _CREDENTIALS = struct.Struct("3i")
-_NOTHING = memoryview(b"")
 
 
 class State(Enum):
@@ -53,9 +53,9 @@ class Peer:
 class ClientConnection:
     """A connection that one task serves; others may ask for its state and close it.
 
-    Times are on the monotonic clock: `opened_at` when the client connected, `heard_at` when it last sent a whole line
-    (at first, when it connected), `received_at` when anything arrived, `since` when the state last changed. `closed` is
-    called once, when the socket is closed.
+    Times are on the monotonic clock: `opened_at` when the client connected, `received_at` when anything last arrived,
+    `heard_at` when it last sent a whole line, `answered_at` when it was last given an answer; all are `opened_at` at
+    first. `closed` is called once, when the socket is closed.
     """
 
     __slots__ = (
@@ -63,16 +63,15 @@ class ClientConnection:
         "_fd",
         "_loop",
         "_sock",
-        "_unsent",
         "_waiter",
-        "_writing",
+        "answered_at",
         "heard_at",
         "lines",
         "opened_at",
+        "outgoing",
         "peer",
         "received_at",
         "sender",
-        "since",
         "state",
     )
 
@@ -88,14 +87,13 @@ class ClientConnection:
         self.peer = peer
         self.lines = LineBuffer(max_frame_bytes)
         self.state = State.TAKING
-        self.opened_at = self.heard_at = self.received_at = self.since = time.monotonic()
+        self.opened_at = self.heard_at = self.received_at = self.answered_at = time.monotonic()
         self._sock = sock
         self._fd = sock.fileno()
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._unsent = _NOTHING
-        self._writing = False
+        self.outgoing = Outgoing(sock, self._all_sent)
 
     async def listen(self) -> bool:
         """Wait until the client sends something or goes away; return False if the connection is closed."""
@@ -105,11 +103,10 @@ class ClientConnection:
         self._waiter = self._loop.create_future()
         self._loop.add_reader(self._fd, self.wake)
         await self._waiter
-        if self.state is State.CLOSED:
-            return False
-        self._loop.remove_reader(self._fd)
-        self.state = State.TAKING
-        return True
+        if self.state is State.LISTENING:
+            self._loop.remove_reader(self._fd)
+            self.state = State.TAKING
+        return self.state is State.TAKING
 
     def wake(self) -> None:
         """End the wait of `listen` or `ask`."""
@@ -161,7 +158,7 @@ class ClientConnection:
 
     async def ask(self) -> None:
         """Wait until the client has read the answer that `give` sends, or the connection is closed."""
-        if self.state is not State.CLOSED:
+        if not self.is_closed:
             self.state = State.ASKING
             self._waiter = self._loop.create_future()
             await self._waiter
@@ -169,65 +166,30 @@ class ClientConnection:
     def give(self, answer: bytes) -> None:
         """Send the answer that the client asked for, as fast as it reads."""
         if self.state is State.ASKING:
-            self.state, self.since = State.ANSWERING, time.monotonic()
-            self._send(answer)
+            self.state, self.answered_at = State.ANSWERING, time.monotonic()
+            self.outgoing.send(answer)
 
     def refuse(self, answer: bytes) -> None:
         """Send an error. A client that does not read its answers misses it."""
-        if self.state is State.CLOSED or self._unsent:
-            return
-        self._unsent = memoryview(answer)
-        self._flush()
-        if len(self._unsent) == len(answer):
-            self._unsent = _NOTHING
-        self._watch()
-
-    @property
-    def unsent_bytes(self) -> int:
-        """How much of the answers the client has not read yet."""
-        return len(self._unsent)
+        if not self.is_closed:
+            self.outgoing.offer(answer)
 
     def close(self) -> None:
         """Close the socket. Lines that were read stay in `lines`, for the task to take."""
-        if self.state is State.CLOSED:
+        if self.is_closed:
             return
-        if self.state is State.LISTENING:
+        if self.is_listening:
             self._loop.remove_reader(self._fd)
-        if self._writing:
-            self._loop.remove_writer(self._fd)
+        self.outgoing.close()
         self.state = State.CLOSED
-        self._unsent = _NOTHING
         self._sock.close()
         self.wake()
         self._closed(self)
 
-    def _send(self, frame: bytes) -> None:
-        self._unsent = memoryview(bytes(self._unsent) + frame if self._unsent else frame)
-        self._send_on()
-
-    def _send_on(self) -> None:
-        """Send what the client has room for, now and whenever it has read some."""
-        self._flush()
-        self._watch()
-        if self.state is State.ANSWERING and not self._unsent:
+    def _all_sent(self) -> None:
+        if self.state is State.ANSWERING:
             self.state = State.TAKING
             self.wake()
-
-    def _flush(self) -> None:
-        try:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
-        except BlockingIOError:
-            return
-        except OSError:  # the client is gone
-            self._unsent = _NOTHING
-
-    def _watch(self) -> None:
-        if bool(self._unsent) != self._writing:
-            self._writing = bool(self._unsent)
-            if self._writing:
-                self._loop.add_writer(self._fd, self._send_on)
-            else:
-                self._loop.remove_writer(self._fd)
 
 
 def attested(sock: socket.socket) -> Sender:

@@ -48,7 +48,7 @@ class Responses:
         """Close the connections whose clients have not read their answer in time."""
         earliest = time.monotonic() - self._limits.answer_timeout_s
         for connection in self._reading():
-            if connection.since < earliest:
+            if connection.answered_at < earliest:
                 connection.close()
 
     async def close(self) -> None:
@@ -89,7 +89,7 @@ class Responses:
         if connection.state is State.ANSWERING:
             self._unread.append(connection)
             unread = self._reading()
-            while len(unread) > 1 and sum(each.unsent_bytes for each in unread) > self._limits.max_unsent_bytes:
+            while len(unread) > 1 and sum(len(each.outgoing) for each in unread) > self._limits.max_unsent_bytes:
                 unread.pop(0).close()
 
     def _reading(self) -> list[ClientConnection]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +16,7 @@ from sqlalchemy import Connection
 from podledger.bundle.request import BundleRequest
 from podledger.bundle.write import BundleResult, make_bundle
 from podledger.core.digest import NO_PAYLOAD
-from podledger.core.entries import Draft, Entry, draft
+from podledger.core.entries import Entry, draft
 from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, StorageError
 from podledger.core.events import Evidence, LedgerEvent
 from podledger.core.names import check_name
@@ -43,13 +42,12 @@ from podledger.store.coverage import check_projected, check_whole
 from podledger.store.database import Database
 from podledger.store.files import check_apart
 from podledger.store.group_commit import GroupCommit
-from podledger.store.log import Head, Rejected, Rejection, Selection
+from podledger.store.log import Head, Rejected, Selection
 from podledger.store.outbox_rows import OutboxItem, OutboxStatus
 from podledger.store.rebuild import correct_rows, differing
 
 PAGE: Final = 1_000
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -76,8 +74,8 @@ class Ledger:
         self._database: Database | None = None
         self._name = ""
         self._commits: GroupCommit | None = None
-        self._listeners: list[Callable[[Appended], None]] = []
         self._mirror = Mirror(self._mirrored)
+        self._listeners: list[Callable[[Appended], None]] = [self._update_mirror]
 
     @classmethod
     def open(
@@ -116,6 +114,17 @@ class Ledger:
             raise StorageError("the ledger is not open", hint="use it inside `async with Ledger.open(...)`")
         return self._database
 
+    @property
+    def commits(self) -> GroupCommit:
+        """Everything that is appended goes through it: also lines from outside, with their senders and rejections.
+
+        Raises:
+            StorageError: the ledger is not open.
+        """
+        if self._commits is None:
+            raise StorageError("the ledger is not open", hint="use it inside `async with Ledger.open(...)`")
+        return self._commits
+
     async def __aenter__(self) -> Self:
         self._database = await Database.open(
             self._target, coverage_of, create=self._create, busy_timeout_s=self._busy_timeout_s
@@ -128,14 +137,14 @@ class Ledger:
         except BaseException:
             await self.database.close()
             raise
+        self._commits = GroupCommit(self._database, self._name, clock=self._clock, listeners=self._listeners)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._commits is not None:
-            await self._commits.close()
-            self._commits = None
+        await self.commits.close()
+        self._commits = None
         await self._mirror.close()
         await self.database.close()
         self._database = None
@@ -146,33 +155,16 @@ class Ledger:
         Raises:
             StorageError: it was not committed.
         """
-        return (await self.record([draft(event, self._name, evidence=evidence)]))[0]
+        [entry] = await self.commits.append([draft(event, self._name, evidence=evidence)])
+        return entry
 
     async def append_many(self, events: Sequence[LedgerEvent]) -> list[Entry]:
         """Append events in one transaction, all or nothing; return their entries after the commit.
 
         Raises:
-            StorageError: none was committed.
-        """
-        return await self.record([draft(event, self._name) for event in events])
-
-    async def record(self, drafts: Sequence[Draft], rejections: Sequence[Rejection] = ()) -> list[Entry]:
-        """Append drafts and rejected lines in one transaction; return the entries after the commit.
-
-        Raises:
             StorageError: nothing was committed.
         """
-        return await self._writing().record(drafts, rejections)
-
-    async def restore(self, entries: Sequence[Entry]) -> list[tuple[int, str]]:
-        """Append exported entries as they are, each if it continues the chain.
-
-        Returns the reasons for those that do not, by position.
-
-        Raises:
-            StorageError: nothing was committed.
-        """
-        return await self._writing().restore(entries)
+        return await self.commits.append([draft(event, self._name) for event in events])
 
     async def entries(
         self,
@@ -449,25 +441,10 @@ class Ledger:
     def _make(self, connection: Connection) -> None:
         log.make_ledger(connection, self._name, self._clock() // 1000)
 
-    def _writing(self) -> GroupCommit:
-        if self._commits is None:
-            self._commits = GroupCommit(
-                self.database,
-                self._name,
-                now_us=lambda: self._clock() // 1000,
-                committed=self._committed,
-            )
-        return self._commits
-
     async def _mirrored(self) -> tuple[str | None, list[Pod], Path]:
         path = (await self.head()).mirror
         return path, await self.pods() if path else [], self.database.place
 
-    def _committed(self, recorded: Appended) -> None:
-        if recorded.registry_changed and recorded.head.mirror:
+    def _update_mirror(self, appended: Appended) -> None:
+        if appended.head.mirror and appended.registry_changed:
             self._mirror.changed()
-        for listener in tuple(self._listeners):  # a listener may remove itself
-            try:
-                listener(recorded)
-            except Exception:
-                logger.exception("a listener failed; what it was told of is committed all the same")

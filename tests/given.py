@@ -67,8 +67,8 @@ async def a_ledger(path: Path, name: str = "root", events: Sequence[LedgerEvent]
     async with Ledger.open(path, name, clock=lambda: next(clock)) as ledger:
         for event in history() if events is None else events:
             sender = Sender(4242, 1000, 1000) if event.kind in ("turn_ended", "errored", "shut_down") else None
-            await ledger.record([draft(event, ledger.name, sender=sender)])
-        await ledger.record([], [Rejection(b"\xff no event", "not UTF-8 at byte 0", Sender(4242, 1000, 1000))])
+            await ledger.commits.append([draft(event, ledger.name, sender=sender)])
+        await ledger.commits.append([], [Rejection(b"\xff no event", "not UTF-8 at byte 0", Sender(4242, 1000, 1000))])
 
 
 def podledger(*args: str | Path, stdin: bytes = b"", ok: int | None = 0) -> subprocess.CompletedProcess[bytes]:

@@ -105,7 +105,7 @@ async def create(path: Path) -> None:
     async with Ledger.open(path, "root", clock=lambda: int(now.timestamp()) * 1_000_000_000) as ledger:
         for step in STEPS:
             now = at(step.time)
-            await ledger.record([draft(_stamped(step), ledger.name, sender=_sender(step))])
+            await ledger.commits.append([draft(_stamped(step), ledger.name, sender=_sender(step))])
 
 
 def _stamped(step: Step) -> LedgerEvent:

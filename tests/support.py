@@ -142,7 +142,6 @@ class Bench:
             rejections,
             now_us=self.now_us,
         )
-        self.cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
         return recorded.entries
 
     def outcomes(self) -> list[str]:

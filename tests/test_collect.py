@@ -52,7 +52,7 @@ async def test_second_collection_continues_the_first(tmp_path: Path) -> None:
     await collect([tmp_path / "one"], tmp_path / "all")
     async with Ledger.open(tmp_path / "one") as ledger:
         await ledger.append_many(history()[3:])
-        await ledger.record([], [Rejection(b"again", "no", None)])
+        await ledger.commits.append([], [Rejection(b"again", "no", None)])
 
     assert [one[2:] for one in await collect([tmp_path / "one"], tmp_path / "all")] == [(5, 1, 8)]
     assert [one[2:] for one in await collect([tmp_path / "one"], tmp_path / "all")] == [(0, 0, 8)]
@@ -88,7 +88,7 @@ async def test_divergent_ledgers_are_refused_with_first_difference(tmp_path: Pat
 async def test_divergent_rejected_lines_are_refused(tmp_path: Path) -> None:
     await a_ledger(tmp_path / "one", events=[])
     async with Ledger.open(tmp_path / "other", "root") as ledger:
-        await ledger.record([], [Rejection(b"else", "no", None)])
+        await ledger.commits.append([], [Rejection(b"else", "no", None)])
 
     with pytest.raises(ChainError, match=r"diverge at rejected line 1$"):
         await collect([tmp_path / "one", tmp_path / "other"], tmp_path / "all")

@@ -135,7 +135,7 @@ async def test_restored_entries_are_not_relayed() -> None:
     async with fresh_ledger() as source, fresh_ledger() as copy:
         await source.append_many([spawned("p"), delegated("q")])
         await copy.configure(parent_socket=PARENT)
-        assert await copy.restore([entry async for entry in source.entries()]) == []
+        assert await copy.commits.restore([entry async for entry in source.entries()]) == []
         assert await copy.outbox_items() == []
 
 

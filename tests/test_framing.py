@@ -1,4 +1,4 @@
-"""Lines out of bytes, however they arrive."""
+"""Lines from a stream of bytes, cut at any place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lines_of(*chunks: bytes, max_bytes: int = 1000) -> list[Frame]:
 
 
 @given(st.lists(st.binary(max_size=20)), st.data())
-def test_lines_are_the_same_however_the_bytes_are_cut(parts: list[bytes], data: st.DataObject) -> None:
+def test_chunk_boundaries_do_not_change_lines(parts: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(parts)
     at = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     chunks = [stream[start:end] for start, end in zip([0, *at], [*at, len(stream)], strict=True)]
@@ -29,7 +29,7 @@ def test_lines_are_the_same_however_the_bytes_are_cut(parts: list[bytes], data: 
     assert [line.raw for line in lines_of(*chunks)] == expected
 
 
-def test_a_line_of_the_longest_length_is_whole_and_one_byte_more_is_too_much() -> None:
+def test_line_is_cut_one_byte_past_the_maximum() -> None:
     longest, longer = b"x" * 1000, b"y" * 1001
     first, second = lines_of(longest + b"\n" + longer + b"\n")
     assert first == Frame(longest)
@@ -37,7 +37,7 @@ def test_a_line_of_the_longest_length_is_whole_and_one_byte_more_is_too_much() -
     assert "longer than 1,000 bytes" in second.fault
 
 
-def test_a_line_without_end_is_cut_short_once_and_nothing_of_its_rest_is_held() -> None:
+def test_endless_line_is_cut_once_and_not_held() -> None:
     buffer = LineBuffer(100_000)
     buffer.feed(b"x" * 100_001)
     line = buffer.next()
@@ -51,7 +51,7 @@ def test_a_line_without_end_is_cut_short_once_and_nothing_of_its_rest_is_held() 
     assert buffer.next() == Frame(b"next")
 
 
-def test_what_is_given_up_is_told_and_its_rest_is_skipped() -> None:
+def test_cut_line_carries_its_fault_and_skips_the_rest() -> None:
     buffer = LineBuffer(1000)
     buffer.feed(b"half a li")
     assert buffer.cut_short("too slow") == Frame(b"half a li", "too slow")
@@ -59,7 +59,7 @@ def test_what_is_given_up_is_told_and_its_rest_is_skipped() -> None:
     assert buffer.next() == Frame(b"whole")
 
 
-def test_drops_of_a_byte_each_cost_no_more_than_their_length() -> None:
+def test_single_bytes_take_linear_time() -> None:
     buffer = LineBuffer(1 << 20)
     for _ in range(300_000):
         buffer.feed(b"x")

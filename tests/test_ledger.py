@@ -143,7 +143,7 @@ async def test_missing_folder_is_a_storage_error(tmp_path: Path) -> None:
     assert "folder" in caught.value.hint
 
 
-async def test_closed_ledger_refuses_events(tmp_path: Path) -> None:
+async def test_closed_ledger_refuses_calls(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "l.db", "root") as ledger:
         pass
     with pytest.raises(StorageError, match="not open"):
@@ -172,7 +172,7 @@ async def test_append_returns_after_the_commit() -> None:
             assert rows_of(ledger.database.path, "events")["events"][-1][1] == entry.seq == number + 1
 
 
-async def test_what_arrives_together_is_committed_together() -> None:
+async def test_concurrent_appends_share_transactions() -> None:
     async with fresh_ledger() as ledger:
         batches: list[Appended] = []
         ledger.on_commit(batches.append)
@@ -183,7 +183,7 @@ async def test_what_arrives_together_is_committed_together() -> None:
         assert 3 <= len(batches) <= 5
 
 
-async def test_more_callers_than_may_wait_are_let_in_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_callers_beyond_the_limit_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_commit, "MAX_WAITING", 3)
     monkeypatch.setattr(group_commit, "MAX_BATCH", 2)
     async with fresh_ledger() as ledger:
@@ -191,7 +191,7 @@ async def test_more_callers_than_may_wait_are_let_in_one_by_one(monkeypatch: pyt
         assert sorted(entry.seq for entry in entries) == list(range(1, 51))
 
 
-async def test_many_are_one_transaction() -> None:
+async def test_append_many_is_one_transaction() -> None:
     async with fresh_ledger() as ledger:
         batches: list[Appended] = []
         ledger.on_commit(batches.append)
@@ -224,7 +224,7 @@ async def test_append_many_is_all_or_nothing_on_a_full_disk() -> None:
         assert (await ledger.verify()).ok
 
 
-async def test_what_was_not_committed_is_told_to_every_caller() -> None:
+async def test_every_caller_of_a_failed_commit_gets_the_error() -> None:
     async with fresh_ledger() as ledger:
         await limit_pages(ledger, 20)
         results = await asyncio.gather(*(ledger.append(BIG) for _ in range(3)), return_exceptions=True)
@@ -232,7 +232,7 @@ async def test_what_was_not_committed_is_told_to_every_caller() -> None:
         assert await seqs(ledger) == []
 
 
-async def test_a_busy_database_is_a_storage_error_and_no_loss() -> None:
+async def test_busy_database_raises_storage_error() -> None:
     async with fresh_ledger(busy_timeout_s=0.05) as ledger:
         with connected(ledger.database.path) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -243,7 +243,7 @@ async def test_a_busy_database_is_a_storage_error_and_no_loss() -> None:
         assert (await ledger.append(turned("p"))).seq == 1
 
 
-async def test_a_busy_database_is_waited_for() -> None:
+async def test_append_waits_for_a_busy_database() -> None:
     async with fresh_ledger(busy_timeout_s=30) as ledger:
         with connected(ledger.database.path) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -254,7 +254,7 @@ async def test_a_busy_database_is_waited_for() -> None:
             assert (await appending).seq == 1
 
 
-async def test_a_caller_that_gives_up_waiting_does_not_harm_the_others() -> None:
+async def test_cancelled_append_does_not_harm_others() -> None:
     async with fresh_ledger() as ledger:
         appending = [asyncio.create_task(ledger.append(turned(f"p{number}"))) for number in range(100)]
         await asyncio.sleep(0)
@@ -265,11 +265,11 @@ async def test_a_caller_that_gives_up_waiting_does_not_harm_the_others() -> None
         assert (await ledger.verify()).ok
 
 
-async def test_a_batch_that_fails_does_not_keep_the_next_ones_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_batch_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_commit, "MAX_BATCH", 1)
     async with fresh_ledger() as ledger, asyncio.timeout(5):
         no_text = draft(turned("p"), OWNER, payload="\ud800")
-        appending = [ledger.append(turned("p")), ledger.record([no_text]), ledger.append(turned("p"))]
+        appending = [ledger.append(turned("p")), ledger.commits.append([no_text]), ledger.append(turned("p"))]
         first, failed, last = await asyncio.gather(*appending, return_exceptions=True)
         assert isinstance(failed, StorageError)
         assert [entry.seq async for entry in ledger.entries()] == [1, 2]
@@ -277,7 +277,7 @@ async def test_a_batch_that_fails_does_not_keep_the_next_ones_waiting(monkeypatc
         assert not isinstance(last, BaseException)
 
 
-async def test_a_listener_that_fails_does_not_hide_what_was_committed() -> None:
+async def test_failing_listener_does_not_fail_the_append() -> None:
     def fail(_: Appended) -> None:
         raise RuntimeError("the listener's own fault")
 
@@ -287,14 +287,14 @@ async def test_a_listener_that_fails_does_not_hide_what_was_committed() -> None:
         assert (await ledger.append(turned("p"))).seq == 2
 
 
-async def test_leaving_waits_for_what_is_being_committed(tmp_path: Path) -> None:
+async def test_leaving_waits_for_running_commits(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "l.db", "root") as ledger:
         appending = [asyncio.create_task(ledger.append(turned("p"))) for _ in range(50)]
         await asyncio.sleep(0)
     assert [(await task).seq for task in appending] == list(range(1, 51))
 
 
-async def test_another_process_s_events_are_known_at_once(tmp_path: Path) -> None:
+async def test_events_of_another_process_count_at_once(tmp_path: Path) -> None:
     """The head has moved, so the cache is dropped: what `p` is comes from the projection."""
     path = tmp_path / "l.db"
     history: list[LedgerEvent] = [
@@ -311,7 +311,7 @@ async def test_another_process_s_events_are_known_at_once(tmp_path: Path) -> Non
         assert await one.pods() == await two.pods()
 
 
-async def test_a_rebuild_by_another_process_drops_the_cache(tmp_path: Path) -> None:
+async def test_rebuild_by_another_process_drops_the_cache(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     async with Ledger.open(path, "root") as one, Ledger.open(path, "root") as two:
         await one.append(spawned("p"))
@@ -323,7 +323,7 @@ async def test_a_rebuild_by_another_process_drops_the_cache(tmp_path: Path) -> N
         assert (await two.append(turned("p"))).outcome == "noted"
 
 
-async def test_a_rebuild_while_others_append_loses_nothing() -> None:
+async def test_rebuild_during_appends_loses_nothing() -> None:
     async with fresh_ledger() as ledger:
 
         async def live(number: int) -> None:
@@ -339,7 +339,7 @@ async def test_a_rebuild_while_others_append_loses_nothing() -> None:
         assert len(await ledger.pods()) == 200
 
 
-async def test_listeners_hear_of_each_commit() -> None:
+async def test_listeners_are_called_after_each_commit() -> None:
     async with fresh_ledger() as ledger:
         heard: list[tuple[int, bool]] = []
         ledger.on_commit(lambda recorded: heard.append((recorded.head.head_seq, recorded.registry_changed)))
@@ -397,12 +397,12 @@ async def exported(ledger: Ledger) -> list[tuple[object, ...]]:
     return [tuple(entry) async for entry in ledger.entries()]
 
 
-async def test_entries_of_another_ledger_go_in_as_they_are(tmp_path: Path) -> None:
+async def test_restore_keeps_entries_unchanged(tmp_path: Path) -> None:
     history = [spawned("p"), stamped(turned("p"), 3), reclaimed("p"), turned("p"), stopped("p")]
     async with Ledger.open(tmp_path / "a.db", "root") as source, Ledger.open(tmp_path / "b.db", "root") as copy:
         await source.append_many(history)
         entries = [entry async for entry in source.entries()]
-        assert await copy.restore(entries[:2]) == await copy.restore(entries[2:]) == []
+        assert await copy.commits.restore(entries[:2]) == await copy.commits.restore(entries[2:]) == []
         assert await exported(copy) == await exported(source)
         assert rows_of(tmp_path / "a.db", *PROJECTIONS) == rows_of(tmp_path / "b.db", *PROJECTIONS)
         assert (await copy.append(turned("p"))).seq == 6
@@ -420,12 +420,10 @@ async def test_entries_of_another_ledger_go_in_as_they_are(tmp_path: Path) -> No
         ({"digest": "0" * 64}, "digest"),
     ],
 )
-async def test_an_entry_that_does_not_continue_the_chain_is_refused(
-    change: dict[str, object], reason: str, tmp_path: Path
-) -> None:
+async def test_restore_refuses_an_entry_off_the_chain(change: dict[str, object], reason: str, tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "a.db", "root") as source, Ledger.open(tmp_path / "b.db", "root") as copy:
         first, second = await source.append_many([spawned("p"), turned("p")])
-        ((position, told),) = await copy.restore([first, second._replace(**change)])  # type: ignore[arg-type]
+        ((position, told),) = await copy.commits.restore([first, second._replace(**change)])  # type: ignore[arg-type]
         assert (position, reason in told) == (1, True), told
         assert await seqs(copy) == [1]
         assert (await copy.verify()).ok
@@ -487,7 +485,7 @@ def append_until_killed(path: Path, lines: int) -> list[str]:
     return [line.strip() for line in told if len(line) == 65]
 
 
-async def test_what_append_returned_survives_kill_9(tmp_path: Path) -> None:
+async def test_returned_append_survives_kill_9(tmp_path: Path) -> None:
     """Fifteen times on one file, at another place each time; a round that follows goes on where the last one ended."""
     path = new_database(tmp_path / "l.db")
     told: list[str] = []
@@ -502,7 +500,7 @@ async def test_what_append_returned_survives_kill_9(tmp_path: Path) -> None:
         assert [entry.outcome async for entry in ledger.entries()] == Model.of(history).outcomes
 
 
-async def test_a_batch_that_was_cut_off_leaves_no_part_of_it(tmp_path: Path) -> None:
+async def test_killed_append_many_leaves_all_or_nothing(tmp_path: Path) -> None:
     """`append_many` of a hundred: after the kill there are all of them or none."""
     path = new_database(tmp_path / "l.db")
     append_until_killed(path, 105 + 5 + 50)
@@ -529,7 +527,7 @@ def test_plain_sqlite3_reads_the_whole_log(tmp_path: Path) -> None:
     async def check(events: Sequence[LedgerEvent]) -> None:
         async with Ledger.open(tmp_path / "l.db", "root") as ledger:
             await ledger.append_many(events)
-            await ledger.record([], [Rejection(b"x", "no", None)])
+            await ledger.commits.append([], [Rejection(b"x", "no", None)])
             with sqlite3.connect(f"file:{tmp_path / 'l.db'}?mode=ro", uri=True) as stranger:
                 assert stranger.execute("SELECT count(*), max(seq) FROM events").fetchone() == (2, 2)
                 assert stranger.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,4 +1,4 @@
-"""The log: numbered without a gap, chained, kept as it came, and never changed, whoever tries."""
+"""The log: numbered without gaps, chained, kept as it arrived, and protected from changes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_events_are_numbered_from_one_without_a_gap() -> None:
         assert [entry.outcome for entry in rest] == ["noted", "unknown", "applied", "duplicate", "late"]
 
 
-async def test_what_was_appended_is_what_is_read() -> None:
+async def test_appended_entry_is_read_back_unchanged() -> None:
     async with fresh_ledger() as ledger:
         event = stamped(delegated("p", scope=writes("/srv")), 7, 5, sequence=3)
         appended = await ledger.append(event)
@@ -69,18 +69,18 @@ async def test_what_was_appended_is_what_is_read() -> None:
         assert read.recorded_at.tzinfo is UTC
 
 
-async def test_a_payload_is_kept_exactly_as_it_came() -> None:
+async def test_payload_is_kept_exactly_as_it_came() -> None:
     odd = '{ "pod_name" : "p" ,"kind":"turn_ended", "extra": [1.50, {"é": null}], "stamp": {"id": 7} }'
     async with fresh_ledger() as ledger:
         sender = Sender(4_000_000, 0, 1001)
-        (entry,) = await ledger.record([draft(turned("p"), OWNER, payload=odd, sender=sender)])
+        (entry,) = await ledger.commits.append([draft(turned("p"), OWNER, payload=odd, sender=sender)])
         assert (entry.payload, entry.sender) == (odd, sender)
         assert rows_of(ledger.database.path, "events")["events"][0][6:10] == (odd, 4_000_000, 0, 1001)
         assert entry.stamp_id is None
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS)
-async def test_whatever_a_tool_printed_is_kept(text: str) -> None:
+async def test_any_message_is_kept_unchanged(text: str) -> None:
     async with fresh_ledger() as ledger:
         entry = await ledger.append(Errored(pod_name="p", message=text))
         assert entry.event == Errored(pod_name="p", message=text)
@@ -88,7 +88,7 @@ async def test_whatever_a_tool_printed_is_kept(text: str) -> None:
         assert stranger.check(str(ledger.database.path), OWNER) == entry.digest
 
 
-async def test_a_local_fact_has_no_sender_and_its_evidence() -> None:
+async def test_local_fact_has_no_sender() -> None:
     async with fresh_ledger() as ledger:
         events: list[LedgerEvent] = [spawned("p"), reclaimed("p"), turned("p")]
         entries = await ledger.append_many(events)
@@ -101,7 +101,7 @@ async def test_a_local_fact_has_no_sender_and_its_evidence() -> None:
 # Time
 
 
-async def test_recorded_at_never_decreases_whatever_the_clock_does() -> None:
+async def test_recorded_at_never_decreases() -> None:
     readings = iter([100, 50, 50, 101, 0, -5, 102])
     async with fresh_ledger(clock=lambda: next(readings) * SECOND_NS) as ledger:
         entries = [await ledger.append(turned("p")) for _ in range(6)]
@@ -110,7 +110,7 @@ async def test_recorded_at_never_decreases_whatever_the_clock_does() -> None:
         assert (await ledger.verify()).ok
 
 
-async def test_a_clock_set_back_between_two_runs_does_not_matter(tmp_path: Path) -> None:
+async def test_clock_set_back_between_runs_changes_nothing(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     for start in (1_000, 10, 2_000):
         async with Ledger.open(path, OWNER, clock=ticking(start)) as ledger:
@@ -165,10 +165,10 @@ REJECTED_ATTACKS = {
     [*ATTACKS.values(), *REJECTED_ATTACKS.values()],
     ids=[*ATTACKS, *(f"rejected, {a}" for a in REJECTED_ATTACKS)],
 )
-async def test_the_log_refuses_every_change(attack: str, recursive: int) -> None:
+async def test_triggers_refuse_every_change(attack: str, recursive: int) -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([turned("p"), turned("p"), turned("p")])
-        await ledger.record([], [Rejection(b"x", "no", None), Rejection(b"y", "no", None)])
+        await ledger.commits.append([], [Rejection(b"x", "no", None), Rejection(b"y", "no", None)])
         before = rows_of(ledger.database.path, "events", "rejected")
         with connected(ledger.database.path) as attacker:
             attacker.execute(f"PRAGMA recursive_triggers = {recursive}")
@@ -177,13 +177,13 @@ async def test_the_log_refuses_every_change(attack: str, recursive: int) -> None
         assert rows_of(ledger.database.path, "events", "rejected") == before
 
 
-async def test_a_ledger_is_never_removed() -> None:
+async def test_ledger_row_cannot_be_deleted() -> None:
     async with fresh_ledger() as ledger:
         with connected(ledger.database.path) as attacker, pytest.raises(sqlite3.IntegrityError, match="never removed"):
             attacker.execute("DELETE FROM ledgers")
 
 
-async def test_podledger_s_own_writer_is_held_to_it_too() -> None:
+async def test_triggers_bind_the_writer_connection_too() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(turned("p"))
         with pytest.raises(Exception, match="append-only"):
@@ -196,7 +196,7 @@ async def test_podledger_s_own_writer_is_held_to_it_too() -> None:
 
 @settings(max_examples=25)
 @given(strategies.histories)
-def test_a_stranger_with_hashlib_and_sqlite3_computes_the_same_chain(history: list[LedgerEvent]) -> None:
+def test_chain_can_be_computed_with_the_standard_library(history: list[LedgerEvent]) -> None:
     async def check() -> None:
         async with fresh_ledger() as ledger:
             entries = await ledger.append_many(history)
@@ -206,14 +206,14 @@ def test_a_stranger_with_hashlib_and_sqlite3_computes_the_same_chain(history: li
     asyncio.run(check())
 
 
-def test_a_stranger_s_verifier_takes_at_most_twenty_lines() -> None:
+def test_standalone_verifier_takes_at_most_twenty_lines() -> None:
     source = Path(stranger.__file__).read_text()
     code = [line for line in source[source.index("import hashlib") :].splitlines() if line.strip()]
     assert len(code) <= 20
     assert "podledger" not in "".join(code)
 
 
-async def test_a_stranger_sees_a_change() -> None:
+async def test_standalone_verifier_finds_a_change() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([turned("p"), Errored(pod_name="p", message="no"), turned("p")])
         with connected(ledger.database.path) as attacker:
@@ -229,24 +229,24 @@ def some_entry() -> Entry:
 
 
 @pytest.mark.parametrize("name", Entry._fields[:-1])
-def test_the_digest_covers_every_field(name: str) -> None:
+def test_digest_covers_every_field(name: str) -> None:
     fields: list[Any] = list(some_entry())
     at = Entry._fields.index(name)
     fields[at] = 7 if fields[at] is None else fields[at] + type(fields[at])(1)
     assert chain_digest("0" * 64, fields) != chain_digest("0" * 64, some_entry())
 
 
-def test_the_digest_covers_the_one_before() -> None:
+def test_digest_covers_the_previous_digest() -> None:
     assert chain_digest("0" * 64, some_entry()) != chain_digest("1" * 64, some_entry())
 
 
 # What is no event
 
 
-async def test_what_is_no_event_is_kept_with_its_bytes_reason_and_sender() -> None:
+async def test_rejected_line_keeps_bytes_reason_and_sender() -> None:
     raw = bytes(range(256))
     async with fresh_ledger(clock=lambda: SECOND_NS) as ledger:
-        await ledger.record([], [Rejection(raw, "not UTF-8", Sender(1, 2, 3)), Rejection(b"", "empty", None)])
+        await ledger.commits.append([], [Rejection(raw, "not UTF-8", Sender(1, 2, 3)), Rejection(b"", "empty", None)])
         first, second = await ledger.rejected()
         assert (first.raw, first.reason, first.pid, first.uid, first.gid) == (raw, "not UTF-8", 1, 2, 3)
         assert (first.number, first.recorded_us, second.number, second.pid) == (1, 1_000_000, 2, None)
@@ -257,8 +257,8 @@ async def test_what_is_no_event_is_kept_with_its_bytes_reason_and_sender() -> No
 
 async def test_rejected_lines_take_no_seq() -> None:
     async with fresh_ledger() as ledger:
-        await ledger.record([draft(turned("p"), OWNER)], [Rejection(b"x", "no", None)])
-        (entry,) = await ledger.record([draft(turned("p"), OWNER)])
+        await ledger.commits.append([draft(turned("p"), OWNER)], [Rejection(b"x", "no", None)])
+        (entry,) = await ledger.commits.append([draft(turned("p"), OWNER)])
         assert entry.seq == 2
         assert [row.number for row in await ledger.rejected(after=0, limit=5)] == [1]
         assert (await ledger.verify()).ok
@@ -267,7 +267,7 @@ async def test_rejected_lines_take_no_seq() -> None:
 # Reading
 
 
-async def test_entries_are_chosen_by_pod_kind_and_outcome() -> None:
+async def test_entries_are_selected_by_pod_kind_and_outcome() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append_many([spawned("p"), turned("p"), turned("q"), stopped("p"), stopped("p"), turned("p")])
         assert await collected(ledger, pod="p", kind="turn_ended") == [2, 6]
@@ -275,7 +275,7 @@ async def test_entries_are_chosen_by_pod_kind_and_outcome() -> None:
         assert await collected(ledger, pod="nobody") == []
 
 
-async def test_entries_are_chosen_by_moment_both_ends_with_it() -> None:
+async def test_entries_are_selected_by_inclusive_moments() -> None:
     async with fresh_ledger(clock=ticking(1_000)) as ledger:
         for _ in range(5):
             await ledger.append(turned("p"))
@@ -289,7 +289,7 @@ async def test_entries_are_chosen_by_moment_both_ends_with_it() -> None:
 
 
 @pytest.mark.parametrize(("limit", "size"), [(None, 3), (0, 3), (2, 3), (3, 3), (4, 3), (7, 3), (99, 3), (5, 1)])
-async def test_entries_come_page_by_page(limit: int | None, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_entries_are_read_page_by_page(limit: int | None, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "PAGE", size)
     async with fresh_ledger() as ledger:
         await ledger.append_many([turned("p")] * 7)
@@ -323,7 +323,7 @@ def writer(path: Path, name: str, rounds: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-async def test_two_processes_append_to_one_ledger_at_once(tmp_path: Path) -> None:
+async def test_two_processes_append_to_one_ledger(tmp_path: Path) -> None:
     """No gap, no seq twice, and each knows what the other's events did: the projection is the log's."""
     path = new_database(tmp_path / "l.db")
     processes = [writer(path, name, 40) for name in ("x", "y")]
@@ -340,6 +340,6 @@ async def test_two_processes_append_to_one_ledger_at_once(tmp_path: Path) -> Non
     rows = rows_of(path, "events")["events"]
     assert [row[1] for row in rows] == list(range(1, 321))
     tellers = [json.loads(row[6])["socket_path"] for row in rows if row[4] == "pod_spawned"]
-    assert tellers != sorted(tellers), "they took turns too few to prove anything"
+    assert tellers != sorted(tellers), "the processes took too few turns to prove anything"
     async with Ledger.open(path) as ledger:
         assert (await ledger.verify()).problems == ()

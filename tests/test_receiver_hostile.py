@@ -1,4 +1,4 @@
-"""The receiver among processes that mean it ill, or die: every honest report is kept, and memory stays bounded."""
+"""The receiver under attack: it keeps every honest report, and its memory stays bounded."""
 
 from __future__ import annotations
 
@@ -91,20 +91,20 @@ class Served:
         self.process = process
 
     def stop(self) -> str:
-        """Have it stop in order; what it had to say."""
+        """Stop it with SIGTERM; return what it printed to standard error."""
         self.process.send_signal(signal.SIGTERM)
-        _, said = self.process.communicate(timeout=60)
-        assert self.process.returncode == 0, said
-        return said
+        _, errors = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, errors
+        return errors
 
     def peak_mib(self) -> int:
-        """The most memory that it has taken."""
+        """Return its peak memory in MiB."""
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         assert found
         return int(found[1]) >> 10
 
     def count(self, where: str, table: str = "events") -> int:
-        """How many rows it left."""
+        """Return how many rows of a table match."""
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
             [(count,)] = connection.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchall()
         return int(count)
@@ -126,7 +126,7 @@ def served(**limits: object) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def attacked(path: Path, data: str, connections: int) -> Iterator[None]:
-    """A process that does its worst on many connections, until the end of the block."""
+    """Run an attack on many connections until the block ends."""
     command = [sys.executable, "-c", ATTACK, str(path), str(connections), data]
     attacker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
@@ -139,30 +139,30 @@ def attacked(path: Path, data: str, connections: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("data", ATTACKS.values(), ids=ATTACKS.keys())
-def test_honest_reports_are_kept_beside_hundreds_of_hostile_connections(data: str) -> None:
+def test_honest_reports_survive_hundreds_of_hostile_connections(data: str) -> None:
     with served() as here:
         with attacked(here.path, data, 250):
             for _ in range(12):
                 deliver(here.path, HONEST)
         peak_mib = here.peak_mib()
-        said = here.stop()
+        errors = here.stop()
         assert here.count("pod_name = 'honest'") == 12
-    assert "Traceback" not in said
+    assert "Traceback" not in errors
     assert peak_mib < MEMORY_MIB
 
 
 @pytest.mark.parametrize("attack", ["silence", "an endless line", "a flood of reports", "questions"])
-def test_who_takes_every_place_keeps_nobody_out(attack: str) -> None:
+def test_process_with_every_connection_keeps_nobody_out(attack: str) -> None:
     with served(max_connections=50) as here:
         with attacked(here.path, ATTACKS[attack], 100):
             for _ in range(3):
                 deliver(here.path, HONEST)
-        said = here.stop()
+        errors = here.stop()
         assert here.count("pod_name = 'honest'") == 3
-    assert "Traceback" not in said
+    assert "Traceback" not in errors
 
 
-def test_a_flood_does_not_starve_the_others() -> None:
+def test_flood_does_not_starve_other_senders() -> None:
     """An honest report waits for a share of the queue, not for the end of the flood."""
     with served(max_queued=400, max_batch=100) as here, attacked(here.path, ATTACKS["a flood of reports"], 20):
         while not here.count("pod_name = 'x'"):
@@ -176,7 +176,7 @@ def test_a_flood_does_not_starve_the_others() -> None:
         assert here.count("pod_name = 'x'") > 100
 
 
-def test_what_list_pods_has_confirmed_survives_a_kill() -> None:
+def test_reports_confirmed_by_list_pods_survive_a_kill() -> None:
     with served() as here, socket.socket(socket.AF_UNIX) as link:
         link.connect(str(here.path))
         answers = link.makefile("rb")
@@ -189,12 +189,12 @@ def test_what_list_pods_has_confirmed_survives_a_kill() -> None:
         assert here.count("pod_name = 'honest'") == 140
 
 
-def test_a_stop_in_the_middle_of_a_storm_keeps_what_was_read_and_leaves_no_socket() -> None:
+def test_stop_during_a_flood_keeps_read_lines() -> None:
     with served(drain_grace_s=0.3) as here, attacked(here.path, ATTACKS["a flood of reports"], 50):
         while not here.count("pod_name = 'x'"):
             time.sleep(0.01)
-        said = here.stop()
-        assert "Traceback" not in said
-        assert "could not be committed" not in said
+        errors = here.stop()
+        assert "Traceback" not in errors
+        assert "could not be committed" not in errors
         assert not here.path.exists()
         assert here.count("digest = ''") == 0

@@ -1,4 +1,4 @@
-"""The receiver's socket file: taken only where nobody listens, closed to others, removed only while it is ours."""
+"""The socket file: claimed only where nobody listens, closed to other users, removed only by its owner."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def path() -> Iterator[Path]:
 
 
 def held(path: Path) -> subprocess.Popen[str]:
-    """A process that claims `path` at the first letter, says how that went, and goes at the second."""
+    """Start a process that claims `path` at the first letter of its input, and exits at the second."""
     command = [sys.executable, "-c", HOLD, str(path)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def say(process: subprocess.Popen[str]) -> None:
+def send_letter(process: subprocess.Popen[str]) -> None:
     assert process.stdin
     process.stdin.write("x")
     process.stdin.flush()
 
 
-def told(process: subprocess.Popen[str]) -> str:
+def result_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout
     return process.stdout.readline().strip()
 
@@ -65,7 +65,7 @@ def can_connect(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_only_its_owner_may_use_it_whatever_the_umask(path: Path, umask: int) -> None:
+def test_mode_is_0600_under_any_umask(path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         file = SocketFile.claim(path)
@@ -76,7 +76,7 @@ def test_only_its_owner_may_use_it_whatever_the_umask(path: Path, umask: int) ->
     file.close()
 
 
-def test_nothing_is_left_once_it_is_closed(path: Path) -> None:
+def test_closed_socket_leaves_no_files(path: Path) -> None:
     file = SocketFile.claim(path)
     assert can_connect(path)
     file.remove()
@@ -84,14 +84,14 @@ def test_nothing_is_left_once_it_is_closed(path: Path) -> None:
     assert not any(path.parent.iterdir())
 
 
-def test_a_dead_socket_is_replaced(path: Path) -> None:
+def test_dead_socket_is_replaced(path: Path) -> None:
     dead_at(path)
     file = SocketFile.claim(path)
     assert can_connect(path)
     file.close()
 
 
-def test_a_live_socket_of_another_make_is_refused_and_left_alone(path: Path) -> None:
+def test_live_socket_of_another_program_is_refused(path: Path) -> None:
     with silent_at(path):
         with pytest.raises(SocketError, match="another receiver is listening") as refusal:
             SocketFile.claim(path)
@@ -100,21 +100,21 @@ def test_a_live_socket_of_another_make_is_refused_and_left_alone(path: Path) -> 
     assert not any(path.parent.iterdir())
 
 
-def test_a_live_socket_whose_queue_is_full_is_not_taken_for_dead(path: Path) -> None:
+def test_live_socket_with_a_full_queue_is_refused(path: Path) -> None:
     with silent_at(path, backlog=0), socket.socket(socket.AF_UNIX) as first:
         first.connect(str(path))
         with pytest.raises(SocketError, match="another receiver is listening"):
             SocketFile.claim(path)
 
 
-def test_what_is_no_socket_is_refused_and_left_alone(path: Path) -> None:
+def test_regular_file_is_refused_and_kept(path: Path) -> None:
     path.write_text("precious")
-    with pytest.raises(SocketError, match="in the way: it is no socket"):
+    with pytest.raises(SocketError, match="in the way: it is not a socket"):
         SocketFile.claim(path)
     assert path.read_text() == "precious"
 
 
-def test_a_symbolic_link_is_refused_even_to_a_dead_socket(path: Path) -> None:
+def test_symbolic_link_is_refused_even_to_a_dead_socket(path: Path) -> None:
     path.symlink_to(dead_at(path.with_name("elsewhere")))
     with pytest.raises(SocketError, match="a symbolic link"):
         SocketFile.claim(path)
@@ -123,20 +123,24 @@ def test_a_symbolic_link_is_refused_even_to_a_dead_socket(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("x" * 110, "too long for a socket"), ("no/such/folder", "cannot be made"), ("nul\0", "no path for a socket")],
+    [
+        ("x" * 110, "too long for a socket"),
+        ("no/such/folder", "cannot create"),
+        ("nul\0", "cannot be the path of a socket"),
+    ],
 )
-def test_a_path_that_will_not_do_is_refused_with_a_mend(path: Path, name: str, reason: str) -> None:
+def test_unusable_path_is_refused_with_a_hint(path: Path, name: str, reason: str) -> None:
     with pytest.raises(SocketError, match=reason) as refusal:
         SocketFile.claim(path.parent / name)
     assert refusal.value.hint
 
 
-def test_an_empty_path_is_refused() -> None:
-    with pytest.raises(SocketError, match="no path for a socket"):
+def test_empty_path_is_refused() -> None:
+    with pytest.raises(SocketError, match="cannot be the path of a socket"):
         SocketFile.claim("")
 
 
-def test_a_file_that_has_taken_its_place_is_not_removed(path: Path) -> None:
+def test_file_that_replaced_the_socket_is_not_removed(path: Path) -> None:
     file = SocketFile.claim(path)
     path.unlink()
     path.write_text("another's")
@@ -145,10 +149,10 @@ def test_a_file_that_has_taken_its_place_is_not_removed(path: Path) -> None:
     assert path.read_text() == "another's"
 
 
-def test_a_killed_receiver_leaves_nothing_that_stops_the_next(path: Path) -> None:
+def test_killed_receiver_does_not_block_the_next(path: Path) -> None:
     killed = held(path)
-    say(killed)
-    assert told(killed) == "mine"
+    send_letter(killed)
+    assert result_of(killed) == "mine"
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert path.exists()
@@ -159,13 +163,13 @@ def test_a_killed_receiver_leaves_nothing_that_stops_the_next(path: Path) -> Non
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["free", "dead"])
-def test_of_many_that_start_at_once_one_gets_it(path: Path, dead: bool) -> None:
+def test_only_one_of_many_simultaneous_claims_succeeds(path: Path, dead: bool) -> None:
     if dead:
         dead_at(path)
     rivals = [held(path) for _ in range(8)]
     for rival in rivals:
-        say(rival)
-    answers = [told(rival) for rival in rivals]
+        send_letter(rival)
+    answers = [result_of(rival) for rival in rivals]
     assert can_connect(path)
     for rival in rivals:
         rival.communicate("x")

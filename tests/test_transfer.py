@@ -171,7 +171,7 @@ async def test_bad_line_is_rejected_and_the_rest_is_imported(tmp_path: Path) -> 
     assert (done.restored, done.skipped) == (7, 1)
     assert [(number, reason[:20]) for number, reason in done.problems] == [
         (9, "not UTF-8 at byte 9"),
-        (10, "its seq is 9, and th"),
+        (10, "its seq is 9, but th"),
         (12, "turn_ended.pod_name:"),
     ]
     async with Ledger.open(tmp_path / "to") as ledger:

@@ -65,7 +65,7 @@ async def _fill(path: Path) -> None:
         await ledger.append_many([turned("p"), stamped(turned("p"), 5), stamped(turned("q"), None, 7)])
         await ledger.append_many([reclaimed("p"), stopped("p"), stamped(stopped("q"), 7), turned("nobody")])
         await ledger.append_many([delegated("open", "/run/open", scope), stamped(turned("heard"), 3)])
-        await ledger.record([], [Rejection(b"\xff", "not UTF-8", SENDER), Rejection(b"{}", "no event", None)])
+        await ledger.commits.append([], [Rejection(b"\xff", "not UTF-8", SENDER), Rejection(b"{}", "no event", None)])
         for consumer in ("agent", "other"):
             await ledger.acknowledge(2, consumer)
         sent, *_ = await ledger.outbox_items()

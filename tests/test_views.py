@@ -325,7 +325,7 @@ def test_report_from_another_process_is_an_anomaly() -> None:
 
 
 def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
-    recorded = append.append_batch(
+    append.append_batch(
         bench.connection,
         OWNER,
         bench.cache,
@@ -333,7 +333,6 @@ def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
         [],
         now_us=2_000_000,
     )
-    bench.cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
 
 
 def test_circular_parents_end_no_view() -> None:

@@ -105,5 +105,5 @@ async def record(path: Path) -> None:
         for after_s, event, process in story():
             now_s = after_s
             sender = None if process is None else Sender(process, 1000, 1000)
-            await ledger.record([draft(event, "root", sender=sender)])
+            await ledger.commits.append([draft(event, "root", sender=sender)])
         await ledger.acknowledge(5)

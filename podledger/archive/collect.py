@@ -23,7 +23,6 @@ from podledger.core.errors import ChainError, UsageError
 from podledger.core.progress import Progress
 from podledger.integrity.coverage import coverage_of
 from podledger.store import append, log
-from podledger.store.append import Appended
 from podledger.store.connections import read_only
 from podledger.store.coverage import check_whole
 from podledger.store.database import Database, locate
@@ -104,8 +103,7 @@ async def _take(target: Database, copy: Copy, progress: Progress | None) -> Coll
     before = await target.write(partial(log.make_ledger, name=head.name, now_us=head.created_us))
     after, cache = before.head_seq, StateCache()
     while page := await asyncio.to_thread(log.read_page, here, head.name, Selection(after, head.head_seq)):
-        appended = await target.write(partial(_restore, ledger=head.name, cache=cache, entries=page))
-        cache.advance(appended.fold.states, (appended.head.head_seq, appended.head.rebuilds))
+        await target.write(partial(_restore, ledger=head.name, cache=cache, entries=page))
         after = page[-1].seq
         if progress:
             progress(after, head.head_seq)
@@ -113,12 +111,11 @@ async def _take(target: Database, copy: Copy, progress: Progress | None) -> Coll
     return Collected(head.name, copy.place, after - before.head_seq, lines, after)
 
 
-def _restore(connection: Connection, ledger: str, cache: StateCache, entries: Sequence[Entry]) -> Appended:
-    appended, refused = append.restore_batch(connection, ledger, cache, entries)
+def _restore(connection: Connection, ledger: str, cache: StateCache, entries: Sequence[Entry]) -> None:
+    _, refused = append.restore_batch(connection, ledger, cache, entries)
     for position, reason in refused:
         what = f"seq {entries[position].seq} of the ledger {ledger!r} was refused: {reason}"
         raise ChainError(what, hint=_VERIFY_SOURCE)
-    return appended
 
 
 async def _take_rejected(target: Database, copy: Copy, before: int) -> int:

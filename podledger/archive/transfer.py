@@ -214,7 +214,7 @@ async def _import_batch(ledger: Ledger, batch: Sequence[InputLine], done: Import
     drafts = [line.content for line in batch if isinstance(line.content, Draft)]
     rejected = [(line.number, line.content) for line in batch if isinstance(line.content, Rejection)]
     if drafts or rejected:
-        await ledger.record(drafts, [rejection for _, rejection in rejected])
+        await ledger.commits.append(drafts, [rejection for _, rejection in rejected])
     return done._replace(
         appended=done.appended + len(drafts),
         skipped=done.skipped + sum(line.content is None for line in batch),
@@ -226,10 +226,10 @@ async def _restore_batch(ledger: Ledger, batch: Sequence[tuple[InputLine, Entry]
     """Restore the entries that the log does not hold. An entry that it holds must be identical."""
     known = await ledger.read(partial(log.read_exactly, ledger=ledger.name, seqs=[entry.seq for _, entry in batch]))
     new = [(line, entry) for line, entry in batch if known.get(entry.seq) != entry]
-    refused = await ledger.restore([entry for _, entry in new])
+    refused = await ledger.commits.restore([entry for _, entry in new])
     reasons = [(new[position][0], _explained(reason, new[position][1], known)) for position, reason in refused]
     if reasons:
-        await ledger.record([], [Rejection(line.raw, reason, None) for line, reason in reasons])
+        await ledger.commits.append([], [Rejection(line.raw, reason, None) for line, reason in reasons])
     return done._replace(
         restored=done.restored + len(new) - len(refused),
         present=done.present + len(batch) - len(new),

@@ -124,7 +124,7 @@ def _project(there: Connection, scope: BundleScope, cache: StateCache, page: lis
     for fact in facts:
         fold.take(fact)
     save(there, scope.ledger, fold.changed, fold.states, after)
-    cache.advance(fold.states, None)
+    cache.expect(fold.states)
 
 
 def _bundle_head(head: Head, last: Entry) -> Head:

@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from podledger.core.errors import ProtocolError
 
+dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Return a value as compact JSON, characters as they are."""
+
 MAX_DEPTH: Final = 127
 """How deep arrays and objects may nest; the original runtime has the same limit (`docs/protocol.md`)."""
 
@@ -85,11 +88,6 @@ def _key(text: str, at: int) -> tuple[str, int]:
     if not isinstance(key, str):
         raise ProtocolError("an object's key is not a string")
     return key, _expect(text, at, ":")
-
-
-def dumps(value: Any) -> str:
-    """Return `value` as compact JSON, without escapes for non-ASCII characters."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:

@@ -25,7 +25,7 @@ from podledger.ledger import Ledger
 from podledger.store.connections import read_only
 from podledger.store.coverage import check_whole
 from podledger.store.files import placing
-from podledger.store.log import Head, Rejected, Rejection, find_head, read_rejected
+from podledger.store.log import Rejected, Rejection, read_head, read_rejected
 
 BATCH: Final = 1_000
 REJECTED_BATCH: Final = 100
@@ -127,12 +127,12 @@ async def _keep(into: Ledger, scan: Iterator[ScannedEntry]) -> int:
             break
         batch.append(scanned.entry)
         if len(batch) == BATCH:
-            refused = await into.restore(batch)
+            refused = await into.commits.restore(batch)
             kept += len(batch) - len(refused)
             batch = []
             if refused:
                 return kept
-    refused = await into.restore(batch)
+    refused = await into.commits.restore(batch)
     return kept + len(batch) - len(refused)
 
 
@@ -147,7 +147,7 @@ def _runs_of_one_time(scan: Iterator[ScannedEntry]) -> Iterator[list[Entry]]:
 
 async def _append(into: Ledger, entries: Sequence[Entry]) -> tuple[int, int, int]:
     """Append entries under new numbers; return their first and last seq, and the first that they have now."""
-    appended = await into.record([_draft(entry) for entry in entries])
+    appended = await into.commits.append([_draft(entry) for entry in entries])
     return entries[0].seq, entries[-1].seq, appended[0].seq
 
 
@@ -168,9 +168,9 @@ async def _copy_rejected(into: Ledger, connection: Connection, scan: Iterator[Sc
     for rejection in chain(_old_rejections(connection, into.name), _faulty_entries(scan)):
         batch.append(rejection)
         if len(batch) == REJECTED_BATCH:
-            await into.record([], batch)
+            await into.commits.append([], batch)
             batch = []
-    await into.record([], batch)
+    await into.commits.append([], batch)
 
 
 def _old_rejections(connection: Connection, name: str) -> Iterator[Rejection]:
@@ -205,8 +205,8 @@ def _readable_rejected(connection: Connection, name: str) -> Iterator[Rejected]:
 async def _copy_settings(into: Ledger, connection: Connection) -> None:
     """Copy the parent's socket and the mirror if the damaged ledger's row can be read and was not changed."""
     try:
-        head: Head | None = find_head(connection, into.name)
-        if head is not None and head.with_checksum() == head:
+        head = read_head(connection, into.name)
+        if head.with_checksum() == head:
             await into.configure(parent_socket=head.parent_socket, mirror=head.mirror)
     except (PodledgerError, *UNREADABLE):
         return

@@ -70,7 +70,8 @@ def acknowledge(connection: Connection, ledger: str, consumer: str, seq: int, no
     Raises:
         InvalidMomentError: the log does not reach that far.
     """
-    log.check_within(seq, log.read_head(connection, ledger).head_seq)
+    head = log.read_head(connection, ledger)
+    log.check_within(seq, head.head_seq)
     key = (consumers.c.ledger == ledger, consumers.c.name == consumer)
     known = connection.execute(select(consumers.c.cursor).where(*key)).scalar()
     values = (ledger, consumer, max(seq, known or 0), now_us)
@@ -79,5 +80,4 @@ def acknowledge(connection: Connection, ledger: str, consumer: str, seq: int, no
         connection.execute(update(consumers).where(*key), row)
         return
     connection.execute(insert(consumers), row)
-    head = log.read_head(connection, ledger)
     log.write_head(connection, head._replace(consumer_count=head.consumer_count + 1))

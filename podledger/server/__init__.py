@@ -1,1 +1,1 @@
-"""The receiving side: a pod's socket, and the way of a line from there into the ledger."""
+"""The server: a pod's socket, and the path of a line from there into the ledger."""

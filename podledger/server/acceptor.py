@@ -1,4 +1,4 @@
-"""Who is let in: connections accepted as there is room, and those of another user refused."""
+"""Accepts connections as there is room for them, and refuses those of other users."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from podledger.core.entries import Sender
 from podledger.server.connection import attested
 
 AT_ONCE: Final = 64
-"""How many connections are accepted before others get a turn."""
+"""How many connections to accept before other work gets a turn."""
 
 RESERVED_FILES: Final = 128
-"""How many of the process's open files are left to the database and the rest."""
+"""How many of the process's open files to leave to the database and the rest."""
 
 WARN_AGAIN_S: Final = 60.0
 MAX_WARNED: Final = 100
@@ -28,10 +28,10 @@ logger = logging.getLogger("podledger.receiver")
 
 
 class Acceptor:
-    """Accepts on a listening socket while it is open; `admit` gets each connection of an allowed user.
+    """Accepts on a listening socket until it is paused; `admit` is called with each connection of an allowed user.
 
-    `make_room` is asked before each whether there is room for one more. Without, the door shuts, and those outside wait
-    in the kernel's queue until it is opened again.
+    `make_room` returns whether there is room for one more. If there is none, the acceptor pauses, and clients wait in
+    the kernel's queue until it resumes.
     """
 
     def __init__(
@@ -47,26 +47,26 @@ class Acceptor:
         self._make_room = make_room
         self._admit = admit
         self._loop = asyncio.get_running_loop()
-        self._open = False
+        self._accepting = False
         self._warned: dict[int | str, float] = {}
 
-    def open(self) -> None:
+    def resume(self) -> None:
         """Accept from now on."""
-        if not self._open:
-            self._open = True
+        if not self._accepting:
+            self._accepting = True
             self._loop.add_reader(self._listener, self.accept)
 
-    def shut(self) -> None:
-        """Accept no more for now."""
-        if self._open:
-            self._open = False
+    def pause(self) -> None:
+        """Accept nothing until `resume` is called."""
+        if self._accepting:
+            self._accepting = False
             self._loop.remove_reader(self._listener)
 
     def accept(self, at_once: int = AT_ONCE) -> None:
-        """Let in who waits outside, a bounded number."""
+        """Accept connections that wait, at most `at_once`."""
         for _ in range(at_once):
             if not self._make_room():
-                self.shut()
+                self.pause()
                 return
             try:
                 sock, _address = self._listener.accept()
@@ -74,8 +74,8 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno in _SHORTAGES:
-                    self.warn("shortage", f"no connection can be accepted for now: {error.strerror}")
-                    self.shut()
+                    self.warn("shortage", f"cannot accept connections for now: {error.strerror}")
+                    self.pause()
                     return
                 continue
             self._check(sock)
@@ -90,7 +90,7 @@ class Acceptor:
             self.warn(sender.uid, f"refused a connection of user {sender.uid} (process {sender.pid})")
 
     def warn(self, about: int | str, text: str) -> None:
-        """Log a warning, about each thing once in a while."""
+        """Log a warning, about the same thing once a minute at most."""
         now = time.monotonic()
         if now - self._warned.get(about, -WARN_AGAIN_S) >= WARN_AGAIN_S:
             self._warned = {about: now} if len(self._warned) >= MAX_WARNED else self._warned | {about: now}
@@ -98,6 +98,6 @@ class Acceptor:
 
 
 def files_left() -> int:
-    """How many connections the limit on open files leaves room for."""
+    """Return how many connections the limit on open files leaves room for."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 30 if soft == resource.RLIM_INFINITY else max(16, soft - RESERVED_FILES)

@@ -1,25 +1,45 @@
-"""One client's connection: what it sent and was not taken yet, and the answer that it has not read yet."""
+"""One client's connection: its socket, which never blocks, what it has sent, and the state that it is in."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import time
+from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 from podledger.core.entries import Sender
 from podledger.server.framing import LineBuffer
+from podledger.server.outgoing import Outgoing
 
 CHUNK_BYTES: Final = 16 << 10
 """How much is read at once, and how much of an unfinished line any connection may hold."""
 
 LONG_CHUNK_BYTES: Final = 64 << 10
+"""How much is read at once of a long line."""
+
 _CREDENTIALS = struct.Struct("3i")
-_NOTHING = memoryview(b"")
+
+
+class State(Enum):
+    """What a connection waits for.
+
+    TAKING ──listen──► LISTENING ──the client sends──► TAKING
+    TAKING ──ask──► ASKING ──give──► ANSWERING ──the client has read the answer──► TAKING
+    any ──close──► CLOSED
+    """
+
+    TAKING = "the lines that were read are being taken, or wait for their turn"
+    LISTENING = "every line was taken; the client may send more"
+    ASKING = "the client has asked for the registry"
+    ANSWERING = "the client has not read the whole answer yet"
+    CLOSED = "nothing more is read or sent; lines that were read are still taken"
 
 
 class Peer:
-    """A sending process, and how much it takes up: connections, lines that wait for commit, long lines begun."""
+    """A sending process, and its share of the receiver: connections, queued lines, long lines that have begun."""
 
     __slots__ = ("connections", "long_lines", "pid", "queued")
 
@@ -31,84 +51,148 @@ class Peer:
 
 
 class ClientConnection:
-    """A client's socket, which never blocks.
+    """A connection that one task serves; others may ask for its state and close it.
 
-    `opened_at` is when it connected, `heard_at` when it last sent a whole line, or connected, on the monotonic clock.
-    `ended` says that nothing more will come, `closed` that the socket is. Of its answers one at most is kept until the
-    client reads it.
+    Times are on the monotonic clock: `opened_at` when the client connected, `received_at` when anything last arrived,
+    `heard_at` when it last sent a whole line, `answered_at` when it was last given an answer; all are `opened_at` at
+    first. `closed` is called once, when the socket is closed.
     """
 
     __slots__ = (
-        "asked_at",
-        "closed",
-        "ended",
-        "fd",
+        "_closed",
+        "_fd",
+        "_loop",
+        "_sock",
+        "_waiter",
+        "answered_at",
         "heard_at",
         "lines",
-        "listening",
-        "long_since",
         "opened_at",
+        "outgoing",
         "peer",
+        "received_at",
         "sender",
-        "sock",
-        "unsent",
-        "waiting",
+        "state",
     )
 
-    def __init__(self, sock: socket.socket, sender: Sender, peer: Peer, max_frame_bytes: int) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
+    def __init__(
+        self,
+        sock: socket.socket,
+        sender: Sender,
+        peer: Peer,
+        max_frame_bytes: int,
+        closed: Callable[[ClientConnection], None],
+    ) -> None:
         self.sender = sender
         self.peer = peer
         self.lines = LineBuffer(max_frame_bytes)
-        self.opened_at = self.heard_at = time.monotonic()
-        self.ended = False
-        self.closed = False
-        self.listening = False
-        self.waiting = False
-        self.long_since: float | None = None
-        self.asked_at: float | None = None
-        self.unsent = _NOTHING
+        self.state = State.TAKING
+        self.opened_at = self.heard_at = self.received_at = self.answered_at = time.monotonic()
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self.outgoing = Outgoing(sock, self._all_sent)
 
-    def receive(self) -> None:
-        """Take in what has arrived, at most a chunk."""
+    async def listen(self) -> bool:
+        """Wait until the client sends something or goes away; return False if the connection is closed."""
+        if self.state is State.CLOSED:
+            return False
+        self.state = State.LISTENING
+        self._waiter = self._loop.create_future()
+        self._loop.add_reader(self._fd, self.wake)
+        await self._waiter
+        if self.state is State.LISTENING:
+            self._loop.remove_reader(self._fd)
+            self.state = State.TAKING
+        return self.state is State.TAKING
+
+    def wake(self) -> None:
+        """End the wait of `listen` or `ask`."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def receive(self, size: int = CHUNK_BYTES) -> bool:
+        """Add what has arrived to `lines`, at most `size` bytes; return False if nothing more will arrive."""
+        if self.state is State.CLOSED:
+            return False
         try:
-            data = self.sock.recv(CHUNK_BYTES if self.long_since is None else LONG_CHUNK_BYTES)
+            data = self._sock.recv(size)
         except BlockingIOError:
-            return
-        except OSError:  # a client that closes before it has read our answers: what it sent came first
-            data = b""
+            return True
+        except OSError:  # the client closed before it had read our answers; what it sent was read before this
+            return False
         if data:
+            self.received_at = time.monotonic()
             self.lines.feed(data)
-        else:
-            self.ended = True
+        return bool(data)
 
-    def answer(self, frame: bytes, *, whole: bool = False) -> None:
-        """Send an answer. To a client that does not read, none is sent, unless it must be kept `whole`."""
-        if self.closed or (self.unsent and not whole):
-            return
-        self.unsent = memoryview(bytes(self.unsent) + frame if self.unsent else frame)
-        self.flush()
-        if len(self.unsent) == len(frame) and not whole:
-            self.unsent = _NOTHING
+    @property
+    def has_ended(self) -> bool:
+        """Whether everything that the client sent was received, and it has closed its side."""
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether every line that was read is taken, and the client may send more."""
+        return self.state is State.LISTENING
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the socket is closed."""
+        return self.state is State.CLOSED
+
+    def heard(self) -> None:
+        """Note that the client has sent a whole line."""
+        self.heard_at = time.monotonic()
+
+    def is_silent(self, since: float) -> bool:
+        """Return whether the client could have sent a whole line and has not done so after `since`."""
+        return self.is_listening and self.heard_at < since
+
+    async def ask(self) -> None:
+        """Wait until the client has read the answer that `give` sends, or the connection is closed."""
+        if not self.is_closed:
+            self.state = State.ASKING
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def give(self, answer: bytes) -> None:
+        """Send the answer that the client asked for, as fast as it reads."""
+        if self.state is State.ASKING:
+            self.state, self.answered_at = State.ANSWERING, time.monotonic()
+            self.outgoing.send(answer)
+
+    def refuse(self, answer: bytes) -> None:
+        """Send an error. A client that does not read its answers misses it."""
+        if not self.is_closed:
+            self.outgoing.offer(answer)
 
     def close(self) -> None:
-        """Let go of the socket; what was received is still there to be taken."""
-        self.closed = True
-        self.unsent = _NOTHING
-        self.sock.close()
-
-    def flush(self) -> None:
-        """Send on what is kept of an answer; to a client that is gone there is nothing to send."""
-        try:
-            self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        except BlockingIOError:
+        """Close the socket. Lines that were read stay in `lines`, for the task to take."""
+        if self.is_closed:
             return
-        except OSError:
-            self.unsent = _NOTHING
+        if self.is_listening:
+            self._loop.remove_reader(self._fd)
+        self.outgoing.close()
+        self.state = State.CLOSED
+        self._sock.close()
+        self.wake()
+        self._closed(self)
+
+    def _all_sent(self) -> None:
+        if self.state is State.ANSWERING:
+            self.state = State.TAKING
+            self.wake()
 
 
 def attested(sock: socket.socket) -> Sender:
-    """Who is at the other end, as the kernel says."""
+    """Return who is at the other end, as the kernel attests."""
     size = _CREDENTIALS.size
     return Sender(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))

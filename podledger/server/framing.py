@@ -1,4 +1,4 @@
-"""Lines out of a stream of bytes: cut at each newline; one that is too long is cut short, its rest not even kept."""
+"""Lines out of a stream of bytes. A line that is too long is cut short, and the rest of it is not kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Final, NamedTuple
 
 KEPT_BYTES: Final = 64 << 10
 """How much is kept of a line that is cut short."""
+
+BLANK: Final = b" \t\r"
+"""A line of these alone is no message."""
 
 
 class Frame(NamedTuple):
@@ -29,8 +32,13 @@ class LineBuffer:
     def __len__(self) -> int:
         return len(self._data)
 
+    @property
+    def holds_message(self) -> bool:
+        """Whether a line has ended that is not blank."""
+        return b"\n" in self._data.lstrip(BLANK + b"\n")
+
     def feed(self, data: bytes) -> None:
-        """Take in what arrived, but for the rest of a line that was cut short."""
+        """Add what arrived, except the rest of a line that was cut short."""
         if self._skipping:
             end = data.find(b"\n")
             if end < 0:
@@ -40,7 +48,7 @@ class LineBuffer:
         self._data += data
 
     def next(self) -> Frame | None:
-        """Take the next line out; None if none has ended yet. A line that grows too long is cut short at once."""
+        """Take out the next line, or return None if none has ended. A line that grows too long is cut short at once."""
         end = self._data.find(b"\n", self._searched)
         if end < 0:
             self._searched = len(self._data)
@@ -51,13 +59,13 @@ class LineBuffer:
         return Frame(raw) if end <= self._max_bytes else Frame(raw[:KEPT_BYTES], self._too_long())
 
     def last(self) -> Frame | None:
-        """Take out what follows the last newline, once nothing more will come; None if nothing does."""
+        """Take out what follows the last newline, once nothing more will arrive; return None if nothing does."""
         raw = bytes(self._data)
         self._clear()
         return Frame(raw) if raw else None
 
     def cut_short(self, fault: str) -> Frame:
-        """Take out what there is of an unfinished line; what is still to come of it will be skipped."""
+        """Take out what there is of an unfinished line, and skip what is still to come of it."""
         raw = bytes(memoryview(self._data)[:KEPT_BYTES])
         self._clear()
         self._skipping = True

@@ -1,249 +1,196 @@
-"""From sockets to the committer: each connection is read a little at a time, and none takes more than its share.
+"""Reads connections: each a little at a time, so that none takes more than its share.
 
-A connection that has more to give than one turn takes waits in a line with the others. While too much waits for its
-commit nothing is read, so a flood waits at its own end of the socket.
+A connection that has more to give than one turn takes waits in line with the others. While too many lines wait for
+their commit, nothing is read, so that a flood waits at its own end of the socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from podledger.core.entries import draft
 from podledger.core.errors import ProtocolError
-from podledger.core.protocol import Report, Request, parse_line
-from podledger.server.connection import CHUNK_BYTES, ClientConnection
-from podledger.server.framing import Frame
+from podledger.core.protocol import Report, Request, error_frame, parse_line
+from podledger.server.connection import CHUNK_BYTES, LONG_CHUNK_BYTES, ClientConnection
+from podledger.server.framing import BLANK, Frame
 from podledger.server.ingest_queue import IngestQueue
 from podledger.server.limits import Limits
+from podledger.server.long_lines import LongLines
+from podledger.server.responses import Responses
 from podledger.store.log import Rejection
 
 TURN_LINES: Final = 16
-TURNS_S: Final = 0.02
-"""How many lines one turn takes, and for how long turns are given before new arrivals are looked at."""
+"""How many lines one turn takes."""
 
-STALLED_S: Final = 0.5
-LONG_LINE_S: Final = 5.0
-"""How long a long line may take to arrive while others wait to begin theirs: stalled, and at all."""
+ROUND_TURNS: Final = 64
+ROUND_BYTES: Final = 256 << 10
+"""How many turns are given at once, and of how many bytes. Between two rounds the event loop lets the database's thread
+run; one turn a round would wait for it far more often."""
 
 logger = logging.getLogger("podledger.receiver")
 
 
+class _Turn(NamedTuple):
+    """A connection that waits until `may` returns true of it."""
+
+    connection: ClientConnection
+    may: Callable[[ClientConnection], bool]
+    given: asyncio.Future[None]
+
+
 class Reader:
-    """Reads connections for the ledger `owner`.
+    """Reads connections for the ledger `owner`, and puts their lines into the queue."""
 
-    `refuse` is called with a connection and the reason why its line is not taken, `ask` with one that asks for the
-    registry and is read on when `resume` is called, `end` with one of which everything is taken.
-    """
-
-    def __init__(
-        self,
-        owner: str,
-        committer: IngestQueue,
-        limits: Limits,
-        *,
-        refuse: Callable[[ClientConnection, str], None],
-        ask: Callable[[ClientConnection], None],
-        end: Callable[[ClientConnection], None],
-    ) -> None:
+    def __init__(self, owner: str, queue: IngestQueue, responses: Responses, limits: Limits) -> None:
         self._owner = owner
-        self._committer = committer
-        self._limits = limits
-        self._refuse = refuse
-        self._ask = ask
-        self._finish = end
+        self._queue = queue
+        self._responses = responses
         self._loop = asyncio.get_running_loop()
-        self._turns: deque[ClientConnection] = deque()
-        self._turns_due = False
-        self._long: set[ClientConnection] = set()
-        self._unbounded = False
+        self._turns: deque[_Turn] = deque()
+        self._round_is_due = False
+        self._long = LongLines(limits)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, connection: ClientConnection) -> None:
-        """Read a connection whenever something arrives on it."""
-        if not connection.listening:
-            connection.listening = True
-            self._loop.add_reader(connection.fd, self.read, connection)
+        """Serve a connection by a task of its own."""
+        self._tasks.add(self._loop.create_task(self._serve(connection)))
 
-    def read(self, connection: ClientConnection) -> None:
-        """Read what has arrived on a connection, if there is room for it, and take a turn's worth of it."""
-        if not self._has_room(connection):
-            self._wait(connection)
-            return
-        connection.receive()
-        if connection.long_since is None:
-            self._take_turn(connection)
-        else:
-            self._wait(connection)  # what takes long to parse is taken in turns, beside which short reports pass
-
-    def stop(self, connection: ClientConnection) -> None:
-        """Read no more from a connection that is about to be closed; what was read is still taken, in its turn."""
-        self._unlisten(connection)
-        self._end_long(connection)
-        connection.ended = True
-        connection.asked_at = None
-        if connection.lines:
-            self._wait(connection)
-
-    def resume(self, connection: ClientConnection) -> None:
-        """Read a connection on whose question is answered."""
-        self._wait(connection)
-
-    def go_on(self) -> None:
-        """Give turns: there may be room again."""
-        if self._turns and not self._turns_due:
-            self._turns_due = True
-            self._loop.call_soon(self._give_turns)
-
-    def cut_stalled(self) -> None:
-        """Give up the long lines that take too long, if others wait to begin theirs."""
-        if not any(each.long_since is None and len(each.lines) > CHUNK_BYTES for each in self._turns):
-            return
-        for connection in [each for each in self._long if each.listening and self._has_room(each)]:
-            age_s = time.monotonic() - (connection.long_since or 0.0)
-            if age_s > LONG_LINE_S or (age_s > STALLED_S and not self._has_news(connection)):
-                self.cut(connection, f"not finished within {age_s:.1f} s, while others waited to send")
+    async def finish(self) -> None:
+        """Take every line that was read, whether there is room or not; the connections must be closed."""
+        self._queue.lift_limits()
+        self._give_turns()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def cut(self, connection: ClientConnection, fault: str) -> None:
-        """Give up what was read of a connection and not taken yet, if anything; it is kept as one rejected line."""
+        """Reject what was read of a connection and not taken yet, as one line."""
         if connection.lines:
-            self._take(connection, connection.lines.cut_short(fault))
+            self._reject(connection, connection.lines.cut_short(fault), fault)
         self._end_long(connection)
 
-    def take_all(self) -> None:
-        """Take every line that was read, whether there is room or not."""
-        self._unbounded = True
-        while self._turns:
-            self._give_turns()
+    def cut_stalled(self) -> None:
+        """Cut the long lines that take too long, if others wait to begin theirs."""
+        if any(turn.may == self._may_grow for turn in self._turns):
+            for connection, age_s in self._long.overdue():
+                self.cut(connection, f"not finished within {age_s:.1f} s, while others waited to send")
 
-    def _give_turns(self) -> None:
-        """One turn for each that waits, as long as there is time and room."""
-        until = time.monotonic() + TURNS_S
-        moved = False
-        for _ in range(len(self._turns)):
-            if not (self._committer.has_room or self._unbounded):
-                break
-            if time.monotonic() > until:
-                moved = True  # or else might, next time
-                break
-            connection = self._turns.popleft()
-            connection.waiting = False
-            moved = self._take_turn(connection) or moved
-        self._turns_due = False
-        if moved:  # or else the next commit goes on
-            self.go_on()
+    async def _serve(self, connection: ClientConnection) -> None:
+        """Read a connection to its end, take every line that it sends, and close it."""
+        try:
+            await self._read(connection)
+            await self._take_lines(connection)
+            if frame := connection.lines.last():
+                await self._take(connection, frame)
+        except Exception:
+            logger.exception("serving a connection failed")
+        finally:
+            self._end_long(connection)
+            connection.close()
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    def _take_turn(self, connection: ClientConnection) -> bool:
-        """Take some lines, then read on, wait, or end; whether anything moved."""
+    async def _read(self, connection: ClientConnection) -> None:
+        """Take what a connection sends as it arrives, when there is room, until nothing more will arrive."""
+        while await connection.listen():
+            is_long = connection in self._long.begun
+            if is_long or not self._queue.has_room_for(connection):  # a long line lets short reports pass
+                await self._turn(connection, self._queue.has_room_for)
+            if not connection.receive(LONG_CHUNK_BYTES if is_long else CHUNK_BYTES):
+                return
+            await self._take_lines(connection)
+            if is_long or len(connection.lines) > CHUNK_BYTES:
+                await self._let_grow(connection)
+            if connection.has_ended:  # most clients send one line and leave
+                return
+
+    async def _take_lines(self, connection: ClientConnection) -> None:
+        """Take every whole line, a turn's worth at a time."""
         taken = 0
-        while connection.asked_at is None:
-            if taken == TURN_LINES or not self._has_room(connection):
-                self._wait(connection)
-                break
-            line = connection.lines.next()
-            if line is None:
-                return self._read_on(connection) or taken > 0
-            self._take(connection, line)
+        while (frame := connection.lines.next()) is not None:
+            if taken == TURN_LINES or not self._queue.has_room_for(connection):
+                await self._turn(connection, self._queue.has_room_for)
+                taken = 0
+            await self._take(connection, frame)
             taken += 1
-        return taken > 0
 
-    def _read_on(self, connection: ClientConnection) -> bool:
-        """No whole line is left: end, read on, or wait until a long line may grow."""
-        if connection.ended:
-            self._end(connection)
-        elif self._may_grow(connection):
-            self.start(connection)
+    async def _take(self, connection: ClientConnection, frame: Frame) -> None:
+        """Put a line into the queue, or answer it."""
+        if not frame.raw.strip(BLANK):
+            return
+        connection.heard()
+        if frame.fault:
+            self._reject(connection, frame, frame.fault)
+            return
+        try:
+            message = parse_line(frame.raw)
+        except ProtocolError as error:
+            self._reject(connection, frame, error.message)
+        except Exception as error:
+            logger.exception("a line could not be read")
+            self._reject(connection, frame, f"reading it failed: {error!r}")
         else:
-            self._wait(connection)
-            return False
-        return True
+            await self._handle(connection, message)
 
-    def _has_news(self, connection: ClientConnection) -> bool:
-        held = len(connection.lines)
-        self.read(connection)
-        return connection.ended or len(connection.lines) != held
+    async def _handle(self, connection: ClientConnection, message: Report | Request) -> None:
+        if isinstance(message, Report):
+            event = draft(message.event, self._owner, payload=message.payload, sender=connection.sender)
+            self._queue.put(event, connection)
+        elif message.method == "list_pods":
+            await self._responses.list_pods(connection)
+        else:
+            connection.refuse(error_frame(f"{message.method} is not served here"))
 
-    def _end(self, connection: ClientConnection) -> None:
-        if line := connection.lines.last():
-            self._take(connection, line)
-        self._end_long(connection)
-        if connection.asked_at is None:
-            self._finish(connection)
+    def _reject(self, connection: ClientConnection, frame: Frame, reason: str) -> None:
+        self._queue.put(Rejection(frame.raw, reason, connection.sender), connection)
+        connection.refuse(error_frame(reason))
 
-    def _has_room(self, connection: ClientConnection) -> bool:
-        if self._unbounded:
-            return True
-        return self._committer.has_room and connection.peer.queued < self._limits.queued_share
-
-    def _may_grow(self, connection: ClientConnection) -> bool:
-        """Whether what is unfinished may become longer; of long lines only so many are begun at a time."""
+    async def _let_grow(self, connection: ClientConnection) -> None:
+        """Wait until the unfinished line may become longer. Only so many long lines begin at a time."""
         if len(connection.lines) <= CHUNK_BYTES:
             self._end_long(connection)
-            return True
-        if connection.long_since is not None:
-            return True
-        peer = connection.peer
-        if len(self._long) >= self._limits.max_long_lines or peer.long_lines >= self._limits.long_share:
-            return False
-        connection.long_since = time.monotonic()
-        peer.long_lines += 1
-        self._long.add(connection)
-        return True
+        elif not self._may_grow(connection):
+            await self._turn(connection, self._may_grow)
+
+    def _may_grow(self, connection: ClientConnection) -> bool:
+        return connection.is_closed or self._long.begin(connection)
 
     def _end_long(self, connection: ClientConnection) -> None:
-        if connection.long_since is not None:
-            connection.long_since = None
-            connection.peer.long_lines -= 1
-            self._long.discard(connection)
-            self.go_on()
+        if self._long.end(connection):
+            self._give_turns()
 
-    def _wait(self, connection: ClientConnection) -> None:
-        self._unlisten(connection)
-        if not connection.waiting:
-            connection.waiting = True
-            self._turns.append(connection)
-            self.go_on()
+    async def _turn(self, connection: ClientConnection, may: Callable[[ClientConnection], bool]) -> None:
+        """Wait in line, behind the connections that wait already, until `may` returns true."""
+        turn = _Turn(connection, may, self._loop.create_future())
+        self._turns.append(turn)
+        self._give_turns()
+        await turn.given
 
-    def _unlisten(self, connection: ClientConnection) -> None:
-        if connection.listening:
-            connection.listening = False
-            self._loop.remove_reader(connection.fd)
+    def _give_turns(self, _committed: object = None) -> None:
+        """Give the next turns in the event loop's next round, so that new arrivals are looked at in between."""
+        if self._turns and not self._round_is_due:
+            self._round_is_due = True
+            self._loop.call_soon(self._give_round)
 
-    def _take(self, connection: ClientConnection, line: Frame) -> None:
-        if not line.raw.strip(b" \t\r"):
-            return
-        connection.heard_at = time.monotonic()
-        try:
-            message = _read(line)
-        except ProtocolError as error:
-            self._committer.put(Rejection(line.raw, error.message, connection.sender), connection.peer)
-            self._refuse(connection, error.message)
-            return
-        if isinstance(message, Report):
-            found = draft(message.event, self._owner, payload=message.payload, sender=connection.sender)
-            self._committer.put(found, connection.peer)
-        elif message.method != "list_pods":
-            self._refuse(connection, f"{message.method} is not served here")
-        elif not connection.closed:
-            self._unlisten(connection)
-            self._ask(connection)
-
-
-def _read(line: Frame) -> Report | Request:
-    """The message that a line is.
-
-    Raises:
-        ProtocolError: it is none.
-    """
-    if line.fault:
-        raise ProtocolError(line.fault)
-    try:
-        return parse_line(line.raw)
-    except ProtocolError:
-        raise
-    except Exception as error:
-        logger.exception("a line could not be read")
-        raise ProtocolError(f"reading it failed: {error!r}") from error
+    def _give_round(self) -> None:
+        """Give the first connections that may go on their turns; if there are none, try again after the next commit."""
+        self._round_is_due = False
+        given = size = 0
+        for _ in range(len(self._turns)):
+            turn = self._turns.popleft()
+            if turn.given.done():  # its task was cancelled
+                continue
+            if not turn.may(turn.connection):
+                self._turns.append(turn)
+                continue
+            turn.given.set_result(None)
+            given += 1
+            size += len(turn.connection.lines)
+            if given == ROUND_TURNS or size >= ROUND_BYTES:
+                break
+        if given:
+            self._give_turns()
+        elif self._turns:
+            self._queue.progress().add_done_callback(self._give_turns)

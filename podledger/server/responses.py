@@ -1,4 +1,4 @@
-"""What clients are told: an error for what is not taken, the registry if they ask. None can hold up the others."""
+"""Answers to `list_pods`. Clients that ask at the same time share one reading of the registry."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 
 from podledger.core.errors import PodledgerError
-from podledger.core.protocol import error_frame, frame, pods_listed_frame
+from podledger.core.protocol import frame, pods_listed_frame
 from podledger.ledger import Ledger
 from podledger.queries.registry import Pod, registry_bytes
-from podledger.server.connection import ClientConnection
+from podledger.server.connection import ClientConnection, State
 from podledger.server.ingest_queue import IngestQueue
 from podledger.server.limits import Limits
 
@@ -21,75 +20,48 @@ logger = logging.getLogger("podledger.receiver")
 
 
 class Responses:
-    """Responses connections; `answered` is called with each that has its list, `hang_up` with one that will not read.
+    """Lists the pods for clients, each once everything that it sent before is committed.
 
-    Those who ask for the registry while it is read share the next reading of it.
+    It closes connections whose clients do not read their answer, so that they hold up nobody.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        committer: IngestQueue,
-        limits: Limits,
-        *,
-        answered: Callable[[ClientConnection], None],
-        hang_up: Callable[[ClientConnection], None],
-    ) -> None:
+    def __init__(self, ledger: Ledger, queue: IngestQueue, limits: Limits) -> None:
         self._ledger = ledger
-        self._committer = committer
+        self._queue = queue
         self._limits = limits
-        self._answered = answered
-        self._hang_up = hang_up
-        self._loop = asyncio.get_running_loop()
         self._asking: deque[tuple[int, ClientConnection]] = deque()
-        self._sending: set[ClientConnection] = set()
-        self._unread: dict[ClientConnection, float] = {}
+        self._unread: list[ClientConnection] = []
         self._task: asyncio.Task[None] | None = None
 
-    def refuse(self, connection: ClientConnection, message: str) -> None:
-        """Say that a line is not taken, to a client that reads its answers."""
-        connection.answer(error_frame(message))
-        self._send_on(connection)
-
-    def ask(self, connection: ClientConnection) -> None:
-        """List the pods for a client, once all is committed that it sent before."""
-        connection.asked_at = time.monotonic()
-        self._asking.append((self._committer.taken, connection))
-        self._committer.hurry()
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Answer those who need wait no longer."""
-        if self._task is None and self._is_due():
-            self._task = asyncio.create_task(self._list_pods(), name="podledger-answers")
-
-    def forget(self, connection: ClientConnection) -> None:
-        """Send nothing more on a connection that is about to be closed."""
-        self._unread.pop(connection, None)
-        if connection in self._sending:
-            self._sending.discard(connection)
-            self._loop.remove_writer(connection.fd)
+    async def list_pods(self, connection: ClientConnection) -> None:
+        """Answer a client; return when it has read the answer, or the connection is closed."""
+        if connection.is_closed:
+            return
+        self._asking.append((self._queue.taken, connection))
+        self._queue.hurry()
+        if self._task is None:
+            self._task = asyncio.create_task(self._answer_all(), name="podledger-responses")
+        await connection.ask()
 
     def sweep(self) -> None:
-        """Hang up on those who have not read their answer in time."""
+        """Close the connections whose clients have not read their answer in time."""
         earliest = time.monotonic() - self._limits.answer_timeout_s
-        for connection in [each for each, since in self._unread.items() if since < earliest]:
-            self._hang_up(connection)
+        for connection in self._reading():
+            if connection.answered_at < earliest:
+                connection.close()
 
     async def close(self) -> None:
-        """Answer no more."""
+        """Answer nobody else."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def _is_due(self) -> bool:
-        return bool(self._asking) and self._asking[0][0] <= self._committer.settled
-
-    async def _list_pods(self) -> None:
+    async def _answer_all(self) -> None:
         try:
-            while self._is_due():
+            while self._asking:
+                await self._queue.committed(self._asking[0][0])
                 due: list[ClientConnection] = []
-                while self._is_due():
+                while self._asking and self._asking[0][0] <= self._queue.settled:
                     due.append(self._asking.popleft()[1])
                 answer = await self._listing()
                 for connection in due:
@@ -111,36 +83,18 @@ class Responses:
         return frame({"event": "error", "data": {"code": "internal", "message": message}})
 
     def _give(self, connection: ClientConnection, answer: bytes) -> None:
-        if connection.closed:
-            return
-        connection.answer(answer, whole=True)
-        self._unread[connection] = time.monotonic()
-        self._send_on(connection)
-        while len(self._unread) > 1 and self._unread_bytes() > self._limits.max_unsent_bytes:
-            self._hang_up(next(iter(self._unread)))
+        """Send an answer; if too much is unread then, close the connections that have had theirs for longest."""
+        connection.give(answer)
+        if connection.state is State.ANSWERING:
+            self._unread.append(connection)
+            unread = self._reading()
+            while len(unread) > 1 and sum(len(each.outgoing) for each in unread) > self._limits.max_unsent_bytes:
+                unread.pop(0).close()
 
-    def _unread_bytes(self) -> int:
-        return sum(len(connection.unsent) for connection in self._unread)
-
-    def _send_on(self, connection: ClientConnection) -> None:
-        """See that what is kept of an answer goes out as the client reads."""
-        if not connection.unsent:
-            self._sent(connection)
-        elif connection not in self._sending:
-            self._sending.add(connection)
-            self._loop.add_writer(connection.fd, self._on_writable, connection)
-
-    def _on_writable(self, connection: ClientConnection) -> None:
-        connection.flush()
-        if not connection.unsent:
-            self._sent(connection)
-
-    def _sent(self, connection: ClientConnection) -> None:
-        has_list = connection in self._unread
-        self.forget(connection)
-        if has_list:
-            connection.asked_at = None
-            self._answered(connection)
+    def _reading(self) -> list[ClientConnection]:
+        """Return the connections whose clients have not read their whole answer, those that got it first in front."""
+        self._unread = [each for each in self._unread if each.state is State.ANSWERING]
+        return list(self._unread)
 
 
 def _listed(pods: list[Pod]) -> bytes:

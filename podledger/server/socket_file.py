@@ -1,8 +1,8 @@
-"""The receiver's socket file: taken only where nobody listens, its owner's alone, and removed only if it is still ours.
+"""The receiver's socket file: claimed only where nobody listens, with mode 0600, and removed only if it is still ours.
 
-Beside it stands `<socket>.lock`, locked for as long as the socket is in use, so that of two receivers that start at the
-same moment neither takes the other's socket for a dead one. A receiver that is killed leaves both; the next one takes
-them over.
+The file `<socket>.lock` next to it is locked as long as the socket is in use, so that of two receivers that start at
+the same moment neither takes the socket of the other for a dead one. A receiver that is killed leaves both files; the
+next one takes them over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from podledger.client.delivery import MAX_ADDRESS_BYTES
 from podledger.core.errors import SocketError
 
 BACKLOG: Final = 4096
-"""How many clients may wait to be accepted; the kernel's own limit may be lower."""
+"""How many clients may wait to be accepted. The kernel's own limit may be lower."""
 
 PROBE_TIMEOUT_S: Final = 1.0
 _MODE: Final = 0o600
@@ -36,10 +36,10 @@ class SocketFile:
 
     @classmethod
     def claim(cls, path: str | os.PathLike[str]) -> SocketFile:
-        """Listen on `path`, with mode 0600 from the first moment; a dead socket there is replaced.
+        """Listen on `path`, with mode 0600 from the first moment, and replace a dead socket there.
 
         Raises:
-            SocketError: another receiver listens there, something else is in the way, or the path will not do.
+            SocketError: another receiver listens there, something else is in the way, or the path cannot be used.
         """
         place = _checked(path)
         lock = _lock(place)
@@ -51,13 +51,13 @@ class SocketFile:
             raise
 
     def remove(self) -> None:
-        """Remove the file, unless another has taken its place; who is connected or waits to be stays."""
+        """Remove the file, unless another has replaced it. Clients that are connected, or wait to be, stay."""
         with suppress(FileNotFoundError):
             if _identity(self.path) == self._identity:
                 self.path.unlink()
 
     def close(self) -> None:
-        """Stop listening, and leave the path to others."""
+        """Stop listening, and release the path."""
         self.listener.close()
         _unlock(self.path, self._lock)
 
@@ -65,32 +65,32 @@ class SocketFile:
 def _checked(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
     if not Path(text).name or "\0" in text:
-        raise SocketError(f"{text!r} is no path for a socket", hint="give the path of a file")
+        raise SocketError(f"{text!r} cannot be the path of a socket", hint="give the path of a file")
     if len(os.fsencode(text)) > MAX_ADDRESS_BYTES:
-        reason = f"{text} is too long for a socket: {len(os.fsencode(text))} bytes, where {MAX_ADDRESS_BYTES} fit"
+        reason = f"{text} is too long for a socket: {len(os.fsencode(text))} bytes, of at most {MAX_ADDRESS_BYTES}"
         raise SocketError(reason, hint="choose a shorter path, or a relative one from a folder nearby")
     return Path(text)
 
 
 def _lock(path: Path) -> int:
-    """The locked descriptor of the lock file."""
+    """Lock the lock file, and return its descriptor."""
     while True:
         lock = _open_lock(path)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), _lock_path(path).lstat()):
                 return lock
-        os.close(lock)  # whoever held it before has removed it since
+        os.close(lock)  # the previous holder has removed the file since
 
 
 def _open_lock(path: Path) -> int:
     try:
         lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     except OSError as error:
-        hint = "check that its folder exists and may be written"
-        raise SocketError(f"{_lock_path(path)} cannot be made: {error.strerror}", hint=hint) from error
+        hint = "check that its folder exists and that you may write there"
+        raise SocketError(f"cannot create {_lock_path(path)}: {error.strerror}", hint=hint) from error
     try:
         if stat.S_IMODE(os.fstat(lock).st_mode) != _MODE:
-            os.fchmod(lock, _MODE)  # an umask may have taken our own right to it
+            os.fchmod(lock, _MODE)  # the umask may have removed our own right to it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
@@ -100,7 +100,7 @@ def _open_lock(path: Path) -> int:
 
 def _unlock(path: Path, lock: int) -> None:
     with suppress(OSError):
-        _lock_path(path).unlink()  # before it is let go, so that nobody locks a file that is about to go
+        _lock_path(path).unlink()  # before the lock is released, so that nobody locks a file that is being removed
     os.close(lock)
 
 
@@ -109,15 +109,15 @@ def _lock_path(path: Path) -> Path:
 
 
 def _clear(path: Path) -> None:
-    """See that nothing is at `path`, removing a socket on which nobody listens."""
+    """Make sure that nothing is at `path`; remove a socket on which nobody listens."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}", hint="check its folder") from error
+        raise SocketError(f"cannot look at {path}: {error.strerror}", hint="check its folder") from error
     if not stat.S_ISSOCK(mode):
-        what = "a symbolic link" if stat.S_ISLNK(mode) else "no socket"
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "not a socket"
         raise SocketError(f"{path} is in the way: it is {what}", hint="remove it, or choose another path")
     if _is_live(path):
         raise _taken(path)
@@ -132,9 +132,9 @@ def _is_live(path: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         except (BlockingIOError, TimeoutError):
-            return True  # so busy that its queue is full
+            return True  # its queue is full, so somebody listens
         except OSError as error:
-            reason = f"{path}: whether anyone listens there cannot be told: {error.strerror}"
+            reason = f"cannot find out whether anybody listens on {path}: {error.strerror}"
             raise SocketError(reason, hint="remove it if it is dead, or choose another path") from error
     return True
 
@@ -142,7 +142,7 @@ def _is_live(path: Path) -> bool:
 def _bind(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        # On Linux the file gets the mode that the socket has, less the umask: it is never open to others.
+        # On Linux the file gets the mode of the socket, less the umask. It is thus never open to other users.
         os.fchmod(listener.fileno(), _MODE)
         listener.bind(str(path))
         if stat.S_IMODE(path.lstat().st_mode) != _MODE:
@@ -150,8 +150,8 @@ def _bind(path: Path) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        hint = "check that its folder exists and may be written"
-        raise SocketError(f"{path} cannot be listened on: {error.strerror or error}", hint=hint) from error
+        hint = "check that its folder exists and that you may write there"
+        raise SocketError(f"cannot listen on {path}: {error.strerror or error}", hint=hint) from error
     return listener
 
 

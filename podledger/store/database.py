@@ -92,17 +92,15 @@ class Database:
         coverage = WHOLE_LOG if is_usual else await asyncio.to_thread(coverage_of, path)
         return cls(path, coverage, busy_timeout_s=busy_timeout_s)
 
-    async def write(self, work: Callable[[Connection], T], *, after: Callable[[T], None] | None = None) -> T:
+    async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction that holds the write lock from its start; return after the commit.
-
-        `after` is called with the result on the same thread, before the next transaction begins.
 
         Raises:
             ReadOnlyError: the database does not hold whole logs.
             StorageError: nothing was committed.
         """
         self.check_writable()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work, after)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database, read-only."""
@@ -151,7 +149,7 @@ class Database:
             reason = f"{self.path} was removed or replaced while it was open"
             raise StorageError(reason, hint="put the file back, or open the one that is there now")
 
-    def _write(self, work: Callable[[Connection], T], after: Callable[[T], None] | None) -> T:
+    def _write(self, work: Callable[[Connection], T]) -> T:
         with translated(self.path):
             try:
                 if self._writer is None:
@@ -161,8 +159,6 @@ class Database:
             except (DBAPIError, sqlite3.Error):
                 self._disconnect()
                 raise
-        if after is not None:
-            after(done)
         self._empty_wal(self._writer)
         return done
 

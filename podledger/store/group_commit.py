@@ -1,4 +1,7 @@
-"""GroupCommit: what many callers append at the same time goes into one transaction, and each is answered after it."""
+"""Group commit: a transaction takes everything that waits when it begins, and each caller is answered after it.
+
+A commit costs the same for one event as for hundreds, so many callers that append at the same time share it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple
 
 from podledger.core.entries import Draft, Entry
 from podledger.core.errors import PodledgerError, StorageError
-from podledger.store import append
-from podledger.store.append import Appended
+from podledger.store.append import Appended, append_batch, restore_batch
 from podledger.store.database import Database
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache
@@ -21,22 +24,31 @@ MAX_BATCH: Final = 1_000
 """How many events of different callers are committed together."""
 
 MAX_WAITING: Final = 10_000
-"""How many callers may wait for a commit; the next ones wait to be let in."""
+"""How many callers may wait for a commit. More callers wait until there is room."""
 
 logger = logging.getLogger(__name__)
 
 
-class _Request(NamedTuple):
+class Batch(NamedTuple):
+    """What one caller appends: events, and lines that it rejected."""
+
     drafts: Sequence[Draft]
-    rejections: Sequence[Rejection]
+    rejections: Sequence[Rejection] = ()
+
+
+class _Request(NamedTuple):
+    """A caller that waits. `take` returns its batch, of at most `size` events, when the transaction begins."""
+
+    take: Callable[[], Batch]
+    size: int
     done: asyncio.Future[list[Entry]]
 
 
 class GroupCommit:
-    """All that one object appends to one ledger.
+    """Commits everything that one `Ledger` object appends.
 
-    `now_us` gives the time in microseconds since 1970; `committed` is called after each commit, on the event loop. The
-    cache of states is used on the database's writer thread alone.
+    `clock` returns nanoseconds since 1970. `listeners` are called after each commit, on the event loop. Only the
+    database's writer thread uses the cache of states.
     """
 
     def __init__(
@@ -44,20 +56,31 @@ class GroupCommit:
         database: Database,
         ledger: str,
         *,
-        now_us: Callable[[], int],
-        committed: Callable[[Appended], None],
+        clock: Callable[[], int],
+        listeners: Sequence[Callable[[Appended], None]],
     ) -> None:
         self._database = database
         self._ledger = ledger
-        self._now_us = now_us
-        self._committed = committed
+        self._clock = clock
+        self._listeners = listeners
         self._cache = StateCache()
         self._waiting: deque[_Request] = deque()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def record(self, drafts: Sequence[Draft], rejections: Sequence[Rejection]) -> list[Entry]:
-        """Append drafts and rejected lines in one transaction; return the entries after the commit.
+    async def append(self, drafts: Sequence[Draft], rejections: Sequence[Rejection] = ()) -> list[Entry]:
+        """Append events and rejected lines in one transaction; return the entries after the commit.
+
+        Raises:
+            StorageError: nothing was committed.
+        """
+        batch = Batch(drafts, rejections)
+        return await self.append_from(lambda: batch, size=len(drafts))
+
+    async def append_from(self, take: Callable[[], Batch], *, size: int) -> list[Entry]:
+        """Append the batch that `take` returns when its transaction begins; it holds at most `size` events.
+
+        What reaches a queue until then can thus be part of the batch.
 
         Raises:
             StorageError: nothing was committed.
@@ -65,85 +88,87 @@ class GroupCommit:
         while len(self._waiting) >= MAX_WAITING:
             self._room.clear()
             await self._room.wait()
-        request = _Request(drafts, rejections, asyncio.get_running_loop().create_future())
+        request = _Request(take, size, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         if self._task is None:
             self._task = asyncio.create_task(self._commit_waiting())
         return await request.done
 
     async def restore(self, entries: Sequence[Entry]) -> list[tuple[int, str]]:
-        """Append exported entries as they are; the reasons for those that do not continue the chain, by position.
+        """Append exported entries unchanged, each if it continues the chain.
+
+        Returns the positions in `entries` of those that do not, with the reasons.
 
         Raises:
             StorageError: nothing was committed.
         """
-        work = partial(append.restore_batch, ledger=self._ledger, cache=self._cache, entries=entries)
-        recorded, refused = await self._database.write(work, after=lambda result: self._remember(result[0]))
-        self._committed(recorded)
+        work = partial(restore_batch, ledger=self._ledger, cache=self._cache, entries=entries)
+        appended, refused = await self._database.write(work)
+        self._notify(appended)
         return refused
 
     async def close(self) -> None:
-        """Return when everything that was waiting is committed or refused."""
+        """Return when everything that waits is committed or refused."""
         while self._task is not None:
             await asyncio.wait([self._task])
 
     async def _commit_waiting(self) -> None:
         try:
             while self._waiting:
-                await self._commit_batch(self._take_batch())
+                await self._commit(self._next_requests())
         finally:
             self._task = None
 
-    def _take_batch(self) -> list[_Request]:
-        batch = [self._waiting.popleft()]
-        size = len(batch[0].drafts)
-        while self._waiting and size + len(self._waiting[0].drafts) <= MAX_BATCH:
-            batch.append(self._waiting.popleft())
-            size += len(batch[-1].drafts)
+    def _next_requests(self) -> list[_Request]:
+        """Take the callers of the next transaction: as many as fit in a batch, but at least one."""
+        requests = [self._waiting.popleft()]
+        size = requests[0].size
+        while self._waiting and size + self._waiting[0].size <= MAX_BATCH:
+            requests.append(self._waiting.popleft())
+            size += requests[-1].size
         self._room.set()
-        return batch
+        return requests
 
-    async def _commit_batch(self, batch: list[_Request]) -> None:
+    async def _commit(self, requests: list[_Request]) -> None:
+        batches = [request.take() for request in requests]
         work = partial(
-            append.append_batch,
+            append_batch,
             ledger=self._ledger,
             cache=self._cache,
-            drafts=[draft for request in batch for draft in request.drafts],
-            rejections=[rejection for request in batch for rejection in request.rejections],
-            now_us=self._now_us(),
+            drafts=[draft for batch in batches for draft in batch.drafts],
+            rejections=[rejection for batch in batches for rejection in batch.rejections],
+            now_us=self._clock() // 1000,
         )
         try:
-            recorded = await self._database.write(work, after=self._remember)
+            appended = await self._database.write(work)
         except PodledgerError as error:
-            _refuse(batch, error)
+            _refuse(requests, error)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must know, and the next go on
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must learn of it, and the next go on
             refusal = StorageError(f"the batch was not committed: {error!r}")
             refusal.__cause__ = error
-            _refuse(batch, refusal)
+            _refuse(requests, refusal)
             return
         except BaseException:
-            _refuse([*batch, *self._waiting], StorageError("the batch was not committed: the program is stopping"))
+            _refuse([*requests, *self._waiting], StorageError("the batch was not committed: the program is stopping"))
             self._waiting.clear()
             raise
-        _answer(batch, recorded.entries)
-        self._committed(recorded)
+        entries = iter(appended.entries)
+        for request, batch in zip(requests, batches, strict=True):
+            own = list(islice(entries, len(batch.drafts)))
+            if not request.done.done():
+                request.done.set_result(own)
+        self._notify(appended)
 
-    def _remember(self, recorded: Appended) -> None:
-        """Cache what a committed batch left, on the writer's thread, before the next transaction begins."""
-        self._cache.advance(recorded.fold.states, (recorded.head.head_seq, recorded.head.rebuilds))
-
-
-def _answer(batch: list[_Request], entries: list[Entry]) -> None:
-    start = 0
-    for request in batch:
-        end = start + len(request.drafts)
-        if not request.done.done():
-            request.done.set_result(entries[start:end])
-        start = end
+    def _notify(self, appended: Appended) -> None:
+        for listener in tuple(self._listeners):  # a listener may remove itself
+            try:
+                listener(appended)
+            except Exception:
+                logger.exception("a commit listener failed; the commit stands")
 
 
-def _refuse(batch: list[_Request], error: PodledgerError) -> None:
-    for request in batch:
+def _refuse(requests: list[_Request], error: PodledgerError) -> None:
+    for request in requests:
         if not request.done.done():
             request.done.set_exception(error)

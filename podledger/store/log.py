@@ -1,4 +1,4 @@
-"""The log: entries appended to a ledger's chain and read from it, rejected lines, and the head row that counts them."""
+"""The log: its head row, its entries and its rejected lines, written and read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Head(NamedTuple):
     """The ledger's row: its settings, where its chains end, and how many rows its other tables hold.
 
     `rebuilds` counts the rebuilds, so that a cache of the projections knows when it is stale. `row_checksum` is a
-    digest over the other values, as in every row that may change, so that `verify` finds a change made from outside.
+    digest over the other values. Every row that may change has one, so that `verify` finds changes by other programs.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Head(NamedTuple):
     row_checksum: str
 
     def with_checksum(self) -> Head:
-        """The same row with the row_checksum that its values have."""
+        """Return the row with the checksum of its values."""
         return self._replace(row_checksum=row_checksum(self[:-1]))
 
 
 class Rejection(NamedTuple):
-    """A line that is no event: its bytes, why it was not taken, and who sent it."""
+    """A line that is not an event: its bytes, why it was rejected, and who sent it."""
 
     raw: bytes
     reason: str
@@ -53,7 +53,7 @@ class Rejection(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A rejected line as it is stored; `digest` chains it to the one before."""
+    """A rejected line as it is stored; `digest` chains it to the one before it."""
 
     ledger: str
     number: int
@@ -66,7 +66,7 @@ class Rejected(NamedTuple):
     digest: str
 
     def as_json(self) -> dict[str, Any]:
-        """The line as `rejected --json` prints it; bytes that are no UTF-8 are replaced in `raw` alone."""
+        """Return the line as `rejected --json` prints it. Only `raw` replaces bytes that are not UTF-8."""
         sender = None if self.pid is None else {"pid": self.pid, "uid": self.uid, "gid": self.gid}
         return {
             "ledger": self.ledger,
@@ -81,24 +81,18 @@ class Rejected(NamedTuple):
 
 
 def row_checksum(values: Sequence[Any]) -> str:
-    """A digest over the values of a row."""
+    """Return a digest over the values of a row."""
     return hashlib.sha256(strict_json.dumps(list(values)).encode()).hexdigest()
 
 
 def rejected_digest(previous: str, row: Rejected) -> str:
-    """The digest of a rejected line: like an entry's, with the digest of its bytes for the bytes."""
+    """Return the digest of a rejected line, which covers the digest of its bytes instead of the bytes."""
     return row_checksum((previous, *row[:3], hashlib.sha256(row.raw).hexdigest(), *row[4:8]))
 
 
 def new_head(name: str, now_us: int) -> Head:
-    """The row of an empty ledger."""
+    """Return the row of an empty ledger."""
     return Head(name, now_us, None, None, 0, 0, NO_DIGEST, 0, NO_DIGEST, 0, 0, 0, "").with_checksum()
-
-
-def find_head(connection: Connection, ledger: str) -> Head | None:
-    """Return the ledger's row, or None if there is no such ledger."""
-    rows = _HEAD.fetch(connection, {"ledger": ledger})
-    return Head(*rows[0]) if rows else None
 
 
 def read_head(connection: Connection, ledger: str) -> Head:
@@ -107,11 +101,11 @@ def read_head(connection: Connection, ledger: str) -> Head:
     Raises:
         LedgerNotFoundError: there is no such ledger.
     """
-    head = find_head(connection, ledger)
-    if head is None:
+    rows = _HEAD.fetch(connection, {"ledger": ledger})
+    if not rows:
         known = ", ".join(map(str, ledger_names(connection))) or "none"
         raise LedgerNotFoundError(f"there is no ledger {ledger!r} here; known: {known}", hint="choose with --ledger")
-    return head
+    return Head(*rows[0])
 
 
 def ledger_names(connection: Connection) -> list[str]:
@@ -120,28 +114,23 @@ def ledger_names(connection: Connection) -> list[str]:
 
 
 def write_head(connection: Connection, head: Head) -> Head:
-    """Put the row back, sealed."""
-    sealed = head.with_checksum()
-    execute(connection, _UPDATE_HEAD, (*sealed[1:], head.name))
-    return sealed
+    """Write the row with its checksum, and return it."""
+    head = head.with_checksum()
+    execute(connection, _UPDATE_HEAD, (*head[1:], head.name))
+    return head
 
 
 _HEAD: Final = HotStatement(select(ledgers).where(ledgers.c.name == bindparam("ledger")))
 _UPDATE_HEAD: Final = f"UPDATE ledgers SET {', '.join(f'{field} = ?' for field in Head._fields[1:])} WHERE name = ?"
 
 
-def append_entries(connection: Connection, entries: Sequence[Entry]) -> None:
-    """Insert entries that continue the log."""
-    insert_rows(connection, events, entries, _held)
-
-
-def _held(entry: Entry) -> Positions:
-    """Where an entry holds a value, told by its first field of the sender and of the stamp."""
-    return _HELD[entry.pid is not None, entry.stamp_id is not None]
+def filled_columns(entry: Entry) -> Positions:
+    """Return the positions of an entry's values that are not null; its sender and its stamp decide which those are."""
+    return _FILLED[entry.pid is not None, entry.stamp_id is not None]
 
 
 _SENDER, _STAMP = range(7, 10), range(10, 15)
-_HELD: Final = {
+_FILLED: Final = {
     (sent, stamped): (*range(7), *(_SENDER if sent else ()), *(_STAMP if stamped else ()), *range(15, 18))
     for sent in (False, True)
     for stamped in (False, True)
@@ -149,7 +138,7 @@ _HELD: Final = {
 
 
 def append_rejections(connection: Connection, head: Head, rejections: Sequence[Rejection], now_us: int) -> Head:
-    """Append rejected lines; the head that counts them is returned, not yet written."""
+    """Append rejected lines; return the head that counts them, which the caller writes."""
     rows: list[Rejected] = []
     digest = head.rejected_digest
     for number, rejection in enumerate(rejections, head.rejected_count + 1):
@@ -249,12 +238,10 @@ def check_within(seq: int, head: int) -> int:
 
 
 def make_ledger(connection: Connection, name: str, now_us: int) -> Head:
-    """The ledger's row, made if it is not there."""
-    head = find_head(connection, name)
-    if head is None:
-        head = new_head(name, now_us)
-        insert_rows(connection, ledgers, [head])
-    return head
+    """Create the ledger unless it exists; return its row."""
+    if name not in ledger_names(connection):
+        insert_rows(connection, ledgers, [new_head(name, now_us)])
+    return read_head(connection, name)
 
 
 def configure(connection: Connection, ledger: str, parent_socket: str | None, mirror: str | None) -> Head:

@@ -1,75 +1,85 @@
-"""The projections as rows: what the rules know of each pod name, loaded and saved; tenures and grants, saved."""
+"""The projections as rows: load and save the states of pod names, save tenures and grants."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from podledger.core.delegations import scope_from
-from podledger.core.errors import DamagedError
+from podledger.core.entries import Outcome
+from podledger.core.errors import ChainError, DamagedError
 from podledger.core.paths import normalise
-from podledger.core.rules import UNHEARD, Decision, Fact, State, Tenure, fold
+from podledger.core.rules import UNHEARD, Fact, State, Tenure, fold
 from podledger.core.text import escape
 from podledger.store.driver import execute_many, fetch, held, insert_rows
 from podledger.store.tables import grants, pods, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
 MAX_CACHED: Final = 50_000
-"""How many pod names' states are kept in memory."""
+"""How many pod names' states the cache holds."""
 
 MAX_CACHED_SCOPE: Final = 1_000
-"""The longest scope, as JSON, of which the grants are kept in memory."""
+"""The grants of a scope up to this length, as JSON, are cached."""
 
 TenureKey = tuple[str, int]
 
 
+@dataclass(slots=True)
 class Fold:
-    """The rules at work on a run of events: what is known before it, and the states and tenures that it changes."""
+    """The rules applied to a run of events: `known` holds the states before it, the rest is what the run changes.
 
-    def __init__(self, known: Mapping[str, State]) -> None:
-        self._known = known
-        self.states: dict[str, State] = {}
-        self.changed: dict[TenureKey, Tenure] = {}
+    `changed` holds the tenures that the run opens or changes, by pod name and `from_seq`.
+    """
 
-    def take(self, fact: Fact) -> Decision:
-        """Fold one event."""
-        decision = self.weigh(fact)
-        self.keep(fact.pod_name, decision)
-        return decision
+    known: Mapping[str, State]
+    states: dict[str, State] = field(default_factory=dict)
+    changed: dict[TenureKey, Tenure] = field(default_factory=dict)
 
-    def weigh(self, fact: Fact) -> Decision:
-        """What the rules would make of an event, without folding it."""
-        return fold(self._state(fact.pod_name), fact)
+    def take(self, fact: Fact, expected: Outcome | None = None) -> Outcome:
+        """Apply the rules to one event and return its outcome.
 
-    def keep(self, pod_name: str, decision: Decision) -> None:
-        """Take in what `weigh` said."""
-        if decision.state is not self._state(pod_name):
-            self.states[pod_name] = decision.state
-        for tenure in decision.changed:
-            self.changed[pod_name, tenure.from_seq] = tenure
-
-    def _state(self, pod_name: str) -> State:
-        return self.states.get(pod_name) or self._known[pod_name]
+        Raises:
+            ChainError: the outcome is not the `expected` one. The fold stays as it was.
+        """
+        name = fact.pod_name
+        before = self.states.get(name) or self.known[name]
+        outcome, after, changed = fold(before, fact)
+        if expected is not None and outcome != expected:
+            raise ChainError(f"its outcome is {expected!r}, but the rules decide {outcome!r}")
+        if after is not before:
+            self.states[name] = after
+        for tenure in changed:
+            self.changed[name, tenure.from_seq] = tenure
+        return outcome
 
 
 class StateCache:
-    """The states of pod names last seen, bounded; right as long as the ledger's head is where it left it."""
+    """Caches the states of the pod names seen last, for one head of the log.
+
+    A batch announces the states that it leaves and the head that it leads to. The next batch finds out whether it was
+    committed: if the head is there, the states count; if the head has not moved, they are dropped. Any other head means
+    that another process has written, and the cache starts again from the projection.
+    """
 
     def __init__(self) -> None:
         self._states: dict[str, State] = {}
-        self._at: object = None
+        self._head: object = None
+        self._next_states: Mapping[str, State] = {}
+        self._next_head: object = None
 
-    def at(self, position: object) -> None:
-        """Say where the head is: what is cached for another position is dropped."""
-        if position != self._at:
+    def load(
+        self, connection: Connection, ledger: str, names: Iterable[str], head: object = None
+    ) -> Mapping[str, State]:
+        """Return the states of `names`, and any others in the cache, as they are at `head`."""
+        if head == self._next_head:
+            self._states.update(self._next_states)
+        elif head != self._head:
             self._states.clear()
-            self._at = position
-
-    def load(self, connection: Connection, ledger: str, names: Iterable[str]) -> Mapping[str, State]:
-        """The states of `names`, and of whatever else is cached."""
+        self._head, self._next_head, self._next_states = head, head, {}
         wanted = set(names)
         missing = wanted.difference(self._states)
         if len(self._states) + len(missing) > MAX_CACHED:
@@ -80,21 +90,24 @@ class StateCache:
             self._states.update(load_states(connection, ledger, sorted(missing)))
         return self._states
 
-    def advance(self, states: Mapping[str, State], position: object) -> None:
-        """Take in what a committed batch left, and where its head is."""
-        self._states.update(states)
-        self._at = position
+    def expect(self, states: Mapping[str, State], head: object = None) -> None:
+        """Announce the states that the transaction leaves, and the head that it leads to."""
+        self._next_states, self._next_head = states, head
 
 
 def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[str, State]:
-    """The states that the projection holds for those of `names` that were heard of."""
+    """Read the states of those of `names` that the projection knows.
+
+    Raises:
+        DamagedError: a state refers to a tenure that is not there.
+    """
     states: dict[str, State] = {}
     for start in range(0, len(names), NAMES_A_QUERY):
         some = names[start : start + NAMES_A_QUERY]
         query = _STATES.format(marks=", ".join("?" * len(some)))
         for name, newest, status, tenure_from, *tenure in fetch(connection, query, (ledger, *some)):
             if tenure_from is not None and tenure[0] is None:
-                reason = f"the tenure of '{escape(str(name), 60)}' from seq {tenure_from} is gone from the projections"
+                reason = f"the tenure of '{escape(str(name), 60)}' from seq {tenure_from} is missing in the projections"
                 raise DamagedError(reason, hint="run `podledger rebuild`, then `podledger verify`")
             states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
     return states
@@ -114,16 +127,18 @@ def save(
     states: Mapping[str, State],
     head: int,
 ) -> None:
-    """Write the tenures, with their grants, and the states that a batch after seq `head` left."""
+    """Write the tenures, with their grants, and the states that a batch changes; `head` is the last seq before it."""
     opened = [tenure for tenure in changed.values() if tenure.from_seq > head]
-    kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
-    insert_rows(connection, tenures, sorted([tenure_row(ledger, tenure) for tenure in opened], key=held))
-    lent = [row for tenure in opened for row in grant_rows(ledger, tenure)]
-    insert_rows(connection, grants, lent, lambda _: _ALL_OF_A_GRANT)
-    execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
-    execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
-    stated = [pod_row(ledger, *item) for item in states.items()]
-    insert_rows(connection, pods, sorted(stated, key=held), otherwise=_REPLACE_STATE)
+    if opened:
+        insert_rows(connection, tenures, sorted([tenure_row(ledger, tenure) for tenure in opened], key=held))
+        insert_rows(connection, grants, [row for tenure in opened for row in grant_rows(ledger, tenure)])
+    if len(opened) < len(changed):
+        kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
+        execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
+        execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
+    if states:
+        rows = [pod_row(ledger, *item) for item in states.items()]
+        insert_rows(connection, pods, sorted(rows, key=held), otherwise=_REPLACE_STATE)
 
 
 _CHANGING: Final = (
@@ -135,7 +150,6 @@ _CHANGING: Final = (
     "confirmed_seq",
     "confirmed_evidence",
 )
-_ALL_OF_A_GRANT: Final = tuple(range(len(grants.columns)))
 _UPDATE_TENURE: Final = (
     f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
     "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
@@ -148,7 +162,7 @@ _REPLACE_STATE: Final = (
 
 
 def tenure_row(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
-    """A tenure as its table has it."""
+    """Return a tenure as a row of its table."""
     return (ledger, *tenure, span_node(tenure.from_seq, tenure.until_seq))
 
 
@@ -159,22 +173,23 @@ def _tenure_change(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
 
 
 def grant_rows(ledger: str, tenure: Tenure) -> list[tuple[Any, ...]]:
-    """The grants of a tenure as their table has them, in the order of its scope."""
+    """Return the grants of a tenure as rows of their table, in the order of its scope."""
     key = (ledger, tenure.pod_name, tenure.from_seq)
     span = (tenure.until_seq, span_node(tenure.from_seq, tenure.until_seq))
-    lent = _lent_often if len(tenure.scope) <= MAX_CACHED_SCOPE else _lent
-    return [(*key, *each, *span) for each in lent(tenure.scope)]
+    rules = _cached_grants if len(tenure.scope) <= MAX_CACHED_SCOPE else _grants
+    return [(*key, *rule, *span) for rule in rules(tenure.scope)]
 
 
-def _lent(scope: str) -> list[tuple[int, str, str, str, int]]:
-    """What a scope, which lives of a pod have in common, states of each grant: its position, and what it is of."""
+def _grants(scope: str) -> list[tuple[int, str, str, str, int]]:
+    """Return the columns that a scope alone decides: position, target, normalised path, permission, recursive."""
     return [
         (position, rule.target, normalise(rule.target), rule.permission, int(rule.recursive))
         for position, rule in enumerate(scope_from(scope))
     ]
 
 
-_lent_often = lru_cache(maxsize=1024)(_lent)
+_cached_grants = lru_cache(maxsize=1024)(_grants)
+"""Most pods get the scope that an earlier one had."""
 
 
 def _grant_end(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
@@ -183,5 +198,5 @@ def _grant_end(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
 
 
 def pod_row(ledger: str, name: str, state: State) -> tuple[Any, ...]:
-    """What is known of a pod name as its table has it."""
+    """Return the state of a pod name as a row of its table."""
     return (ledger, name, state.newest, state.status, state.tenure.from_seq if state.tenure else None)

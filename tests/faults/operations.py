@@ -48,7 +48,7 @@ async def _append(folder: Path, ack: Ack) -> None:
     async with Ledger.open(folder / NAME, OWNER) as ledger:
         _ack(ack, [await ledger.append(TurnEnded(pod_name="child"))])
         _ack(ack, await ledger.append_many([spawned(f"batch-{number}") for number in range(BATCH)]))
-        await ledger.record([], [Rejection(b"garbage", "not JSON", None)])
+        await ledger.commits.append([], [Rejection(b"garbage", "not JSON", None)])
         _ack(ack, [await ledger.append(spawned("last"))])
 
 

@@ -74,7 +74,7 @@ async def make_ledger(path: Path, rounds: int = 8) -> int:
     async with Ledger.open(path, OWNER) as ledger:
         await ledger.configure(parent_socket="/run/nobody.sock")
         entries = [await ledger.append(event) for event in story(rounds)]
-        await ledger.record([], [Rejection(b"garbage \xff", "not JSON", None)] * 3)
+        await ledger.commits.append([], [Rejection(b"garbage \xff", "not JSON", None)] * 3)
         await ledger.acknowledge(3, "agent")
         return entries[-1].seq
 

@@ -191,7 +191,7 @@ async def test_outbox_that_does_not_drain_is_an_error(tmp_path: Path) -> None:
 
 async def test_rejected_lines_and_gaps_are_warnings(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "a.db", OWNER) as ledger:
-        await ledger.record([], [Rejection(b"\x1b[2J", "not \x1b[2J JSON", None)])
+        await ledger.commits.append([], [Rejection(b"\x1b[2J", "not \x1b[2J JSON", None)])
         await ledger.append_many(story(3))
     assert found(tmp_path / "a.db", "rejected")["level"] == "warning"
     assert "2 stamped reports of 1 sender never" in found(tmp_path / "a.db", "gaps")["detail"]

@@ -1,4 +1,4 @@
-"""The receiver on a disk that is full: it stays up, says so, stops reading, and goes on when there is room again."""
+"""The receiver on a full disk: it stays up, reports the trouble, stops reading, and continues when there is room."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ async def send(path: Path, number: int) -> None:
     await send_pod_event(path, Errored(pod_name="child", message=f"{number} " + "x" * 50_000), timeout_s=TOO_LONG_S)
 
 
-async def test_a_receiver_outlives_a_full_disk_and_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
-    """Senders whose reports it has read are waited for by it; the others wait at the door."""
+async def test_receiver_survives_a_full_disk_without_loss(small_disk: Path, tmp_path: Path) -> None:
+    """The receiver keeps the reports that it has read. Later senders wait until it accepts them."""
     socket = tmp_path / "root.sock"
     async with Ledger.open(small_disk / NAME, OWNER) as ledger, Receiver(ledger, socket) as receiver:
         sending: list[asyncio.Task[None]] = []
@@ -40,7 +40,7 @@ async def test_a_receiver_outlives_a_full_disk_and_loses_nothing(small_disk: Pat
         before = (await ledger.head()).head_seq
         late = asyncio.create_task(send(socket, len(sending)))
         await asyncio.wait([late], timeout=0.3)
-        assert not late.done(), "it stops reading, so that senders feel it"
+        assert not late.done(), "it stops reading, so that senders wait"
 
         subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
         await until(lambda: receiver.healthy)
@@ -49,7 +49,7 @@ async def test_a_receiver_outlives_a_full_disk_and_loses_nothing(small_disk: Pat
         async with asyncio.timeout(TOO_LONG_S):
             while (await ledger.head()).head_seq < expected:
                 await asyncio.sleep(0.01)
-        told = {entry.event.message.split()[0] async for entry in ledger.entries()}  # type: ignore[union-attr]
-        assert told == {str(number) for number in range(expected)}
+        kept = {entry.event.message.split()[0] async for entry in ledger.entries()}  # type: ignore[union-attr]
+        assert kept == {str(number) for number in range(expected)}
         assert before < expected
         await check_open(ledger, [])

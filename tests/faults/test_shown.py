@@ -55,7 +55,7 @@ async def _write(path: Path) -> None:
             rule = ScopeRule(target=text[:5000], permission="write")
             await ledger.append(PodSpawned(pod_name=name, socket_path=text[:5000], scope=(rule,)))
             await ledger.append(Errored(pod_name=name, message=text))
-            await ledger.record([], [Rejection(text[:5000].encode(), text[:5000], None)])
+            await ledger.commits.append([], [Rejection(text[:5000].encode(), text[:5000], None)])
         await ledger.append(PodReclaimed(pod_name=NAMES[1], reason=HOSTILE[0]))
 
 

@@ -1,4 +1,4 @@
-"""The wire under attack: any bytes are read or refused, and a line without end costs neither memory nor time."""
+"""The wire under attack: any bytes are read or refused, and an endless line costs neither memory nor time."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ MOST_BYTES = 250 << 20
 
 
 @pytest.mark.parametrize("line", CORPUS)
-def test_the_corpus_is_read_or_refused(line: bytes) -> None:
-    assert read(line), "an answer of some kind"
+def test_corpus_lines_are_read_or_refused(line: bytes) -> None:
+    assert read(line), "neither read nor refused"
 
 
 @given(line=st.binary(max_size=300) | st.sampled_from(CORPUS))
 def test_any_bytes_are_read_or_refused(line: bytes) -> None:
-    assert read(line), "an answer of some kind"
+    assert read(line), "neither read nor refused"
 
 
 @pytest.mark.parametrize("seed", seeds(2))
-def test_altered_lines(seed: int) -> None:
+def test_altered_lines_are_read_or_refused(seed: int) -> None:
     fuzz(seed, lambda rounds: rounds < 3_000)
 
 
-def test_the_fuzzer_finds_what_is_wrong_and_tells_how_to_play_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reading that stumbles over one kind of line."""
+def test_fuzzer_names_the_round_and_seed_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the fuzzer on a reader that fails on one kind of line."""
 
     def stumbling(line: bytes) -> str:
         assert line in CORPUS or b"null" not in line
@@ -58,14 +58,14 @@ def test_the_fuzzer_finds_what_is_wrong_and_tells_how_to_play_it_again(monkeypat
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", seeds(20))
-def test_altered_lines_for_long(seed: int, record_property: Count) -> None:
+def test_many_altered_lines_are_read_or_refused(seed: int, record_property: Count) -> None:
     fuzz(seed, lambda rounds: rounds < 100_000)
     record_property("lines", 100_000)
 
 
 @given(data=st.binary(max_size=400), cuts=st.lists(st.integers(0, 400), max_size=8), most=st.integers(1, 60))
 @example(data=b"a" * 60 + b"\nb\n", cuts=[10, 20], most=10)
-def test_however_bytes_arrive_short_lines_come_out_the_same(data: bytes, cuts: list[int], most: int) -> None:
+def test_chunk_boundaries_do_not_change_short_lines(data: bytes, cuts: list[int], most: int) -> None:
     buffer = LineBuffer(most)
     found: list[Frame] = []
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
@@ -82,7 +82,7 @@ def test_however_bytes_arrive_short_lines_come_out_the_same(data: bytes, cuts: l
 
 @pytest.fixture
 def served(short: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
-    """A receiver in a process of its own."""
+    """Run a receiver in its own process."""
     run("--db", short / "a.db", "init", OWNER)
     command = [sys.executable, "-m", "podledger", "--db", str(short / "a.db"), "serve", "--socket", str(short / "s")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -95,7 +95,7 @@ def served(short: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had."""
+    """Return the peak memory of a process in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -108,8 +108,8 @@ def endless_line(path: Path, size: int) -> None:
             link.sendall(block)
 
 
-def beside(path: Path, attack: threading.Thread, honest: int) -> list[float]:
-    """How long each of some honest reports took while an attack goes on."""
+def time_reports(path: Path, attack: threading.Thread, honest: int) -> list[float]:
+    """Send honest reports during an attack; return the seconds that each took."""
     attack.start()
     took = []
     for number in range(honest):
@@ -120,12 +120,12 @@ def beside(path: Path, attack: threading.Thread, honest: int) -> list[float]:
     return took
 
 
-def hold_out(served: tuple[Path, subprocess.Popen[str]], attack: threading.Thread) -> None:
+def withstand(served: tuple[Path, subprocess.Popen[str]], attack: threading.Thread) -> None:
     folder, process = served
     idle = [socket.socket(socket.AF_UNIX) for _ in range(200)]
     for link in idle:
         link.connect(str(folder / "s"))
-    took = beside(folder / "s", attack, 30)
+    took = time_reports(folder / "s", attack, 30)
     assert peak_bytes(process.pid) < MOST_BYTES
     assert max(took) < 10
     for link in idle:
@@ -137,10 +137,10 @@ def hold_out(served: tuple[Path, subprocess.Popen[str]], attack: threading.Threa
     assert run("--db", folder / "a.db", "verify").status == 0
 
 
-def test_a_line_without_end_beside_idle_and_honest_senders(served: tuple[Path, subprocess.Popen[str]]) -> None:
-    hold_out(served, threading.Thread(target=endless_line, args=(served[0] / "s", 64 << 20)))
+def test_endless_line_does_not_delay_honest_senders(served: tuple[Path, subprocess.Popen[str]]) -> None:
+    withstand(served, threading.Thread(target=endless_line, args=(served[0] / "s", 64 << 20)))
 
 
 @pytest.mark.soak
-def test_a_line_of_a_gigabyte(served: tuple[Path, subprocess.Popen[str]]) -> None:
-    hold_out(served, threading.Thread(target=endless_line, args=(served[0] / "s", 1 << 30)))
+def test_line_of_a_gigabyte_does_not_delay_honest_senders(served: tuple[Path, subprocess.Popen[str]]) -> None:
+    withstand(served, threading.Thread(target=endless_line, args=(served[0] / "s", 1 << 30)))

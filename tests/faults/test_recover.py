@@ -13,6 +13,7 @@ from podledger.core.digest import chain_digest
 from podledger.core.errors import StorageError
 from podledger.doctor.recover import recover
 from podledger.integrity.scan import ALTERED
+from podledger.store.group_commit import GroupCommit
 from tests.faults.samples import OWNER, make_ledger, run
 
 
@@ -122,7 +123,7 @@ async def test_failed_recovery_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     async def full(*_: object) -> list[Entry]:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(Ledger, "restore", full)
+    monkeypatch.setattr(GroupCommit, "restore", full)
     with pytest.raises(StorageError):
         await recover(tmp_path / "a.db", tmp_path / "b.db")
 

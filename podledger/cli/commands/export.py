@@ -34,16 +34,16 @@ def run(args: Namespace) -> None:
 
 async def _export(ledger: Ledger, file: str) -> int:
     if file == "-":
-        count = await _write(ledger, sys.stdout.buffer)
+        count = await _write(ledger, sys.stdout.buffer, prints=True)
         sys.stdout.buffer.flush()
         return count
     with replacing(file, ledger.database.place) as stream:
-        return await _write(ledger, stream)
+        return await _write(ledger, stream, prints=False)
 
 
-async def _write(ledger: Ledger, stream: Any) -> int:
+async def _write(ledger: Ledger, stream: Any, *, prints: bool) -> int:
     count, total = 0, (await ledger.head()).head_seq
-    with progress("export", prints=stream is sys.stdout.buffer) as update:
+    with progress("export", prints=prints) as update:
         async for line in export_lines(ledger):
             stream.write(line)
             count += 1

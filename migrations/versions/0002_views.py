@@ -47,13 +47,12 @@ def fill(template: str, **fragments: str) -> str:
 
     The stored schema is then as readable as this file. Braces around anything but a name, as in `'{}'`, stay.
     """
-    lines = []
-    for line in dedent(template).strip("\n").split("\n"):
+
+    def filled(line: str) -> str:
         depth = line[: len(line) - len(line.lstrip())]
-        for name in re.findall(r"\{(\w+)\}", line):
-            line = line.replace(f"{{{name}}}", indent(fragments[name], depth).strip())  # noqa: PLW2901
-        lines.append(line)
-    return "\n".join(lines)
+        return re.sub(r"\{(\w+)\}", lambda name: indent(fragments[name[1]], depth).strip(), line)
+
+    return "\n".join(filled(line) for line in dedent(template).strip("\n").split("\n"))
 
 
 # Times and texts

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.cli import podledger, start
-from tests.waiting import until
+from tests.runner import podledger, start
+from tests.waiting import block_until
 
 README: Final = Path(__file__).parent.parent / "README.md"
 _BLOCKS: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -58,7 +58,7 @@ class _Session:
         logged = self._logged()
         done = podledger(*words, folder=self._folder)
         if words[0] == "send":
-            until(lambda: self._logged() > logged)
+            block_until(lambda: self._logged() > logged)
         return "".join(f"{text.rstrip()}\n" for text in (done.out + done.err).splitlines())
 
     def _logged(self) -> int:

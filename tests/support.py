@@ -7,7 +7,7 @@ import functools
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,7 @@ from sqlalchemy.pool import StaticPool
 from podledger.core.entries import Entry, draft
 from podledger.core.events import (
     LedgerEvent,
-    PodExited,
-    PodReclaimed,
-    PodSpawned,
-    PodUnreachable,
-    ScopeSubDelegated,
-    ShutDown,
-    TurnEnded,
 )
-from podledger.core.fields import ScopeRule, Stamp
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.ledger import Ledger
 from podledger.queries.holders import Holder, holders_at
@@ -37,73 +29,13 @@ from podledger.store.log import Rejection
 from podledger.store.projections import StateCache
 from podledger.store.schema import prepare, upgrade_to
 from podledger.store.sqlite.files import APPLICATION_ID
+from tests.given import OWNER
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
-OWNER = "root"
 PROJECTIONS = ("tenures", "grants", "pods")
 KEPT = ("events", "rejected", "outbox", "consumers")
 """The tables that a rebuild must leave alone."""
-
-SECOND_NS = 1_000_000_000
-
-
-def incarnation(number: int) -> str:
-    """The incarnation of that number: of two, the greater number is the newer."""
-    return f"{number:08x}-0000-7000-8000-000000000000"
-
-
-def stamped(event: LedgerEvent, subject: int | None, source: int | None = None, sequence: int = 1) -> LedgerEvent:
-    """Return `event` with a stamp about incarnation `subject`, from incarnation `source` (by default the same one)."""
-    teller = source if source is not None else subject or 0
-    stamp = Stamp(
-        id=f"00000000-0000-4000-8000-{teller:06x}{sequence:06x}",
-        source=incarnation(teller),
-        sequence=sequence,
-        time="2026-01-31T14:03:00Z",
-        subject=None if subject is None else incarnation(subject),
-    )
-    return event.model_copy(update={"stamp": stamp})
-
-
-def writes(*targets: str, recursive: bool = True) -> tuple[ScopeRule, ...]:
-    """A scope of write rules."""
-    return tuple(ScopeRule(target=target, permission="write", recursive=recursive) for target in targets)
-
-
-def spawned(name: str, socket: str = "/run/s", scope: tuple[ScopeRule, ...] = (), callback: str = "") -> LedgerEvent:
-    """The owner spawned `name`."""
-    return PodSpawned(pod_name=name, socket_path=socket, scope=scope, callback_address=callback)
-
-
-def delegated(name: str, socket: str = "/run/s", scope: tuple[ScopeRule, ...] = (), parent: str = "mid") -> LedgerEvent:
-    """`parent` spawned `name`."""
-    return ScopeSubDelegated(parent_pod=parent, sub_pod=name, sub_socket=socket, scope=scope)
-
-
-def turned(name: str) -> LedgerEvent:
-    """`name` finished a turn."""
-    return TurnEnded(pod_name=name)
-
-
-def stopped(name: str) -> LedgerEvent:
-    """`name` has stopped."""
-    return ShutDown(pod_name=name)
-
-
-def reclaimed(name: str) -> LedgerEvent:
-    """`name` is taken for dead."""
-    return PodReclaimed(pod_name=name, reason="silent")
-
-
-def exited(name: str) -> LedgerEvent:
-    """The owner reaped `name`."""
-    return PodExited(pod_name=name, exit_code=0)
-
-
-def unreachable(name: str) -> LedgerEvent:
-    """A probe of `name` failed."""
-    return PodUnreachable(pod_name=name, reason="refused")
 
 
 TRIGGERS = (
@@ -235,7 +167,7 @@ async def fresh_ledger(**options: Any) -> AsyncIterator[Ledger]:
 
 @contextlib.contextmanager
 def connected(path: Path) -> Iterator[sqlite3.Connection]:
-    """A stranger's connection to a database: plain sqlite3, committed and closed at the end."""
+    """Connect to a database without podledger; each statement commits, and the connection closes at the end."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         yield connection
@@ -243,19 +175,16 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
+def alter(path: Path, *statements: str) -> None:
+    """Change a database after dropping the triggers that keep its log append-only."""
+    with connected(path) as connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+
+
 def rows_of(path: Path, *tables: str) -> Rows:
-    """Every row of some tables, as a stranger reads them."""
+    """Return every row of some tables, read without podledger."""
     with connected(path) as connection:
         return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in tables}
-
-
-def ticking(start_s: int = 1_000, step_s: int = 1) -> Callable[[], int]:
-    """A clock for `Ledger.open` that goes on by a step at each look."""
-    now = start_s - step_s
-
-    def clock() -> int:
-        nonlocal now
-        now += step_s
-        return now * SECOND_NS
-
-    return clock

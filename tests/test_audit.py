@@ -25,26 +25,22 @@ from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult
 from podledger.store.database import Database
 from podledger.store.log import read_all
 from tests import strategies
-from tests.cli import Result, podledger
-from tests.model import Model
-from tests.support import (
+from tests.given import (
     OWNER,
-    Bench,
-    connected,
     delegated,
     exited,
     incarnation,
-    new_database,
     reclaimed,
-    rows_of,
     spawned,
     stamped,
     stopped,
     turned,
     unreachable,
-    without_times,
     writes,
 )
+from tests.model import Model
+from tests.runner import Result, podledger
+from tests.support import Bench, connected, new_database, rows_of, without_times
 
 TABLES = ("events", "tenures", "grants", "pods", "outbox", "consumers", "ledgers")
 

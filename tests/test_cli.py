@@ -12,9 +12,9 @@ import pytest
 
 from podledger.cli import commands
 from podledger.cli.table import COMMANDS
-from tests.cli import clean_environment, podledger, start
 from tests.incident import with_output
-from tests.waiting import until
+from tests.runner import clean_environment, podledger, podledger_json, podledger_process, start
+from tests.waiting import block_until
 
 SPAWN = ("spawned", "coder", "--socket", "/run/coder.sock", "--scope", "write:/srv/app")
 
@@ -35,9 +35,9 @@ def test_repeated_init_keeps_the_ledger(tmp_path: Path) -> None:
 
 
 def test_spawned_child_is_listed_until_it_exits(folder: Path) -> None:
-    spawned = podledger(*SPAWN, "--callback", "/run/root.sock", "--json", folder=folder).json()
-    before = podledger("pods", "--json", folder=folder).json()
-    exited = podledger("exited", "coder", "--code", "0", "--json", folder=folder).json()
+    spawned = podledger_json(*SPAWN, "--callback", "/run/root.sock", folder=folder)
+    before = podledger_json("pods", folder=folder)
+    exited = podledger_json("exited", "coder", "--code", "0", folder=folder)
     assert (spawned["outcome"], exited["outcome"]) == ("applied", "applied")
     assert before == [
         {
@@ -55,9 +55,9 @@ def test_spawned_child_is_listed_until_it_exits(folder: Path) -> None:
             "evidence": "observed",
         }
     ]
-    assert podledger("pods", "--json", folder=folder).json() == []
-    assert podledger("pods", "--at", "1", "--json", folder=folder).json() == before
-    ended = podledger("pods", "--all", "--json", folder=folder).json()[0]
+    assert podledger_json("pods", folder=folder) == []
+    assert podledger_json("pods", "--at", "1", folder=folder) == before
+    ended = podledger_json("pods", "--all", folder=folder)[0]
     assert (ended["until_seq"], ended["until"]) == (2, exited["recorded_at"])
 
 
@@ -96,16 +96,8 @@ def test_no_command_overwrites_a_ledger(folder: Path, command: tuple[str, ...]) 
 def test_unwritable_output_is_one_line_of_error(folder: Path, command: str) -> None:
     podledger(*SPAWN, folder=folder)
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "podledger", command],
-            cwd=folder,
-            env=clean_environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (1, "podledger: the output: No space left on device\n")
+        done = podledger_process(command, folder=folder, stdout=full)
+    assert (done.status, done.err) == (1, "podledger: the output: No space left on device\n")
 
 
 def test_serve_exits_with_1_if_it_lost_a_report(folder: Path) -> None:
@@ -158,21 +150,17 @@ def test_invalid_argument_is_refused_with_the_reason(
 
 def test_interrupted_import_prints_what_it_did(folder: Path) -> None:
     """The import waits for a line on its standard input."""
-    line = b'{"kind":"turn_ended","pod_name":"a"}\n'
-    command = [sys.executable, "-m", "podledger", "import", "-"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=folder, env=clean_environment(), stdin=pipe, stdout=pipe, stderr=pipe
-    ) as importing:
+    line = '{"kind":"turn_ended","pod_name":"a"}\n'
+    with start("import", "-", folder=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as importing:
         assert importing.stdin is not None
         importing.stdin.write(line * 5_000)
         importing.stdin.flush()
-        until(lambda: len(podledger("events", "--json", "--limit", "5000", folder=folder).jsons()) == 4_000)
+        block_until(lambda: len(podledger("events", "--json", "--limit", "5000", folder=folder).jsons()) == 4_000)
         importing.send_signal(signal.SIGINT)
         assert importing.wait(20) == 130
         assert importing.stderr is not None
         printed = importing.stderr.read()
-    assert printed.startswith(b"podledger: interrupted: 4,000 events appended")
+    assert printed.startswith("podledger: interrupted: 4,000 events appended")
     assert podledger("verify", folder=folder).out.startswith("verified: 4,000 events")
 
 
@@ -190,14 +178,14 @@ def test_owner_cannot_spawn_itself(folder: Path) -> None:
 
 def test_release_is_recorded_as_observed(folder: Path) -> None:
     podledger(*SPAWN, folder=folder)
-    released = podledger("release", "coder", "--reason", "gone", "--json", folder=folder).json()
+    released = podledger_json("release", "coder", "--reason", "gone", folder=folder)
     assert (released["kind"], released["evidence"], released["outcome"]) == ("pod_reclaimed", "observed", "applied")
 
 
 def test_spawned_keeps_the_incarnation(folder: Path) -> None:
     incarnation = "019a0000-0000-7000-8000-000000000001"
     podledger(*SPAWN, "--incarnation", incarnation.upper(), folder=folder)
-    assert podledger("pods", "--json", folder=folder).json()[0]["incarnation"] == incarnation
+    assert podledger_json("pods", folder=folder)[0]["incarnation"] == incarnation
 
 
 @pytest.mark.parametrize(
@@ -248,7 +236,7 @@ def test_several_ledgers_need_a_ledger_option(folder: Path) -> None:
     unclear = podledger("pods", folder=folder)
     assert unclear.status == 1
     assert "other, root" in unclear.err
-    assert podledger("pods", "--ledger", "other", "--json", folder=folder).json() == []
+    assert podledger_json("pods", "--ledger", "other", folder=folder) == []
 
 
 def test_help_and_send_import_nothing_heavy(tmp_path: Path) -> None:
@@ -296,7 +284,7 @@ def test_text_from_pods_is_printed_without_control_characters(folder: Path) -> N
     for words in (("events",), ("notifications",), ("rejected",), ("events", "--json"), ("rejected", "--json")):
         shown = podledger(*words, folder=folder).out
         assert not [char for char in shown.replace("\n", "") if not char.isprintable()], words
-    assert podledger("events", "--json", folder=folder).json()["event"] == event
+    assert podledger_json("events", folder=folder)["event"] == event
 
 
 def test_each_consumer_reads_a_notification_once(folder: Path) -> None:
@@ -305,7 +293,7 @@ def test_each_consumer_reads_a_notification_once(folder: Path) -> None:
     podledger("import", "-", folder=folder, stdin='{"kind":"turn_ended","pod_name":"coder"}\n' + ends + ends)
 
     def unread(*words: str) -> list[str]:
-        found = podledger("notifications", "--json", *words, folder=folder).json()
+        found = podledger_json("notifications", *words, folder=folder)
         return [notification["line"] for notification in found]
 
     lines = ["Pod `coder` finished a turn.", "Pod `coder` has stopped."]
@@ -331,7 +319,7 @@ def test_import_appends_good_lines_and_reports_bad_ones(folder: Path) -> None:
     assert [problem["line"] for problem in done.json()["problems"]] == [3, 5]
     assert (done.json()["appended"], done.json()["skipped"]) == (2, 1)
     assert "line 3: " in done.err
-    rejected = podledger("rejected", "--json", folder=folder).json()
+    rejected = podledger_json("rejected", folder=folder)
     assert [row["raw"] for row in rejected] == ["garbage", forged]
 
 
@@ -341,9 +329,9 @@ def test_exported_log_is_imported_with_the_same_digests(folder: Path, tmp_path_f
     assert podledger("export", "log.jsonl", folder=folder).status == 0
     other = tmp_path_factory.mktemp("other")
     podledger("init", "root", folder=other)
-    assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["restored"] == 2
-    assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["present"] == 2
-    results = [podledger("verify", "--json", folder=where).json() for where in (folder, other)]
+    assert podledger_json("import", folder / "log.jsonl", folder=other)["restored"] == 2
+    assert podledger_json("import", folder / "log.jsonl", folder=other)["present"] == 2
+    results = [podledger_json("verify", folder=where) for where in (folder, other)]
     assert results[0] == results[1]
     assert results[0]["ok"] is True
     assert results[0]["events"] == 2
@@ -359,7 +347,7 @@ def test_rebuild_repairs_what_verify_finds(folder: Path) -> None:
     broken = podledger("verify", "--json", folder=folder)
     assert broken.status == 1
     assert [problem["check"] for problem in broken.json()["problems"]] == ["projection"]
-    assert podledger("rebuild", "--json", folder=folder).json()["rows_changed"] == 1
+    assert podledger_json("rebuild", folder=folder)["rows_changed"] == 1
     assert podledger("verify", folder=folder).status == 0
 
 
@@ -377,7 +365,7 @@ def test_reconcile_suspects_and_then_reclaims(folder: Path) -> None:
     verdicts = [podledger("reconcile", *patience, folder=folder).json()[0]["verdict"] for _ in range(2)]
     assert dry[0]["verdict"] == "suspected"
     assert verdicts == ["suspected", "reclaimed"]
-    assert podledger("pods", "--json", folder=folder).json() == []
+    assert podledger_json("pods", folder=folder) == []
 
 
 def test_serve_records_reports_until_sigterm(folder: Path) -> None:
@@ -399,7 +387,7 @@ def test_stamp_names_only_a_known_incarnation(folder: Path) -> None:
     incarnation = "019a0000-0000-7000-8000-000000000001"
     socket = folder / "root.sock"
     with start("serve", "--socket", socket, folder=folder) as serving:
-        until(socket.exists)
+        block_until(socket.exists)
         podledger("send", socket, "turn-ended", "a", folder=folder)
         podledger("send", socket, "turn-ended", "b", "--incarnation", incarnation, folder=folder)
         podledger("send", socket, "turn-ended", "c", "--no-stamp", folder=folder)

@@ -29,7 +29,8 @@ from podledger.store.schema import SCHEMA_HEAD, identify, prepare
 from podledger.store.sqlite.errors import translated
 from podledger.store.sqlite.files import APPLICATION_ID
 from podledger.store.tables import ledgers
-from tests.support import OWNER, connected, memory, new_database, turned
+from tests.given import OWNER, turned
+from tests.support import connected, memory, new_database
 
 
 @pytest.fixture

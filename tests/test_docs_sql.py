@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from tests import troubled
-from tests.cli import podledger
+from tests.runner import podledger
 from tests.support import VIEWS, memory
 
 PAGE = (Path(__file__).parent.parent / "docs" / "sql.md").read_text()

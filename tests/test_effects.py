@@ -11,20 +11,8 @@ from podledger.core.events import LedgerEvent, ScopeSubDelegated
 from podledger.core.protocol import Report, parse_line
 from podledger.ledger import Ledger
 from podledger.store import outbox_rows
-from tests.support import (
-    OWNER,
-    Bench,
-    connected,
-    delegated,
-    fresh_ledger,
-    reclaimed,
-    rows_of,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
+from tests.support import Bench, connected, fresh_ledger, rows_of
 
 PARENT = "/run/parent"
 

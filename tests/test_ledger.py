@@ -29,22 +29,9 @@ from podledger.ledger import Ledger
 from podledger.store import group_commit
 from podledger.store.append import Appended
 from podledger.store.log import Rejection
+from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import Model
-from tests.support import (
-    OWNER,
-    PROJECTIONS,
-    connected,
-    delegated,
-    fresh_ledger,
-    new_database,
-    reclaimed,
-    rows_of,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.support import PROJECTIONS, connected, fresh_ledger, new_database, rows_of
 
 BIG = Errored(pod_name="p", message="x" * 200_000)
 

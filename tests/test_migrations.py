@@ -24,7 +24,8 @@ from podledger.store import schema
 from podledger.store.schema import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to
 from podledger.store.sqlite.files import schema_of
 from podledger.store.tables import metadata
-from tests.support import OWNER, TRIGGERS, VIEWS, connected, delegated, rows_of, spawned, turned
+from tests.given import OWNER, delegated, spawned, turned
+from tests.support import TRIGGERS, VIEWS, connected, rows_of
 
 VERSIONS = migrations_folder() / "versions"
 HELPER_VIEWS = ("tenure_parents", "scope_rules")

@@ -9,18 +9,8 @@ import pytest
 from podledger.core.errors import InvalidMomentError, InvalidNameError
 from podledger.core.events import Errored
 from podledger.ledger import Ledger
-from tests.support import (
-    connected,
-    delegated,
-    exited,
-    fresh_ledger,
-    reclaimed,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    unreachable,
-)
+from tests.given import delegated, exited, reclaimed, spawned, stamped, stopped, turned, unreachable
+from tests.support import connected, fresh_ledger
 
 
 async def lines(ledger: Ledger, consumer: str = "agent") -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 from podledger.cli.parser import parse
 from podledger.cli.table import COMMANDS
 from podledger.settings import Settings
-from tests.cli import clean_environment
 from tests.readme import README, commands, constant, with_output
+from tests.runner import clean_environment
 
 ROOT = README.parent
 TEXT = README.read_text()

@@ -8,8 +8,6 @@ import io
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,9 @@ import pytest
 
 from podledger.core.events import Errored, LedgerEvent
 from podledger.ledger import Ledger
-from tests.cli import Result, clean_environment, podledger
-from tests.support import connected, new_database, spawned, turned, writes
+from tests.given import spawned, turned, writes
+from tests.runner import Result, podledger, podledger_process
+from tests.support import connected, new_database
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT "
 
@@ -43,11 +42,7 @@ def ask(folder: Path, query: str, *options: object) -> Result:
 
 def ask_apart(folder: Path, query: str, *options: object) -> Result:
     """Run the query in a separate process, where its memory is limited."""
-    command = [sys.executable, "-m", "podledger", "sql", query, *map(str, options)]
-    done = subprocess.run(
-        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return podledger_process("sql", query, *options, folder=folder)
 
 
 def found(folder: Path, query: str, *options: object) -> Any:

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from podledger.cli.layout import table_lines, wrap
 from podledger.cli.scopes import parse_rule, rule_text
 from podledger.cli.terminal import Screen
-from tests.cli import OnTerminal, on_terminal, podledger
+from tests.runner import OnTerminal, on_terminal, podledger, podledger_json
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -50,7 +50,7 @@ def test_no_line_is_wider_than_the_terminal(folder: Path, words: tuple[str, ...]
 
 def test_table_at_80_columns_shows_times_with_their_zone(folder: Path) -> None:
     header, first, *_ = plain_lines(on_terminal("pods", folder=folder, columns=80))
-    since = podledger("pods", "--json", folder=folder).json()[0]["since"]
+    since = podledger_json("pods", folder=folder)[0]["since"]
     assert header.split("  ")[0] == "pod"
     assert "since (UTC)" in header
     assert since[:10] in first

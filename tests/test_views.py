@@ -20,22 +20,9 @@ from podledger.queries import gaps, notifications
 from podledger.queries.lineage import lineage
 from podledger.store import append, log
 from tests import strategies
+from tests.given import OWNER, delegated, incarnation, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import Model, Span, is_delegation, reaches
-from tests.support import (
-    OWNER,
-    VIEWS,
-    Bench,
-    connected,
-    delegated,
-    incarnation,
-    new_database,
-    reclaimed,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.support import VIEWS, Bench, connected, new_database
 
 PATHS = ("/srv/app/a.txt", "/srv/app", "/srv", "/srv/app/deep/b.txt", "/srv/application/x", "/etc", "/")
 

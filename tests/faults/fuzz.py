@@ -22,7 +22,8 @@ from podledger.core.events import parse_event
 from podledger.core.protocol import Report, parse_line
 from podledger.server.framing import LineBuffer
 from podledger.store.log import Rejection
-from tests.faults.samples import OWNER, SEED
+from tests.given import OWNER
+from tests.seeds import SEED
 
 FILE: Final = Path(__file__).parent.parent / "corpus" / "wire.txt"
 CORPUS: Final = FILE.read_bytes().split(b"\n")[:-1]

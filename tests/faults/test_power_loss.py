@@ -13,7 +13,8 @@ from podledger.core.errors import PodledgerError
 from tests.faults.operations import NAME, check_ledger
 from tests.faults.power import Record, lose_power, read_journal
 from tests.faults.preload import preloaded
-from tests.faults.samples import OWNER, SEED, Count, seeds
+from tests.given import OWNER
+from tests.seeds import SEED, Count, seeds
 
 
 @functools.cache

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from podledger.cli import main
 
@@ -35,28 +36,51 @@ class Result(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def podledger(*words: object, folder: Path, stdin: str = "", **environment: str) -> Result:
-    """Run a command in `folder`, in this process."""
+def podledger(
+    *words: object, folder: Path | None = None, stdin: str | bytes = "", status: int | None = 0, **environment: str
+) -> Result:
+    """Run a command in `folder`, in this process; `status` is the exit status that it must have, or None for any.
+
+    It runs on a thread of its own, so that a test with an event loop can call it too.
+    """
+    data = stdin if isinstance(stdin, bytes) else stdin.encode(errors="surrogateescape")
     out, err = _Stream(), _Stream()
-    with _place(folder, environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        sys.stdin = _Stream(stdin.encode(errors="surrogateescape"))
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        finally:
-            sys.stdin = sys.__stdin__
-    return Result(status, out.text(), err.text())
+    with _place(folder, environment), _streams(_Stream(data), out, err), ThreadPoolExecutor(1) as thread:
+        returned = thread.submit(_exit_status, [str(word) for word in words]).result()
+    return _checked(Result(returned, out.text(), err.text()), status)
 
 
-def start(*words: object, folder: Path) -> subprocess.Popen[str]:
-    """Start a command in `folder`, in a process of its own."""
-    command = [sys.executable, "-m", "podledger", *map(str, words)]
-    return subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+def podledger_json(*words: object, folder: Path | None = None, stdin: str | bytes = "", status: int | None = 0) -> Any:
+    """Run a command with `--json` in this process; return the document that it prints."""
+    return podledger_json(*words, folder=folder, stdin=stdin, status=status)
+
+
+def podledger_process(
+    *words: object, folder: Path | None = None, stdout: int | IO[Any] = subprocess.PIPE, **environment: str
+) -> Result:
+    """Run a command in a process of its own, for whatever depends on the process; any exit status is accepted."""
+    done = subprocess.run(
+        _command(words),
+        cwd=folder,
+        env=clean_environment() | environment,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout or "", done.stderr)
+
+
+def start(*words: object, folder: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+    """Start a command in a process of its own; its standard output is a pipe."""
+    return subprocess.Popen(
+        _command(words), cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True, **options
+    )
 
 
 class OnTerminal(NamedTuple):
-    """What a command wrote to a terminal, and what it wrote to a pipe instead."""
+    """The output of a command on a terminal, and the output that went to a pipe instead."""
 
     terminal: str
     piped: str
@@ -69,7 +93,7 @@ def on_terminal(
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     with subprocess.Popen(
-        [sys.executable, "-m", "podledger", *map(str, words)],
+        _command(words),
         cwd=folder,
         env=clean_environment() | {"TERM": "xterm-256color"} | environment,
         stdin=theirs,
@@ -114,13 +138,39 @@ class _Stream(io.TextIOWrapper):
         return buffer.getvalue().decode()
 
 
+def _command(words: Iterable[object]) -> list[str]:
+    return [sys.executable, "-m", "podledger", *map(str, words)]
+
+
+def _exit_status(words: list[str]) -> int:
+    try:
+        return main(words)
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+
+
+def _checked(result: Result, status: int | None) -> Result:
+    assert status in (None, result.status), result
+    return result
+
+
 @contextlib.contextmanager
-def _place(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+def _streams(stdin: _Stream, stdout: _Stream, stderr: _Stream) -> Iterator[None]:
+    before, sys.stdin = sys.stdin, stdin
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            yield
+    finally:
+        sys.stdin = before
+
+
+@contextlib.contextmanager
+def _place(folder: Path | None, environment: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(clean_environment() | environment)
     try:
-        with contextlib.chdir(folder):
+        with contextlib.chdir(folder or Path()):
             yield
     finally:
         os.environ.clear()

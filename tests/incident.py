@@ -139,7 +139,7 @@ def _run(block: str, folder: Path) -> str:
 
 
 def _session(line: str, folder: Path) -> str:
-    done = podledger(*shlex.split(line)[2:], folder=folder)
+    done = podledger(*shlex.split(line)[2:], folder=folder, status=None)
     output = "\n".join(text.rstrip() for text in (done.out + done.err).splitlines())
     return f"{line}\n{output}\n"
 

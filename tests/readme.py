@@ -56,13 +56,13 @@ class _Session:
             assert self.servers[-1].stdout is not None
             return self.servers[-1].stdout.readline()
         logged = self._logged()
-        done = podledger(*words, folder=self._folder)
+        done = podledger(*words, folder=self._folder, status=None)
         if words[0] == "send":
             block_until(lambda: self._logged() > logged)
         return "".join(f"{text.rstrip()}\n" for text in (done.out + done.err).splitlines())
 
     def _logged(self) -> int:
-        return len(podledger("events", "--json", folder=self._folder).out.splitlines())
+        return len(podledger("events", "--json", folder=self._folder, status=None).out.splitlines())
 
 
 @contextmanager

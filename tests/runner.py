@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import io
@@ -41,35 +42,41 @@ def podledger(
 ) -> Result:
     """Run a command in `folder`, in this process; `status` is the exit status that it must have, or None for any.
 
-    It runs on a thread of its own, so that a test with an event loop can call it too.
+    A test with an event loop can call it too, except for `serve` and for `import`, which handle signals.
     """
     data = stdin if isinstance(stdin, bytes) else stdin.encode(errors="surrogateescape")
     out, err = _Stream(), _Stream()
-    with _place(folder, environment), _streams(_Stream(data), out, err), ThreadPoolExecutor(1) as thread:
-        returned = thread.submit(_exit_status, [str(word) for word in words]).result()
+    with _place(folder, environment), _streams(_Stream(data), out, err):
+        returned = _exit_status([str(word) for word in words])
     return _checked(Result(returned, out.text(), err.text()), status)
 
 
 def podledger_json(*words: object, folder: Path | None = None, stdin: str | bytes = "", status: int | None = 0) -> Any:
     """Run a command with `--json` in this process; return the document that it prints."""
-    return podledger_json(*words, folder=folder, stdin=stdin, status=status)
+    return podledger(*words, "--json", folder=folder, stdin=stdin, status=status).json()
 
 
 def podledger_process(
-    *words: object, folder: Path | None = None, stdout: int | IO[Any] = subprocess.PIPE, **environment: str
+    *words: object,
+    folder: Path | None = None,
+    stdin: str = "",
+    stdout: int | IO[Any] = subprocess.PIPE,
+    status: int | None = 0,
+    **environment: str,
 ) -> Result:
-    """Run a command in a process of its own, for whatever depends on the process; any exit status is accepted."""
+    """Run a command in a process of its own: for its locks, memory, time zone or signals."""
     done = subprocess.run(
         _command(words),
         cwd=folder,
         env=clean_environment() | environment,
+        input=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
         timeout=60,
     )
-    return Result(done.returncode, done.stdout or "", done.stderr)
+    return _checked(Result(done.returncode, done.stdout or "", done.stderr), status)
 
 
 def start(*words: object, folder: Path | None = None, **options: Any) -> subprocess.Popen[str]:
@@ -143,6 +150,13 @@ def _command(words: Iterable[object]) -> list[str]:
 
 
 def _exit_status(words: list[str]) -> int:
+    if asyncio._get_running_loop() is None:
+        return _main(words)
+    with ThreadPoolExecutor(1) as thread:  # a thread has one event loop at a time
+        return thread.submit(_main, words).result()
+
+
+def _main(words: list[str]) -> int:
     try:
         return main(words)
     except SystemExit as exit_:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import shutil
@@ -154,6 +155,19 @@ def _template() -> Path:
 def new_database(path: Path) -> Path:
     """An empty database at `path`: a copy, which is quicker than migrating."""
     shutil.copy(_template(), path)
+    return path
+
+
+def ledger_of(path: Path, *events: LedgerEvent) -> Path:
+    """Append a history as one batch to the ledger of `root` at `path`, which is created if it is missing."""
+    if not path.exists():
+        new_database(path)
+
+    async def fill() -> None:
+        async with Ledger.open(path, OWNER) as ledger:
+            await ledger.append_many(events)
+
+    asyncio.run(fill())
     return path
 
 

@@ -24,7 +24,7 @@ from podledger.core.events import DELEGATIONS, LedgerEvent
 from podledger.integrity.coverage import coverage_of
 from tests.clocks import Clock
 from tests.given import delegated, errored, incarnation, make_ledger, spawned, stamp, stamped, stopped, turned, writes
-from tests.runner import podledger, podledger_json
+from tests.runner import podledger, podledger_json, podledger_process
 
 
 def a_tree() -> list[LedgerEvent]:
@@ -159,7 +159,7 @@ async def test_writing_command_is_refused(tmp_path: Path, command: str) -> None:
     before = (tmp_path / "b").read_bytes()
 
     words = [str(tmp_path / "s") if word == "SOCKET" else word for word in command.split()]
-    done = podledger("--db", tmp_path / "b", *words, status=2)
+    done = podledger_process("--db", tmp_path / "b", *words, status=2)
 
     assert "is read-only: it is a bundle of all pods" in done.err
     assert len(done.err.splitlines()) == 1

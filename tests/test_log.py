@@ -236,7 +236,7 @@ def test_digest_covers_the_previous_digest() -> None:
 
 async def test_rejected_line_keeps_bytes_reason_and_sender() -> None:
     raw = bytes(range(256))
-    async with fresh_ledger(clock=Clock(1)) as ledger:
+    async with fresh_ledger(clock=Clock(1, step_s=0)) as ledger:
         await ledger.commits.append([], [Rejection(raw, "not UTF-8", Sender(1, 2, 3)), Rejection(b"", "empty", None)])
         first, second = await ledger.rejected()
         assert (first.raw, first.reason, first.pid, first.uid, first.gid) == (raw, "not UTF-8", 1, 2, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
@@ -14,11 +13,9 @@ from typing import Any
 
 import pytest
 
-from podledger.core.events import Errored, LedgerEvent
-from podledger.ledger import Ledger
-from tests.given import spawned, turned, writes
+from tests.given import errored, spawned, turned, writes
 from tests.runner import Result, podledger, podledger_process
-from tests.support import connected, new_database
+from tests.support import connected, ledger_of
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT "
 
@@ -26,23 +23,17 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a small ledger in it."""
-    told = Errored(pod_name="ada", message="\x1b[2Jgone\n")
-    asyncio.run(fill(new_database(tmp_path / "podledger.db"), [spawned("ada", scope=writes("/srv")), told]))
+    ledger_of(tmp_path / "podledger.db", spawned("ada", scope=writes("/srv")), errored("ada", "\x1b[2Jgone\n"))
     return tmp_path
 
 
-async def fill(path: Path, events: list[LedgerEvent]) -> None:
-    async with Ledger.open(path, "root") as ledger:
-        await ledger.append_many(events)
-
-
 def ask(folder: Path, query: str, *options: object) -> Result:
-    return podledger("sql", query, *options, folder=folder)
+    return podledger("sql", query, *options, folder=folder, status=None)
 
 
 def ask_apart(folder: Path, query: str, *options: object) -> Result:
     """Run the query in a separate process, where its memory is limited."""
-    return podledger_process("sql", query, *options, folder=folder)
+    return podledger_process("sql", query, *options, folder=folder, status=None)
 
 
 def found(folder: Path, query: str, *options: object) -> Any:
@@ -196,8 +187,8 @@ def test_read_only_file_is_read(folder: Path) -> None:
 
 def test_file_that_is_no_database_is_refused(folder: Path) -> None:
     (folder / "other.db").write_bytes(os.urandom(4096))
-    assert podledger("sql", "SELECT 1", "--db", "other.db", folder=folder).status == 1
-    assert podledger("sql", "SELECT 1", "--db", "none.db", folder=folder).status == 1
+    podledger("sql", "SELECT 1", "--db", "other.db", folder=folder, status=1)
+    podledger("sql", "SELECT 1", "--db", "none.db", folder=folder, status=1)
     assert not (folder / "none.db").exists()
 
 
@@ -266,5 +257,5 @@ def test_csv_and_json_together_are_refused(folder: Path) -> None:
 
 
 def test_new_entries_are_visible_at_once(folder: Path) -> None:
-    asyncio.run(fill(folder / "podledger.db", [turned("ada")]))
+    ledger_of(folder / "podledger.db", turned("ada"))
     assert found(folder, "SELECT max(seq) AS head FROM event_log") == [{"head": 3}]

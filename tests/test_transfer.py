@@ -192,8 +192,8 @@ async def test_largest_and_deepest_events_can_be_exported_and_imported(tmp_path:
     assert done == Imported(restored=2)
 
 
-async def test_commands_export_and_import_a_ledger(tmp_path: Path) -> None:
-    await make_ledger(tmp_path / "from")
+def test_commands_export_and_import_a_ledger(tmp_path: Path) -> None:
+    asyncio.run(make_ledger(tmp_path / "from"))
     file = tmp_path / "log.jsonl"
 
     result = podledger_json("export", "--db", tmp_path / "from", file)
@@ -207,7 +207,7 @@ async def test_commands_export_and_import_a_ledger(tmp_path: Path) -> None:
     assert podledger("digest", "--db", tmp_path / "to").out == podledger("digest", "--db", tmp_path / "from").out
 
 
-async def test_import_reports_bad_lines_and_exits_with_1(tmp_path: Path) -> None:
+def test_import_reports_bad_lines_and_exits_with_1(tmp_path: Path) -> None:
     podledger("init", "--db", tmp_path / "to", "root")
 
     done = podledger(

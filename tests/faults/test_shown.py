@@ -107,6 +107,6 @@ def test_mirror_has_no_control_characters(hostile: Path) -> None:
 
 
 def test_error_is_one_line_without_control_characters(tmp_path: Path) -> None:
-    failed = podledger("--db", tmp_path / "\x1b[2J\n.db", "events")
+    failed = podledger("--db", tmp_path / "\x1b[2J\n.db", "events", status=None)
     assert (failed.status, len(failed.err.splitlines()), control_characters(failed.err)) == (1, 1, set())
-    assert control_characters(podledger("--db", tmp_path / "a.db", "init", "\x1b[2J").err) == set()
+    assert control_characters(podledger("--db", tmp_path / "a.db", "init", "\x1b[2J", status=2).err) == set()

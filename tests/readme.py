@@ -1,6 +1,6 @@
 """The README's terminal session: run its commands in order.
 
-`python -m tests.readme` rewrites README.md with what the commands print now.
+`python -m tests.readme` rewrites README.md with the current output of the commands.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.waiting import block_until
 README: Final = Path(__file__).parent.parent / "README.md"
 _BLOCKS: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
 _VARYING: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+|process \d+|user \d+|\b[0-9a-f]{64}\b")
-"""What differs from run to run: times, senders, digests."""
+"""The parts that differ from run to run: times, senders, digests."""
 
 
 def constant(text: str) -> str:

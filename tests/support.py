@@ -1,4 +1,4 @@
-"""Shared helpers of the core tests: numbered incarnations, short ways to make events, ledgers in memory and on disk."""
+"""Ledgers in memory and on disk, and the rows in them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 PROJECTIONS = ("tenures", "grants", "pods")
 KEPT = ("events", "rejected", "outbox", "consumers")
-"""The tables that a rebuild must leave alone."""
+"""The tables that a rebuild must not change."""
 
 
 TRIGGERS = (
@@ -47,12 +47,12 @@ VIEWS = ("event_log", "live_pods", "pod_history", "write_holders", "notification
 
 
 def without_times(pod: dict[str, Any]) -> dict[str, Any]:
-    """Return a pod without the times of its edges, which the model does not know."""
+    """Return a pod without its times, which the model does not know."""
     return {name: value for name, value in pod.items() if name not in ("since", "until")}
 
 
 class Bench:
-    """A ledger in memory, appended to and asked without an event loop; `tick` seconds pass between batches."""
+    """A ledger in memory that needs no event loop."""
 
     def __init__(self, events: Iterable[LedgerEvent] = (), *, owner: str = OWNER, parent: str | None = None) -> None:
         self.connection = memory()
@@ -65,7 +65,7 @@ class Bench:
             self.append(*batch)
 
     def append(self, *events: LedgerEvent, rejections: Sequence[Rejection] = (), tick_s: int = 1) -> list[Entry]:
-        """Append events as one batch."""
+        """Append events as one batch, `tick_s` seconds after the last one."""
         self.now_us += tick_s * 1_000_000
         recorded = append.append_batch(
             self.connection,
@@ -78,19 +78,19 @@ class Bench:
         return recorded.entries
 
     def outcomes(self) -> list[str]:
-        """The outcome of each entry."""
+        """Return the outcome of each entry."""
         return [entry.outcome for entry in log.read_all(self.connection, self.owner)]
 
     def pods(self, at: Moment = None, *, closed: bool = False) -> list[dict[str, Any]]:
-        """What `pods --json` prints."""
+        """Return the pods as `pods --json` prints them, without times."""
         return [without_times(pod.as_json()) for pod in pods_at(self.connection, self.owner, at, closed=closed)]
 
     def holders(self, path: str, at: Moment = None) -> list[Holder]:
-        """Who could write `path`."""
+        """Return the pods that could write `path`."""
         return holders_at(self.connection, self.owner, path, at)
 
     def tree(self, at: Moment = None) -> dict[str, str]:
-        """Of each open pod the one that it hangs under."""
+        """Return the parent of each open pod."""
         _, children = children_by_parent(self.connection, self.owner, at)
         names = {pod.from_seq: pod.pod_name for pod in self._open(at)}
         return {
@@ -103,21 +103,21 @@ class Bench:
         return pods_at(self.connection, self.owner, at)
 
     def verify(self) -> VerifyResult:
-        """The certificate."""
+        """Verify the ledger."""
         return verify(self.connection, self.owner)
 
     def rows(self, *tables: str) -> Rows:
-        """Every row of some tables, in order."""
+        """Return every row of some tables, in order."""
         return {table: self.sql(f"SELECT * FROM main.{table} ORDER BY 1, 2, 3") for table in tables}
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds."""
+        """Return the rows of a query."""
         return [tuple(row) for row in self.connection.exec_driver_sql(query)]
 
 
 @functools.cache
 def _migrated() -> bytes:
-    """An empty database as the migrations make it."""
+    """Return an empty database that the migrations made."""
     with create_engine("sqlite://", poolclass=StaticPool).connect() as connection:
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
         upgrade_to(connection)
@@ -128,7 +128,7 @@ def _migrated() -> bytes:
 
 
 def memory() -> Connection:
-    """A connection to a database in memory that the migrations have made."""
+    """Connect to a new database in memory that the migrations made."""
     raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     raw.deserialize(_migrated())
     return create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool).connect()
@@ -136,7 +136,7 @@ def memory() -> Connection:
 
 @functools.cache
 def _folder() -> Path:
-    """Where the template is kept while the tests run."""
+    """Return the folder of the template, which exists while the tests run."""
     held = tempfile.TemporaryDirectory(prefix="podledger-tests-")
     _held.callback(held.cleanup)
     return Path(held.name)
@@ -153,7 +153,7 @@ def _template() -> Path:
 
 
 def new_database(path: Path) -> Path:
-    """An empty database at `path`: a copy, which is quicker than migrating."""
+    """Create an empty database at `path`: a copy, which is faster than a migration."""
     shutil.copy(_template(), path)
     return path
 
@@ -173,7 +173,7 @@ def ledger_of(path: Path, *events: LedgerEvent) -> Path:
 
 @contextlib.asynccontextmanager
 async def fresh_ledger(**options: Any) -> AsyncIterator[Ledger]:
-    """An open ledger in a folder of its own, gone afterwards."""
+    """Open a new ledger in a folder that is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="podledger-") as folder:
         async with Ledger.open(new_database(Path(folder) / "l.db"), OWNER, **options) as ledger:
             yield ledger

@@ -250,7 +250,7 @@ def test_diff_names_the_event_that_made_each_change(history: list[LedgerEvent], 
 
 
 @given(strategies.histories, st.data())
-def test_diff_of_grants_leads_from_one_moment_to_the_other(history: list[LedgerEvent], data: st.DataObject) -> None:
+def test_grants_diff_leads_from_one_moment_to_another(history: list[LedgerEvent], data: st.DataObject) -> None:
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
     held = granted(bench, first)
@@ -289,7 +289,7 @@ def test_diff_refuses_moments_in_reverse() -> None:
 
 @st.composite
 def lossy(draw: st.DrawFn) -> tuple[list[LedgerEvent], dict[int, set[int]]]:
-    """What three senders sent, some of it lost and the rest shuffled; and what of it no later report gives away."""
+    """Generate reports of three senders, some lost and the rest shuffled, and the losses that later reports reveal."""
     sent = [(source, sequence) for source in range(1, 4) for sequence in range(1, draw(st.integers(1, 8)))]
     kept = [report for report in sent if draw(st.booleans())]
     arrived = draw(st.permutations([*kept, *draw(st.lists(st.sampled_from(kept), max_size=3))])) if kept else []
@@ -429,7 +429,7 @@ def test_replay_without_stamps_equals_unstamped_events(history: list[LedgerEvent
     bench = Bench(history)
     bare = Bench([event.model_copy(update={"stamp": None}) for event in history])
     done, reversals = replayed(bench, ReplayOptions(stamps=False))
-    check_against(bench, bare, done, life_too=False)
+    check_against(bench, bare, done, with_incarnations=False)
     logged, otherwise = bench.outcomes(), bare.outcomes()
     expected = [
         (seq, otherwise[seq - 1]) for seq in range(1, len(history) + 1) if logged[seq - 1] != otherwise[seq - 1]
@@ -437,18 +437,19 @@ def test_replay_without_stamps_equals_unstamped_events(history: list[LedgerEvent
     assert [(reversal.seq, reversal.now) for reversal in reversals] == expected
 
 
-def check_against(bench: Bench, other: Bench, done: ReplayResult, *, life_too: bool) -> None:
-    """The pods of which two registries hold different content."""
-    held, anew = contents(bench, life_too=life_too), contents(other, life_too=life_too)
-    expected = {name for name in held.keys() | anew.keys() if held.get(name) != anew.get(name)}
+def check_against(bench: Bench, other: Bench, done: ReplayResult, *, with_incarnations: bool) -> None:
+    """Check that `done` names the pods that differ between two registries."""
+    held = contents(bench, with_incarnations=with_incarnations)
+    rebuilt = contents(other, with_incarnations=with_incarnations)
+    expected = {name for name in held.keys() | rebuilt.keys() if held.get(name) != rebuilt.get(name)}
     assert {pod.pod_name for pod in done.pods} == expected
     for pod in done.pods:
         assert (pod.logged is None) == (pod.pod_name not in held)
-        assert (pod.now is None) == (pod.pod_name not in anew)
+        assert (pod.now is None) == (pod.pod_name not in rebuilt)
 
 
-def contents(bench: Bench, *, life_too: bool) -> dict[str, Any]:
-    fields = ["socket_path", "scope_delegated", "parent_pod", *(["incarnation"] if life_too else [])]
+def contents(bench: Bench, *, with_incarnations: bool) -> dict[str, Any]:
+    fields = ["socket_path", "scope_delegated", "parent_pod", *(["incarnation"] if with_incarnations else [])]
     return {pod["pod_name"]: [pod[field] for field in fields] for pod in bench.pods()}
 
 
@@ -461,11 +462,11 @@ def test_replay_in_sent_order_equals_sending_in_order(story: list[LedgerEvent], 
     bench.append(*arrived)
     in_order = Bench(sent)
     done, _ = replayed(bench, ReplayOptions(order="sent"))
-    check_against(bench, in_order, done, life_too=True)
+    check_against(bench, in_order, done, with_incarnations=True)
 
 
 def numbered(story: list[LedgerEvent]) -> list[LedgerEvent]:
-    """The events with the sequences that their senders would give them."""
+    """Return the events with the sequences that their senders would give them."""
     counts: Counter[str] = Counter()
     found: list[LedgerEvent] = []
     for event in story:
@@ -486,7 +487,7 @@ def timed(event: LedgerEvent, second: int) -> LedgerEvent:
     return event.model_copy(update={"stamp": event.stamp.model_copy(update={"time": time})})
 
 
-def test_sequence_outweighs_the_sender_s_clock() -> None:
+def test_sequence_outweighs_the_clock_of_a_sender() -> None:
     first, second = stamped(stopped("ada"), 1, sequence=1), stamped(turned("ada"), 1, sequence=2)
     bench = Bench()
     bench.now_us = 2_000_000_000_000_000
@@ -514,9 +515,9 @@ def test_replay_prints_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_replay_names_an_altered_entry(tmp_path: Path) -> None:
     folder = written(tmp_path, spawned("ada"))
-    with connected(folder / "podledger.db") as stranger:
-        stranger.execute("DROP TRIGGER events_no_update")
-        stranger.execute("UPDATE events SET payload = 'x'")
+    with connected(folder / "podledger.db") as connection:
+        connection.execute("DROP TRIGGER events_no_update")
+        connection.execute("UPDATE events SET payload = 'x'")
     for words in (("replay",), ("explain", "ada")):
         done = podledger(*words, folder=folder, status=None)
         assert (done.status, done.err.count("\n")) == (1, 1)

@@ -1,4 +1,4 @@
-"""Test `docs/sql.md`: it describes every column, and every query answers what the page says."""
+"""Test `docs/sql.md`: it describes every column, and every query returns the documented rows."""
 
 from __future__ import annotations
 

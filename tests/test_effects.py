@@ -90,7 +90,7 @@ async def test_report_goes_to_the_parent_of_its_time() -> None:
         ]
 
 
-async def test_report_is_written_in_the_event_s_transaction() -> None:
+async def test_report_is_written_with_its_event() -> None:
     """A reader sees either both the event and its report, or neither."""
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=PARENT)

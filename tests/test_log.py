@@ -231,7 +231,7 @@ def test_digest_covers_the_previous_digest() -> None:
     assert chain_digest("0" * 64, some_entry()) != chain_digest("1" * 64, some_entry())
 
 
-# What is no event
+# Rejected lines
 
 
 async def test_rejected_line_keeps_bytes_reason_and_sender() -> None:
@@ -315,7 +315,7 @@ def writer(path: Path, name: str, rounds: int) -> subprocess.Popen[bytes]:
 
 
 async def test_two_processes_append_to_one_ledger(tmp_path: Path) -> None:
-    """No gap, no seq twice, and each knows what the other's events did: the projection is the log's."""
+    """The log has no gap and no seq twice, and each process applies the events of the other."""
     path = new_database(tmp_path / "l.db")
     processes = [writer(path, name, 40) for name in ("x", "y")]
     for process in processes:
@@ -330,7 +330,7 @@ async def test_two_processes_append_to_one_ledger(tmp_path: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0]
     rows = rows_of(path, "events")["events"]
     assert [row[1] for row in rows] == list(range(1, 321))
-    tellers = [json.loads(row[6])["socket_path"] for row in rows if row[4] == "pod_spawned"]
-    assert tellers != sorted(tellers), "the processes took too few turns to prove anything"
+    senders = [json.loads(row[6])["socket_path"] for row in rows if row[4] == "pod_spawned"]
+    assert senders != sorted(senders), "the processes took too few turns to prove anything"
     async with Ledger.open(path) as ledger:
         assert (await ledger.verify()).problems == ()

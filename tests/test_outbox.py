@@ -34,7 +34,7 @@ async def test_delegation_reaches_the_parent_once(short: Path) -> None:
         await ledger.append_many([spawned("a", scope=writes("/srv")), delegated("b"), delegated("b"), turned("a")])
         assert await outbox.drain(within_s=10) == 0
         await wait_until(lambda: len(parent.lines) >= 2)
-        assert parent.told_of == ["a", "b"]
+        assert parent.reported_pods == ["a", "b"]
         assert {event["parent_pod"] for event in parent.events} == {OWNER}
         assert await statuses(ledger) == ["sent", "sent"]
         assert (await ledger.verify()).ok
@@ -61,7 +61,7 @@ async def test_parent_with_a_long_history_receives_the_report(short: Path) -> No
             await ledger.append(spawned("a"))
             assert await outbox.drain(within_s=10) == 0
             await wait_until(lambda: parent.lines)
-        assert parent.told_of == ["a"]
+        assert parent.reported_pods == ["a"]
 
 
 async def test_reports_are_sent_in_order(short: Path) -> None:
@@ -72,7 +72,7 @@ async def test_reports_are_sent_in_order(short: Path) -> None:
         assert await outbox.drain(within_s=20) == 0
         await wait_until(lambda: len(parent.lines) >= 40)
         sequences = [event["stamp"]["sequence"] for event in parent.events]
-        assert (parent.told_of, sequences) == (names, sorted(sequences))
+        assert (parent.reported_pods, sequences) == (names, sorted(sequences))
 
 
 @pytest.mark.parametrize("state", ["absent", "dead", "silent", "closes"])
@@ -130,7 +130,7 @@ async def test_parent_that_returns_in_time_receives_the_report(short: Path) -> N
         async with parent_at(short / "p") as parent:
             assert await outbox.drain(within_s=10) == 0
             await wait_until(lambda: parent.lines)
-            assert parent.told_of == ["a"]
+            assert parent.reported_pods == ["a"]
 
 
 async def _attempted(ledger: Ledger, attempts: int) -> OutboxItem:
@@ -151,7 +151,7 @@ async def test_restart_sends_pending_items_and_keeps_counting(short: Path) -> No
         async with parent_at(short / "p") as parent, Outbox(ledger, retry=persistent) as outbox:
             assert await outbox.drain(within_s=10) == 0
             await wait_until(lambda: len(parent.lines) >= 2)
-            assert parent.told_of == ["a", "b"]
+            assert parent.reported_pods == ["a", "b"]
         assert [item.attempts for item in await ledger.outbox_items()] == [2, 1]
 
 
@@ -199,7 +199,7 @@ async def test_items_of_another_process_are_sent(short: Path) -> None:
         async with Outbox(ledger, retry=FAST_RETRY, poll_s=0.02), Ledger.open(ledger.database.path) as another:
             await another.append(spawned("a"))
             await wait_until(lambda: parent.lines)
-            assert parent.told_of == ["a"]
+            assert parent.reported_pods == ["a"]
 
 
 async def test_rebuild_and_verify_send_nothing(short: Path) -> None:
@@ -214,8 +214,8 @@ async def test_rebuild_and_verify_send_nothing(short: Path) -> None:
             assert await ledger.rebuild() == 0
             assert (await ledger.verify()).ok
             await ledger.append(spawned("last"))
-            await wait_until(lambda: "last" in parent.told_of)
-        assert parent.told_of == ["a", "b", "last"]
+            await wait_until(lambda: "last" in parent.reported_pods)
+        assert parent.reported_pods == ["a", "b", "last"]
         assert (await ledger.outbox_items())[:2] == kept
 
 
@@ -226,7 +226,7 @@ async def test_more_than_one_page_is_sent(short: Path) -> None:
         async with Outbox(ledger, retry=FAST_RETRY) as outbox:
             assert await outbox.drain(within_s=60) == 0
             await wait_until(lambda: len(parent.lines) >= 1_100)
-        assert len(set(parent.told_of)) == 1_100 == len(parent.told_of)
+        assert len(set(parent.reported_pods)) == 1_100 == len(parent.reported_pods)
 
 
 @pytest.mark.parametrize(("attempts", "wait_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, 5.0), (5_000, 5.0)])

@@ -1,4 +1,4 @@
-"""The claims of the README and the pages: code runs, commands print what is shown, references lead somewhere."""
+"""The README and the pages: their code runs, commands print the output shown, and references have targets."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ async def test_asking_ends_when_the_client_has_read_the_answer() -> None:
         assert (read, connection.state) == (answer, State.TAKING)
 
 
-async def test_an_answer_nobody_asked_for_is_not_sent() -> None:
+async def test_response_nobody_asked_for_is_not_sent() -> None:
     async with connection_pair() as (connection, client):
         connection.give(b"answer\n")
         client.setblocking(False)
@@ -102,7 +102,7 @@ async def test_received_lines_share_a_transaction_with_appends() -> None:
         assert len(batches) < 3
 
 
-async def test_a_process_has_a_quarter_of_the_queue() -> None:
+async def test_process_has_a_quarter_of_the_queue() -> None:
     async with fresh_ledger() as ledger, connection_pair() as (busy, _), connection_pair() as (other, _):
         queue = IngestQueue(ledger.commits, Limits(max_queued=8))
         for _ in range(2):

@@ -92,7 +92,7 @@ class Served:
         self.process = process
 
     def stop(self) -> str:
-        """Stop it with SIGTERM; return what it printed to standard error."""
+        """Stop it with SIGTERM; return its standard error."""
         self.process.send_signal(signal.SIGTERM)
         _, errors = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, errors

@@ -179,8 +179,8 @@ def content(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def test_read_only_file_is_read(folder: Path) -> None:
-    with connected(folder / "podledger.db") as stranger:
-        stranger.execute("PRAGMA journal_mode = DELETE")
+    with connected(folder / "podledger.db") as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
     (folder / "podledger.db").chmod(0o400)
     assert found(folder, "SELECT count(*) AS n FROM events") == [{"n": 2}]
 

@@ -50,7 +50,7 @@ FRAGMENTS: Final = (
 
 
 def read(line: bytes) -> str:
-    """Read a line as the receiver, an import and a rebuild do; return what it is, or why it was rejected."""
+    """Read a line as the receiver, an import and a rebuild do; return its kind, or the reason to reject it."""
     imported = read_line(line, OWNER)
     found = _received(line)
     if isinstance(found, Report):
@@ -149,7 +149,7 @@ def keep(lines: Iterable[bytes]) -> None:
 
 
 def main(minutes: str, seed: str = str(SEED)) -> None:
-    """Fuzz for some minutes and keep what was found."""
+    """Fuzz for some minutes and save the lines that fail."""
     until = time.monotonic() + 60 * float(minutes)
     done = 0
 

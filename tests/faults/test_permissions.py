@@ -1,4 +1,4 @@
-"""Permissions: only the owner can read the files, whatever the umask, and another user's reports are refused."""
+"""Permissions: only the owner can read the files under any umask, and another user's reports are refused."""
 
 from __future__ import annotations
 

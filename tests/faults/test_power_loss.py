@@ -19,7 +19,7 @@ from tests.seeds import SEED, Count, seeds
 
 @functools.cache
 def history(synchronous: str = "FULL", rounds: int = 2) -> tuple[Path, list[Record]]:
-    """Record what a process does to the files of a folder in which it creates a ledger."""
+    """Record the changes of a process to the files of a folder in which it creates a ledger."""
     folder = Path(tempfile.mkdtemp(prefix="podledger-power-"))
     preloaded("record", folder / "work", folder / "journal", rounds, synchronous)
     return folder / "work", read_journal(folder / "journal")

@@ -41,7 +41,7 @@ def test_altered_lines_are_read_or_refused(seed: int) -> None:
     fuzz(seed, lambda rounds: rounds < 3_000)
 
 
-def test_fuzzer_names_the_round_and_seed_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fuzzer_names_round_and_seed_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the fuzzer on a reader that fails on one kind of line."""
 
     def stumbling(line: bytes) -> str:

@@ -1,15 +1,18 @@
-"""What all tests share: asynchronous tests run on a loop of their own; hypothesis tries as often everywhere."""
+"""Settings of every test: a coroutine runs on an event loop of its own, and Hypothesis has one profile."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.faults.samples import SEED
+from tests.seeds import SEED
+from tests.sockets import short_folder
 
 settings.register_profile(
     "podledger",
@@ -22,13 +25,20 @@ settings.register_profile(
 settings.load_profile("podledger")
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room in a socket's address."""
+    with short_folder() as folder:
+        yield folder
+
+
 def pytest_report_header() -> str:
-    """The seed of the tests that roll dice, to play a failure again."""
+    """Return the line with the seed of the random tests, which repeats a failure."""
     return f"podledger: PODLEDGER_SEED={SEED}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the tests counted with `record_property`, in all: the figures of a soak."""
+    """Print the totals of `record_property` over all tests, which are the figures of a soak."""
     counted: Counter[str] = Counter()
     for report in terminalreporter.getreports("passed"):
         test = report.nodeid.partition("::")[2].partition("[")[0]

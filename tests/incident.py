@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import tempfile
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,7 +20,6 @@ from podledger import (
     PodReclaimed,
     PodSpawned,
     PodUnreachable,
-    ScopeRule,
     ScopeSubDelegated,
     Sender,
     ShutDown,
@@ -29,7 +28,9 @@ from podledger import (
 )
 from podledger.core.entries import draft
 from podledger.core.events import LedgerEvent
-from tests.cli import podledger
+from tests.clocks import Clock
+from tests.given import writes
+from tests.runner import podledger
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "incident.md"
 PODS: Final = {"root": 1, "planner": 2, "coder": 3, "tester": 4, "scout": 5, "linter": 6, "scribe": 7}
@@ -50,24 +51,20 @@ def incarnation(pod: str) -> str:
     return f"019cb3ff-9f0{PODS[pod]}-7000-8000-00000000000{PODS[pod]}"
 
 
-def at(time: str) -> datetime:
-    """Return that time on the day of the incident."""
-    return datetime.fromisoformat(f"2026-03-03T{time}").replace(tzinfo=UTC)
+def at(time: str) -> int:
+    """Return that time on the day of the incident, in seconds since 1970."""
+    return int(datetime.fromisoformat(f"2026-03-03T{time}Z").timestamp())
 
 
 def lent(pod: str, parent: str, *targets: str) -> ScopeSubDelegated:
     """Return the event that `parent` spawned `pod` and lent it write access to each target."""
     socket = f"/run/pods/{pod}.sock"
-    return ScopeSubDelegated(parent_pod=parent, sub_pod=pod, sub_socket=socket, scope=_writes(*targets))
+    return ScopeSubDelegated(parent_pod=parent, sub_pod=pod, sub_socket=socket, scope=writes(*targets))
 
 
 def spawned(pod: str, *targets: str) -> PodSpawned:
     """Return the event that the owner spawned `pod`."""
-    return PodSpawned(pod_name=pod, socket_path=f"/run/pods/{pod}.sock", scope=_writes(*targets), pid=4100 + PODS[pod])
-
-
-def _writes(*targets: str) -> tuple[ScopeRule, ...]:
-    return tuple(ScopeRule(target=target, permission="write") for target in targets)
+    return PodSpawned(pod_name=pod, socket_path=f"/run/pods/{pod}.sock", scope=writes(*targets), pid=4100 + PODS[pod])
 
 
 HIDDEN: Final = "3 tests failed\x1b[2K\r\x1b[32mall tests passed\x1b[0m"
@@ -101,10 +98,10 @@ STEPS: Final = (
 
 async def create(path: Path) -> None:
     """Create the ledger of the incident at `path`."""
-    now = at("13:57:00")
-    async with Ledger.open(path, "root", clock=lambda: int(now.timestamp()) * 1_000_000_000) as ledger:
+    clock = Clock(at("13:57:00"), step_s=0)
+    async with Ledger.open(path, "root", clock=clock) as ledger:
         for step in STEPS:
-            now = at(step.time)
+            clock.now_s = at(step.time)
             await ledger.commits.append([draft(_stamped(step), ledger.name, sender=_sender(step))])
 
 
@@ -142,7 +139,7 @@ def _run(block: str, folder: Path) -> str:
 
 
 def _session(line: str, folder: Path) -> str:
-    done = podledger(*shlex.split(line)[2:], folder=folder)
+    done = podledger(*shlex.split(line)[2:], folder=folder, status=None)
     output = "\n".join(text.rstrip() for text in (done.out + done.err).splitlines())
     return f"{line}\n{output}\n"
 

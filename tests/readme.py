@@ -1,6 +1,6 @@
 """The README's terminal session: run its commands in order.
 
-`python -m tests.readme` rewrites README.md with what the commands print now.
+`python -m tests.readme` rewrites README.md with the current output of the commands.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.cli import podledger, start
-from tests.waiting import until
+from tests.runner import podledger, start
+from tests.waiting import block_until
 
 README: Final = Path(__file__).parent.parent / "README.md"
 _BLOCKS: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
 _VARYING: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+|process \d+|user \d+|\b[0-9a-f]{64}\b")
-"""What differs from run to run: times, senders, digests."""
+"""The parts that differ from run to run: times, senders, digests."""
 
 
 def constant(text: str) -> str:
@@ -56,13 +56,13 @@ class _Session:
             assert self.servers[-1].stdout is not None
             return self.servers[-1].stdout.readline()
         logged = self._logged()
-        done = podledger(*words, folder=self._folder)
+        done = podledger(*words, folder=self._folder, status=None)
         if words[0] == "send":
-            until(lambda: self._logged() > logged)
+            block_until(lambda: self._logged() > logged)
         return "".join(f"{text.rstrip()}\n" for text in (done.out + done.err).splitlines())
 
     def _logged(self) -> int:
-        return len(podledger("events", "--json", folder=self._folder).out.splitlines())
+        return len(podledger("events", "--json", folder=self._folder, status=None).out.splitlines())
 
 
 @contextmanager

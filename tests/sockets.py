@@ -1,4 +1,4 @@
-"""Pods at the other end of a socket, for tests: a parent that takes reports, and sockets in every state of health."""
+"""Sockets of other pods: a parent that accepts reports, a silent socket and a dead one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SNAPSHOT = {
 
 @contextlib.contextmanager
 def short_folder() -> Iterator[Path]:
-    """A folder whose path leaves room in a socket's address."""
+    """Create a folder whose path leaves room in a socket's address."""
     folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
     try:
         yield folder
@@ -30,7 +30,7 @@ def short_folder() -> Iterator[Path]:
 
 
 class Parent:
-    """A pod that speaks first, as the wire wants it, and keeps the lines that it is sent."""
+    """A pod that greets first, as the protocol requires, and keeps the lines that it receives."""
 
     def __init__(self, path: Path, history_bytes: int) -> None:
         self.path = str(path)
@@ -38,7 +38,7 @@ class Parent:
         self._history_bytes = history_bytes
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Greet a client and keep what it says."""
+        """Greet a client and keep its lines."""
         snapshot = SNAPSHOT | {"entries": ["x" * self._history_bytes]}
         for event in ({"event": "alert", "data": {}}, {"event": "snapshot", "data": snapshot}):
             writer.write(json.dumps(event).encode() + b"\n")
@@ -53,14 +53,14 @@ class Parent:
         return [json.loads(line)["params"] for line in self.lines]
 
     @property
-    def told_of(self) -> list[str]:
+    def reported_pods(self) -> list[str]:
         """The pods whose delegation was reported so far."""
         return [event["sub_pod"] for event in self.events]
 
 
 @contextlib.asynccontextmanager
 async def parent_at(path: Path, *, history_bytes: int = 0) -> AsyncIterator[Parent]:
-    """A parent that listens on `path`."""
+    """Run a parent that listens on `path`."""
     parent = Parent(path, history_bytes)
     server = await asyncio.start_unix_server(parent.serve, path)
     try:
@@ -73,7 +73,7 @@ async def parent_at(path: Path, *, history_bytes: int = 0) -> AsyncIterator[Pare
 
 @contextlib.contextmanager
 def silent_at(path: Path, backlog: int = 16) -> Iterator[socket.socket]:
-    """A socket that listens and never says a word."""
+    """Listen on a socket and never answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         listener.listen(backlog)
@@ -82,14 +82,7 @@ def silent_at(path: Path, backlog: int = 16) -> Iterator[socket.socket]:
 
 
 def dead_at(path: Path) -> Path:
-    """What a crashed pod leaves: a socket's file that nobody listens on."""
+    """Create a socket file that nobody listens on, as a crashed pod leaves it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
     return path
-
-
-async def until(condition: Callable[[], object], within_s: float = 20.0) -> None:
-    """Return as soon as `condition` holds; it must in time."""
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)

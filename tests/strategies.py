@@ -17,7 +17,7 @@ from podledger.core.events import (
     TurnEnded,
 )
 from podledger.core.fields import ScopeRule, Stamp
-from tests.support import incarnation, stamped
+from tests.given import incarnation, stamped
 
 NAMES = ("ada", "bob", "cy")
 INCARNATIONS = 6

@@ -1,13 +1,14 @@
-"""Shared helpers of the core tests: numbered incarnations, short ways to make events, ledgers in memory and on disk."""
+"""Ledgers in memory and on disk, and the rows in them."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,7 @@ from sqlalchemy.pool import StaticPool
 from podledger.core.entries import Entry, draft
 from podledger.core.events import (
     LedgerEvent,
-    PodExited,
-    PodReclaimed,
-    PodSpawned,
-    PodUnreachable,
-    ScopeSubDelegated,
-    ShutDown,
-    TurnEnded,
 )
-from podledger.core.fields import ScopeRule, Stamp
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.ledger import Ledger
 from podledger.queries.holders import Holder, holders_at
@@ -37,73 +30,13 @@ from podledger.store.log import Rejection
 from podledger.store.projections import StateCache
 from podledger.store.schema import prepare, upgrade_to
 from podledger.store.sqlite.files import APPLICATION_ID
+from tests.given import OWNER
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
-OWNER = "root"
 PROJECTIONS = ("tenures", "grants", "pods")
 KEPT = ("events", "rejected", "outbox", "consumers")
-"""The tables that a rebuild must leave alone."""
-
-SECOND_NS = 1_000_000_000
-
-
-def incarnation(number: int) -> str:
-    """The incarnation of that number: of two, the greater number is the newer."""
-    return f"{number:08x}-0000-7000-8000-000000000000"
-
-
-def stamped(event: LedgerEvent, subject: int | None, source: int | None = None, sequence: int = 1) -> LedgerEvent:
-    """Return `event` with a stamp about incarnation `subject`, from incarnation `source` (by default the same one)."""
-    teller = source if source is not None else subject or 0
-    stamp = Stamp(
-        id=f"00000000-0000-4000-8000-{teller:06x}{sequence:06x}",
-        source=incarnation(teller),
-        sequence=sequence,
-        time="2026-01-31T14:03:00Z",
-        subject=None if subject is None else incarnation(subject),
-    )
-    return event.model_copy(update={"stamp": stamp})
-
-
-def writes(*targets: str, recursive: bool = True) -> tuple[ScopeRule, ...]:
-    """A scope of write rules."""
-    return tuple(ScopeRule(target=target, permission="write", recursive=recursive) for target in targets)
-
-
-def spawned(name: str, socket: str = "/run/s", scope: tuple[ScopeRule, ...] = (), callback: str = "") -> LedgerEvent:
-    """The owner spawned `name`."""
-    return PodSpawned(pod_name=name, socket_path=socket, scope=scope, callback_address=callback)
-
-
-def delegated(name: str, socket: str = "/run/s", scope: tuple[ScopeRule, ...] = (), parent: str = "mid") -> LedgerEvent:
-    """`parent` spawned `name`."""
-    return ScopeSubDelegated(parent_pod=parent, sub_pod=name, sub_socket=socket, scope=scope)
-
-
-def turned(name: str) -> LedgerEvent:
-    """`name` finished a turn."""
-    return TurnEnded(pod_name=name)
-
-
-def stopped(name: str) -> LedgerEvent:
-    """`name` has stopped."""
-    return ShutDown(pod_name=name)
-
-
-def reclaimed(name: str) -> LedgerEvent:
-    """`name` is taken for dead."""
-    return PodReclaimed(pod_name=name, reason="silent")
-
-
-def exited(name: str) -> LedgerEvent:
-    """The owner reaped `name`."""
-    return PodExited(pod_name=name, exit_code=0)
-
-
-def unreachable(name: str) -> LedgerEvent:
-    """A probe of `name` failed."""
-    return PodUnreachable(pod_name=name, reason="refused")
+"""The tables that a rebuild must not change."""
 
 
 TRIGGERS = (
@@ -114,12 +47,12 @@ VIEWS = ("event_log", "live_pods", "pod_history", "write_holders", "notification
 
 
 def without_times(pod: dict[str, Any]) -> dict[str, Any]:
-    """Return a pod without the times of its edges, which the model does not know."""
+    """Return a pod without its times, which the model does not know."""
     return {name: value for name, value in pod.items() if name not in ("since", "until")}
 
 
 class Bench:
-    """A ledger in memory, appended to and asked without an event loop; `tick` seconds pass between batches."""
+    """A ledger in memory that needs no event loop."""
 
     def __init__(self, events: Iterable[LedgerEvent] = (), *, owner: str = OWNER, parent: str | None = None) -> None:
         self.connection = memory()
@@ -132,7 +65,7 @@ class Bench:
             self.append(*batch)
 
     def append(self, *events: LedgerEvent, rejections: Sequence[Rejection] = (), tick_s: int = 1) -> list[Entry]:
-        """Append events as one batch."""
+        """Append events as one batch, `tick_s` seconds after the last one."""
         self.now_us += tick_s * 1_000_000
         recorded = append.append_batch(
             self.connection,
@@ -145,19 +78,19 @@ class Bench:
         return recorded.entries
 
     def outcomes(self) -> list[str]:
-        """The outcome of each entry."""
+        """Return the outcome of each entry."""
         return [entry.outcome for entry in log.read_all(self.connection, self.owner)]
 
     def pods(self, at: Moment = None, *, closed: bool = False) -> list[dict[str, Any]]:
-        """What `pods --json` prints."""
+        """Return the pods as `pods --json` prints them, without times."""
         return [without_times(pod.as_json()) for pod in pods_at(self.connection, self.owner, at, closed=closed)]
 
     def holders(self, path: str, at: Moment = None) -> list[Holder]:
-        """Who could write `path`."""
+        """Return the pods that could write `path`."""
         return holders_at(self.connection, self.owner, path, at)
 
     def tree(self, at: Moment = None) -> dict[str, str]:
-        """Of each open pod the one that it hangs under."""
+        """Return the parent of each open pod."""
         _, children = children_by_parent(self.connection, self.owner, at)
         names = {pod.from_seq: pod.pod_name for pod in self._open(at)}
         return {
@@ -170,21 +103,21 @@ class Bench:
         return pods_at(self.connection, self.owner, at)
 
     def verify(self) -> VerifyResult:
-        """The certificate."""
+        """Verify the ledger."""
         return verify(self.connection, self.owner)
 
     def rows(self, *tables: str) -> Rows:
-        """Every row of some tables, in order."""
+        """Return every row of some tables, in order."""
         return {table: self.sql(f"SELECT * FROM main.{table} ORDER BY 1, 2, 3") for table in tables}
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds."""
+        """Return the rows of a query."""
         return [tuple(row) for row in self.connection.exec_driver_sql(query)]
 
 
 @functools.cache
 def _migrated() -> bytes:
-    """An empty database as the migrations make it."""
+    """Return an empty database that the migrations made."""
     with create_engine("sqlite://", poolclass=StaticPool).connect() as connection:
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
         upgrade_to(connection)
@@ -195,7 +128,7 @@ def _migrated() -> bytes:
 
 
 def memory() -> Connection:
-    """A connection to a database in memory that the migrations have made."""
+    """Connect to a new database in memory that the migrations made."""
     raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     raw.deserialize(_migrated())
     return create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool).connect()
@@ -203,7 +136,7 @@ def memory() -> Connection:
 
 @functools.cache
 def _folder() -> Path:
-    """Where the template is kept while the tests run."""
+    """Return the folder of the template, which exists while the tests run."""
     held = tempfile.TemporaryDirectory(prefix="podledger-tests-")
     _held.callback(held.cleanup)
     return Path(held.name)
@@ -220,14 +153,27 @@ def _template() -> Path:
 
 
 def new_database(path: Path) -> Path:
-    """An empty database at `path`: a copy, which is quicker than migrating."""
+    """Create an empty database at `path`: a copy, which is faster than a migration."""
     shutil.copy(_template(), path)
+    return path
+
+
+def ledger_of(path: Path, *events: LedgerEvent) -> Path:
+    """Append a history as one batch to the ledger of `root` at `path`, which is created if it is missing."""
+    if not path.exists():
+        new_database(path)
+
+    async def fill() -> None:
+        async with Ledger.open(path, OWNER) as ledger:
+            await ledger.append_many(events)
+
+    asyncio.run(fill())
     return path
 
 
 @contextlib.asynccontextmanager
 async def fresh_ledger(**options: Any) -> AsyncIterator[Ledger]:
-    """An open ledger in a folder of its own, gone afterwards."""
+    """Open a new ledger in a folder that is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="podledger-") as folder:
         async with Ledger.open(new_database(Path(folder) / "l.db"), OWNER, **options) as ledger:
             yield ledger
@@ -235,7 +181,7 @@ async def fresh_ledger(**options: Any) -> AsyncIterator[Ledger]:
 
 @contextlib.contextmanager
 def connected(path: Path) -> Iterator[sqlite3.Connection]:
-    """A stranger's connection to a database: plain sqlite3, committed and closed at the end."""
+    """Connect to a database without podledger; each statement commits, and the connection closes at the end."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         yield connection
@@ -243,19 +189,16 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
+def alter(path: Path, *statements: str) -> None:
+    """Change a database after dropping the triggers that keep its log append-only."""
+    with connected(path) as connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+
+
 def rows_of(path: Path, *tables: str) -> Rows:
-    """Every row of some tables, as a stranger reads them."""
+    """Return every row of some tables, read without podledger."""
     with connected(path) as connection:
         return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in tables}
-
-
-def ticking(start_s: int = 1_000, step_s: int = 1) -> Callable[[], int]:
-    """A clock for `Ledger.open` that goes on by a step at each look."""
-    now = start_s - step_s
-
-    def clock() -> int:
-        nonlocal now
-        now += step_s
-        return now * SECOND_NS
-
-    return clock

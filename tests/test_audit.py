@@ -25,54 +25,30 @@ from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult
 from podledger.store.database import Database
 from podledger.store.log import read_all
 from tests import strategies
-from tests.cli import Result, podledger
-from tests.model import Model
-from tests.support import (
+from tests.given import (
     OWNER,
-    Bench,
-    connected,
     delegated,
     exited,
     incarnation,
-    new_database,
     reclaimed,
-    rows_of,
     spawned,
     stamped,
     stopped,
     turned,
     unreachable,
-    without_times,
     writes,
 )
+from tests.model import Model
+from tests.runner import podledger, podledger_json
+from tests.support import Bench, connected, ledger_of, rows_of, without_times
 
 TABLES = ("events", "tenures", "grants", "pods", "outbox", "consumers", "ledgers")
 
 
-def a_ledger(folder: Path, *events: LedgerEvent) -> Path:
-    """A ledger in `folder` with a history."""
-    path = new_database(folder / "podledger.db")
-
-    async def fill() -> None:
-        async with Ledger.open(path, OWNER) as ledger:
-            await ledger.append_many(events)
-
-    asyncio.run(fill())
+def written(folder: Path, *events: LedgerEvent) -> Path:
+    """Write a history to the ledger `podledger.db` in `folder`; return the folder."""
+    ledger_of(folder / "podledger.db", *events)
     return folder
-
-
-def ask(folder: Path, *words: object) -> Any:
-    """The JSON that a command answers with."""
-    done = podledger(*words, "--json", folder=folder)
-    assert done.status == 0, done.err
-    return done.json()
-
-
-def told(folder: Path, *words: object) -> Result:
-    """The text that a command prints."""
-    done = podledger(*words, folder=folder)
-    assert done.status == 0, done.err
-    return done
 
 
 # explain
@@ -205,8 +181,8 @@ def test_explanation_names_an_outcome_of_older_rules() -> None:
 
 
 def test_explain_prints_each_event_with_its_reason(tmp_path: Path) -> None:
-    folder = a_ledger(tmp_path, spawned("ada"), delegated("bob", parent="ada"), stopped("ada"), turned("ada"))
-    found = ask(folder, "explain", "ada")
+    folder = written(tmp_path, spawned("ada"), delegated("bob", parent="ada"), stopped("ada"), turned("ada"))
+    found = podledger_json("explain", "ada", folder=folder)
     assert found.keys() == {"pod_name", "events"}
     assert [(event["seq"], event["outcome"], event["because"]) for event in found["events"]] == [
         (1, "applied", "opened a tenure"),
@@ -215,16 +191,16 @@ def test_explain_prints_each_event_with_its_reason(tmp_path: Path) -> None:
     ]
     listed = podledger("events", "--pod", "ada", "--json", folder=folder).jsons()
     assert [{key: value for key, value in event.items() if key != "because"} for event in found["events"]] == listed
-    assert len(ask(folder, "explain", "ada", "--at", 3)["events"]) == 2
-    assert ask(folder, "explain", "nobody") == {"pod_name": "nobody", "events": []}
+    assert len(podledger_json("explain", "ada", "--at", 3, folder=folder)["events"]) == 2
+    assert podledger_json("explain", "nobody", folder=folder) == {"pod_name": "nobody", "events": []}
 
 
 def test_explain_prints_the_status_of_the_pod(tmp_path: Path) -> None:
-    folder = a_ledger(tmp_path, spawned("ada"), stopped("ada"))
-    out = told(folder, "explain", "ada").out
+    folder = written(tmp_path, spawned("ada"), stopped("ada"))
+    out = podledger("explain", "ada", folder=folder).out
     assert "pod_spawned, observed by the owner" in out
     assert out.endswith("ada is not in the registry: it stopped at seq 2\n")
-    assert "nobody ever delegated it" in told(folder, "explain", "eve\x1b[2J").out
+    assert "nobody ever delegated it" in podledger("explain", "eve\x1b[2J", folder=folder).out
 
 
 # diff
@@ -274,7 +250,7 @@ def test_diff_names_the_event_that_made_each_change(history: list[LedgerEvent], 
 
 
 @given(strategies.histories, st.data())
-def test_diff_of_grants_leads_from_one_moment_to_the_other(history: list[LedgerEvent], data: st.DataObject) -> None:
+def test_grants_diff_leads_from_one_moment_to_another(history: list[LedgerEvent], data: st.DataObject) -> None:
     bench = Bench(history)
     first, last = sorted(data.draw(st.tuples(st.integers(0, len(history)), st.integers(0, len(history)))))
     held = granted(bench, first)
@@ -289,18 +265,18 @@ def granted(bench: Bench, at: int) -> Counter[Any]:
 
 
 def test_diff_prints_a_table_and_json(tmp_path: Path) -> None:
-    folder = a_ledger(
+    folder = written(
         tmp_path, spawned("ada", scope=writes("/srv")), delegated("bob", scope=writes("/tmp")), stopped("ada")
     )
-    found = ask(folder, "diff", 1, 3)
+    found = podledger_json("diff", 1, 3, folder=folder)
     assert [(pod["pod_name"], pod["change"]) for pod in found["pods"]] == [("ada", "ended"), ("bob", "appeared")]
     assert found["grants"][0]["edge"] == {"seq": 3, "kind": "shut_down"}
-    out = told(folder, "diff", 1, 3).out
+    out = podledger("diff", 1, 3, folder=folder).out
     assert "scope_sub_delegated at seq 2" in out
     assert "write:/tmp" in out
-    assert "no pod changed" in told(folder, "diff", 3, 3).out
-    assert podledger("diff", 3, 1, folder=folder).status == 2
-    assert podledger("diff", 1, 9, folder=folder).status == 2
+    assert "no pod changed" in podledger("diff", 3, 3, folder=folder).out
+    podledger("diff", 3, 1, folder=folder, status=2)
+    podledger("diff", 1, 9, folder=folder, status=2)
 
 
 def test_diff_refuses_moments_in_reverse() -> None:
@@ -313,7 +289,7 @@ def test_diff_refuses_moments_in_reverse() -> None:
 
 @st.composite
 def lossy(draw: st.DrawFn) -> tuple[list[LedgerEvent], dict[int, set[int]]]:
-    """What three senders sent, some of it lost and the rest shuffled; and what of it no later report gives away."""
+    """Generate reports of three senders, some lost and the rest shuffled, and the losses that later reports reveal."""
     sent = [(source, sequence) for source in range(1, 4) for sequence in range(1, draw(st.integers(1, 8)))]
     kept = [report for report in sent if draw(st.booleans())]
     arrived = draw(st.permutations([*kept, *draw(st.lists(st.sampled_from(kept), max_size=3))])) if kept else []
@@ -354,7 +330,7 @@ def test_greatest_sequences_are_counted() -> None:
 
 
 def lost_a_report(folder: Path) -> Path:
-    return a_ledger(
+    return written(
         folder,
         stamped(spawned("ada", scope=writes("/srv")), 1, source=9, sequence=1),
         stamped(turned("ada"), 1, sequence=2),
@@ -364,11 +340,11 @@ def lost_a_report(folder: Path) -> Path:
 
 def test_gaps_prints_the_missing_reports(tmp_path: Path) -> None:
     folder = lost_a_report(tmp_path)
-    first, second = ask(folder, "gaps")
+    first, second = podledger_json("gaps", folder=folder)
     assert (first["first"], first["last"], first["after_seq"], first["before_seq"]) == (1, 1, None, 2)
     assert (second["first"], second["last"], second["after_seq"], second["before_seq"]) == (3, 4, 2, 3)
-    assert "3 to 4" in told(folder, "gaps").out
-    assert "nothing is missing" in told(folder, "gaps", "--at", 1).out
+    assert "3 to 4" in podledger("gaps", folder=folder).out
+    assert "nothing is missing" in podledger("gaps", "--at", 1, folder=folder).out
 
 
 @pytest.mark.parametrize(
@@ -378,16 +354,16 @@ def test_gaps_prints_the_missing_reports(tmp_path: Path) -> None:
 def test_answers_over_gaps_mention_them(tmp_path: Path, words: tuple[object, ...]) -> None:
     folder = lost_a_report(tmp_path)
     note = "note: 3 reports of 1 sender are missing up to here (see `podledger gaps`)\n"
-    assert told(folder, *words).err == note
+    assert podledger(*words, folder=folder).err == note
     if words[0] != "diff":
-        assert told(folder, *words, "--at", 1).err == ""
+        assert podledger(*words, "--at", 1, folder=folder).err == ""
 
 
 # holders
 
 
 def test_holders_prints_the_pods_and_their_chains(tmp_path: Path) -> None:
-    folder = a_ledger(
+    folder = written(
         tmp_path,
         spawned("planner", scope=writes("/srv")),
         delegated("coder", scope=writes("/srv/app"), parent="planner"),
@@ -396,25 +372,29 @@ def test_holders_prints_the_pods_and_their_chains(tmp_path: Path) -> None:
     coder = {"pod_name": "coder", "target": "/srv/app", "recursive": True, "chain": ["root", "planner", "coder"]}
     planner = {"pod_name": "planner", "target": "/srv", "recursive": True, "chain": ["root", "planner"]}
     none = {"reports": 0, "senders": 0}
-    assert ask(folder, "holders", "/srv/app/x", "--at", 2) == {"path": "/srv/app/x", "holders": [coder], "gaps": none}
-    assert ask(folder, "holders", "/srv/app/x")["holders"] == [planner]
-    assert [holder["pod_name"] for holder in ask(folder, "holders", "/etc")["holders"]] == ["root"]
-    assert "root > planner > coder" in told(folder, "holders", "/srv/app/x", "--at", 2).out
+    assert podledger_json("holders", "/srv/app/x", "--at", 2, folder=folder) == {
+        "path": "/srv/app/x",
+        "holders": [coder],
+        "gaps": none,
+    }
+    assert podledger_json("holders", "/srv/app/x", folder=folder)["holders"] == [planner]
+    assert [holder["pod_name"] for holder in podledger_json("holders", "/etc", folder=folder)["holders"]] == ["root"]
+    assert "root > planner > coder" in podledger("holders", "/srv/app/x", "--at", 2, folder=folder).out
 
 
 # The tree
 
 
 def test_cyclic_parents_are_drawn_once_each(tmp_path: Path) -> None:
-    folder = a_ledger(
+    folder = written(
         tmp_path,
         stamped(delegated("ada", parent="bob"), 1, source=2),
         stamped(delegated("bob", parent="ada"), 2, source=1),
         stamped(delegated("cy", parent="bob"), 3, source=2),
         stamped(delegated("dot", parent="dot"), 4, source=4),
     )
-    assert sorted(names(ask(folder, "pods", "--tree"))) == ["ada", "bob", "cy", "dot"]
-    assert told(folder, "pods", "--tree").out.count("ada") == 1
+    assert sorted(names(podledger_json("pods", "--tree", folder=folder))) == ["ada", "bob", "cy", "dot"]
+    assert podledger("pods", "--tree", folder=folder).out.count("ada") == 1
 
 
 def names(node: dict[str, Any]) -> list[str]:
@@ -423,9 +403,9 @@ def names(node: dict[str, Any]) -> list[str]:
 
 def test_very_deep_tree_is_drawn_whole(tmp_path: Path) -> None:
     chain = [spawned("p0"), *(delegated(f"p{n}", parent=f"p{n - 1}") for n in range(1, 300))]
-    folder = a_ledger(tmp_path, *chain)
-    assert len(names(ask(folder, "pods", "--tree"))) == 300
-    assert "p299" in told(folder, "pods", "--tree").out
+    folder = written(tmp_path, *chain)
+    assert len(names(podledger_json("pods", "--tree", folder=folder))) == 300
+    assert "p299" in podledger("pods", "--tree", folder=folder).out
 
 
 # replay
@@ -449,7 +429,7 @@ def test_replay_without_stamps_equals_unstamped_events(history: list[LedgerEvent
     bench = Bench(history)
     bare = Bench([event.model_copy(update={"stamp": None}) for event in history])
     done, reversals = replayed(bench, ReplayOptions(stamps=False))
-    check_against(bench, bare, done, life_too=False)
+    check_against(bench, bare, done, with_incarnations=False)
     logged, otherwise = bench.outcomes(), bare.outcomes()
     expected = [
         (seq, otherwise[seq - 1]) for seq in range(1, len(history) + 1) if logged[seq - 1] != otherwise[seq - 1]
@@ -457,18 +437,19 @@ def test_replay_without_stamps_equals_unstamped_events(history: list[LedgerEvent
     assert [(reversal.seq, reversal.now) for reversal in reversals] == expected
 
 
-def check_against(bench: Bench, other: Bench, done: ReplayResult, *, life_too: bool) -> None:
-    """The pods of which two registries hold different content."""
-    held, anew = contents(bench, life_too=life_too), contents(other, life_too=life_too)
-    expected = {name for name in held.keys() | anew.keys() if held.get(name) != anew.get(name)}
+def check_against(bench: Bench, other: Bench, done: ReplayResult, *, with_incarnations: bool) -> None:
+    """Check that `done` names the pods that differ between two registries."""
+    held = contents(bench, with_incarnations=with_incarnations)
+    rebuilt = contents(other, with_incarnations=with_incarnations)
+    expected = {name for name in held.keys() | rebuilt.keys() if held.get(name) != rebuilt.get(name)}
     assert {pod.pod_name for pod in done.pods} == expected
     for pod in done.pods:
         assert (pod.logged is None) == (pod.pod_name not in held)
-        assert (pod.now is None) == (pod.pod_name not in anew)
+        assert (pod.now is None) == (pod.pod_name not in rebuilt)
 
 
-def contents(bench: Bench, *, life_too: bool) -> dict[str, Any]:
-    fields = ["socket_path", "scope_delegated", "parent_pod", *(["incarnation"] if life_too else [])]
+def contents(bench: Bench, *, with_incarnations: bool) -> dict[str, Any]:
+    fields = ["socket_path", "scope_delegated", "parent_pod", *(["incarnation"] if with_incarnations else [])]
     return {pod["pod_name"]: [pod[field] for field in fields] for pod in bench.pods()}
 
 
@@ -481,11 +462,11 @@ def test_replay_in_sent_order_equals_sending_in_order(story: list[LedgerEvent], 
     bench.append(*arrived)
     in_order = Bench(sent)
     done, _ = replayed(bench, ReplayOptions(order="sent"))
-    check_against(bench, in_order, done, life_too=True)
+    check_against(bench, in_order, done, with_incarnations=True)
 
 
 def numbered(story: list[LedgerEvent]) -> list[LedgerEvent]:
-    """The events with the sequences that their senders would give them."""
+    """Return the events with the sequences that their senders would give them."""
     counts: Counter[str] = Counter()
     found: list[LedgerEvent] = []
     for event in story:
@@ -506,7 +487,7 @@ def timed(event: LedgerEvent, second: int) -> LedgerEvent:
     return event.model_copy(update={"stamp": event.stamp.model_copy(update={"time": time})})
 
 
-def test_sequence_outweighs_the_sender_s_clock() -> None:
+def test_sequence_outweighs_the_clock_of_a_sender() -> None:
     first, second = stamped(stopped("ada"), 1, sequence=1), stamped(turned("ada"), 1, sequence=2)
     bench = Bench()
     bench.now_us = 2_000_000_000_000_000
@@ -516,9 +497,9 @@ def test_sequence_outweighs_the_sender_s_clock() -> None:
 
 
 def test_replay_prints_and_writes_nothing(tmp_path: Path) -> None:
-    folder = a_ledger(tmp_path, stamped(turned("ada"), 1, sequence=2), stamped(spawned("ada"), 1, source=1, sequence=1))
+    folder = written(tmp_path, stamped(turned("ada"), 1, sequence=2), stamped(spawned("ada"), 1, source=1, sequence=1))
     before = rows_of(folder / "podledger.db", *TABLES)
-    found = ask(folder, "replay", "--order", "sent")
+    found = podledger_json("replay", "--order", "sent", folder=folder)
     assert found == {
         "order": "sent",
         "without_stamps": False,
@@ -527,18 +508,18 @@ def test_replay_prints_and_writes_nothing(tmp_path: Path) -> None:
         "reversals": 1,
         "pods": [],
     }
-    assert "unknown in the log, noted in the replay" in told(folder, "replay", "--order", "sent").out
-    assert ask(folder, "replay", "--without-stamps", "--at", 1)["events"] == []
+    assert "unknown in the log, noted in the replay" in podledger("replay", "--order", "sent", folder=folder).out
+    assert podledger_json("replay", "--without-stamps", "--at", 1, folder=folder)["events"] == []
     assert rows_of(folder / "podledger.db", *TABLES) == before
 
 
 def test_replay_names_an_altered_entry(tmp_path: Path) -> None:
-    folder = a_ledger(tmp_path, spawned("ada"))
-    with connected(folder / "podledger.db") as stranger:
-        stranger.execute("DROP TRIGGER events_no_update")
-        stranger.execute("UPDATE events SET payload = 'x'")
+    folder = written(tmp_path, spawned("ada"))
+    with connected(folder / "podledger.db") as connection:
+        connection.execute("DROP TRIGGER events_no_update")
+        connection.execute("UPDATE events SET payload = 'x'")
     for words in (("replay",), ("explain", "ada")):
-        done = podledger(*words, folder=folder)
+        done = podledger(*words, folder=folder, status=None)
         assert (done.status, done.err.count("\n")) == (1, 1)
 
 
@@ -583,7 +564,7 @@ def test_holders_and_missing_come_from_one_snapshot(tmp_path: Path, monkeypatch:
 
 def test_bundle_is_not_replayed(tmp_path: Path) -> None:
     folder = lost_a_report(tmp_path)
-    assert podledger("bundle", "b.db", folder=folder).status == 0
-    assert podledger("replay", "--db", "b.db", folder=folder).status == UsageError.exit_status
-    assert ask(folder, "explain", "ada", "--db", "b.db")["events"]
-    assert ask(folder, "sql", "SELECT count(*) AS n FROM live_pods", "--db", "b.db") == [{"n": 1}]
+    podledger("bundle", "b.db", folder=folder)
+    podledger("replay", "--db", "b.db", folder=folder, status=UsageError.exit_status)
+    assert podledger_json("explain", "ada", "--db", "b.db", folder=folder)["events"]
+    assert podledger_json("sql", "SELECT count(*) AS n FROM live_pods", "--db", "b.db", folder=folder) == [{"n": 1}]

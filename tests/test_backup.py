@@ -12,7 +12,8 @@ import pytest
 from podledger import Entry, Ledger
 from podledger.archive.backup import backup
 from podledger.core.errors import LedgerNotFoundError, StorageError
-from tests.given import a_ledger, podledger, podledger_json
+from tests.given import make_ledger
+from tests.runner import podledger, podledger_json
 
 WRITER = """
 import asyncio, sys
@@ -36,7 +37,7 @@ async def log_of(path: Path) -> list[Entry]:
 
 
 async def test_backup_is_the_same_ledger_in_one_private_file(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
 
     result = podledger_json("backup", "--db", tmp_path / "db", tmp_path / "copy")
 
@@ -47,7 +48,7 @@ async def test_backup_is_the_same_ledger_in_one_private_file(tmp_path: Path) -> 
 
 
 async def test_backup_can_be_used_as_a_ledger(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     backup(tmp_path / "db", tmp_path / "copy")
 
     podledger("spawned", "--db", tmp_path / "copy", "late", "--socket", "/run/late")
@@ -57,7 +58,7 @@ async def test_backup_can_be_used_as_a_ledger(tmp_path: Path) -> None:
 
 async def test_backups_during_writes_all_verify(tmp_path: Path) -> None:
     db = tmp_path / "db"
-    await a_ledger(db)
+    await make_ledger(db)
     with subprocess.Popen([sys.executable, "-c", WRITER, str(db)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         sizes = []
@@ -74,19 +75,19 @@ async def test_backups_during_writes_all_verify(tmp_path: Path) -> None:
 
 
 async def test_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     (tmp_path / "copy").write_text("precious")
 
-    refused = podledger("backup", "--db", tmp_path / "db", tmp_path / "copy", ok=1).stderr
+    refused = podledger("backup", "--db", tmp_path / "db", tmp_path / "copy", status=1).err
     assert (tmp_path / "copy").read_text() == "precious"
     podledger("backup", "--db", tmp_path / "db", tmp_path / "copy", "--force")
 
-    assert b"is there already (choose another name, or give --force)" in refused
+    assert "is there already (choose another name, or give --force)" in refused
     assert len(await log_of(tmp_path / "copy")) == 8
 
 
 async def test_failed_backup_leaves_nothing(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
 
     def interrupt(_done: int, _of: int) -> None:
         raise KeyboardInterrupt
@@ -102,7 +103,7 @@ async def test_failed_backup_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     (tmp_path / "copy").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(StorageError, match="symbolic link"):
@@ -112,8 +113,8 @@ async def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 
 
 async def test_backup_holds_every_ledger(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db", "one")
-    await a_ledger(tmp_path / "db", "two")
+    await make_ledger(tmp_path / "db", "one")
+    await make_ledger(tmp_path / "db", "two")
 
     backup(tmp_path / "db", tmp_path / "copy")
 

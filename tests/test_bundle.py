@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podledger import Entry, Errored, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
+from podledger import Entry, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
 from podledger.archive.collect import collect
 from podledger.archive.transfer import export_lines
 from podledger.bundle.request import BundleRequest
@@ -22,31 +22,33 @@ from podledger.core.digest import payload_digest
 from podledger.core.errors import DamagedError, InvalidMomentError, ReadOnlyError, StorageError, UsageError
 from podledger.core.events import DELEGATIONS, LedgerEvent
 from podledger.integrity.coverage import coverage_of
-from tests.given import a_ledger, incarnation, podledger, podledger_json, stamp, ticking, write
+from tests.clocks import Clock
+from tests.given import delegated, errored, incarnation, make_ledger, spawned, stamp, stamped, stopped, turned, writes
+from tests.runner import podledger, podledger_json, podledger_process
 
 
 def a_tree() -> list[LedgerEvent]:
     """Return two branches of pods with reports from each; the second report of `coder` never arrived."""
     return [
-        PodSpawned(pod_name="planner", socket_path="/run/planner", scope=write("/srv")),
-        PodSpawned(pod_name="scout", socket_path="/run/scout", scope=write("/tmp")),
-        ScopeSubDelegated(parent_pod="planner", sub_pod="coder", sub_socket="/run/coder", scope=write("/srv/app")),
-        ScopeSubDelegated(parent_pod="scout", sub_pod="mapper", sub_socket="/run/mapper", scope=write("/tmp/map")),
-        TurnEnded(pod_name="coder", stamp=stamp(7, 1)),
-        Errored(pod_name="scout", message="a secret"),
-        Errored(pod_name="coder", message="no space left", stamp=stamp(7, 3)),
-        ScopeSubDelegated(parent_pod="coder", sub_pod="tester", sub_socket="/run/tester", scope=write("/srv/app/t")),
-        TurnEnded(pod_name="tester"),
-        TurnEnded(pod_name="planner"),
-        ShutDown(pod_name="mapper"),
-        ShutDown(pod_name="coder", stamp=stamp(7, 4)),
+        spawned("planner", "/run/planner", writes("/srv")),
+        spawned("scout", "/run/scout", writes("/tmp")),
+        delegated("coder", "/run/coder", writes("/srv/app"), parent="planner"),
+        delegated("mapper", "/run/mapper", writes("/tmp/map"), parent="scout"),
+        stamped(turned("coder"), 7, sequence=1),
+        errored("scout", "a secret"),
+        stamped(errored("coder", "no space left"), 7, sequence=3),
+        delegated("tester", "/run/tester", writes("/srv/app/t"), parent="coder"),
+        turned("tester"),
+        turned("planner"),
+        stopped("mapper"),
+        stamped(stopped("coder"), 7, sequence=4),
     ]
 
 
 async def bundled(folder: Path, request: BundleRequest, events: list[LedgerEvent] | None = None) -> BundleResult:
     """Create the ledger `db` in a folder, and its bundle `b`."""
-    await a_ledger(folder / "db", events=a_tree() if events is None else events)
-    async with Ledger.open(folder / "db", clock=lambda: next(ticking())) as ledger:
+    await make_ledger(folder / "db", events=a_tree() if events is None else events)
+    async with Ledger.open(folder / "db", clock=Clock()) as ledger:
         return await ledger.bundle(folder / "b", request)
 
 
@@ -115,12 +117,12 @@ async def test_doctor_finds_no_error_in_a_bundle(tmp_path: Path) -> None:
 
     assert [finding["check"] for finding in findings if finding["level"] == "error"] == []
     assert (tmp_path / "b").read_bytes() == before
-    assert b"holds no whole log" in podledger("recover", tmp_path / "b", tmp_path / "c", ok=2).stderr
+    assert "holds no whole log" in podledger("recover", tmp_path / "b", tmp_path / "c", status=2).err
 
 
 async def test_bundle_holds_the_gaps_of_its_reporters(tmp_path: Path) -> None:
-    strangers = [TurnEnded(pod_name="scout", stamp=stamp(9, 2))]
-    done = await bundled(tmp_path, BundleRequest("coder"), [*a_tree(), *strangers])
+    outside = [stamped(turned("scout"), 9, sequence=2)]
+    done = await bundled(tmp_path, BundleRequest("coder"), [*a_tree(), *outside])
     with sqlite3.connect(tmp_path / "b") as db:
         gaps = db.execute("SELECT source, pod_name, first, last, after_seq, before_seq FROM bundle_gaps").fetchall()
     db.close()
@@ -157,10 +159,10 @@ async def test_writing_command_is_refused(tmp_path: Path, command: str) -> None:
     before = (tmp_path / "b").read_bytes()
 
     words = [str(tmp_path / "s") if word == "SOCKET" else word for word in command.split()]
-    done = podledger("--db", tmp_path / "b", *words, ok=2)
+    done = podledger_process("--db", tmp_path / "b", *words, status=2)
 
-    assert b"is read-only: it is a bundle of all pods" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert "is read-only: it is a bundle of all pods" in done.err
+    assert len(done.err.splitlines()) == 1
     assert (tmp_path / "b").read_bytes() == before
 
 
@@ -180,21 +182,21 @@ async def test_export_bundle_and_collect_need_a_whole_log(tmp_path: Path) -> Non
 
 
 async def test_commands_write_read_and_verify_a_bundle(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db", events=a_tree())
+    await make_ledger(tmp_path / "db", events=a_tree())
 
     made = podledger_json("bundle", "--db", tmp_path / "db", tmp_path / "b", "--pod", "coder", "--until", "9")
-    again = podledger("bundle", "--db", tmp_path / "db", tmp_path / "b", ok=1).stderr
+    again = podledger("bundle", "--db", tmp_path / "db", tmp_path / "b", status=1).err
     log = podledger("events", "--db", tmp_path / "b")
-    note = podledger("digest", "--db", tmp_path / "db", "--at", "4").stdout.decode().strip()
+    note = podledger("digest", "--db", tmp_path / "db", "--at", "4").out.strip()
 
     assert (made["pods"], made["shown"], made["entries"], made["gaps"]) == (["coder", "tester"], 6, 9, 1)
-    assert b"is there already" in again
-    assert len(log.stdout.splitlines()) == 6
-    assert log.stderr.startswith(
-        b"podledger: a bundle of the pod 'coder' and 1 pod below it of the ledger 'root', seq 1 to 9"
+    assert "is there already" in again
+    assert len(log.out.splitlines()) == 6
+    assert log.err.startswith(
+        "podledger: a bundle of the pod 'coder' and 1 pod below it of the ledger 'root', seq 1 to 9"
     )
     assert podledger_json("verify", "--db", tmp_path / "b", "--expect", note)["ok"]
-    assert not podledger_json("verify", "--db", tmp_path / "b", "--expect", "4:" + "a" * 64, ok=1)["ok"]
+    assert not podledger_json("verify", "--db", tmp_path / "b", "--expect", "4:" + "a" * 64, status=1)["ok"]
 
 
 async def test_backup_of_a_bundle_is_a_bundle(tmp_path: Path) -> None:
@@ -203,7 +205,7 @@ async def test_backup_of_a_bundle_is_a_bundle(tmp_path: Path) -> None:
     podledger("backup", "--db", tmp_path / "b", tmp_path / "c")
 
     assert podledger_json("verify", "--db", tmp_path / "c")["ok"]
-    assert b"is a bundle" in podledger("init", "--db", tmp_path / "c", "root", ok=2).stderr
+    assert "is a bundle" in podledger("init", "--db", tmp_path / "c", "root", status=2).err
 
 
 async def test_coverage_states_what_a_file_holds(tmp_path: Path) -> None:
@@ -224,8 +226,8 @@ async def test_bundle_without_its_scope_is_damaged(tmp_path: Path) -> None:
 
     with pytest.raises(DamagedError, match="does not state its scope"):
         coverage_of(tmp_path / "b")
-    assert not podledger_json("verify", "--db", tmp_path / "b", ok=1)["ok"]
-    assert not podledger_json("doctor", "--db", tmp_path / "b", ok=1)["ok"]
+    assert not podledger_json("verify", "--db", tmp_path / "b", status=1)["ok"]
+    assert not podledger_json("doctor", "--db", tmp_path / "b", status=1)["ok"]
 
 
 async def test_bundle_of_an_older_schema_is_not_upgraded(tmp_path: Path) -> None:
@@ -234,9 +236,9 @@ async def test_bundle_of_an_older_schema_is_not_upgraded(tmp_path: Path) -> None
     change(tmp_path / "b", (tmp_path / "b").read_bytes(), "UPDATE alembic_version SET version_num = '0001'", ())
     before = (tmp_path / "b").read_bytes()
 
-    refused = podledger("init", "--db", tmp_path / "b", "root", ok=1).stderr
+    refused = podledger("init", "--db", tmp_path / "b", "root", status=1).err
 
-    assert b"cannot be upgraded" in refused
+    assert "cannot be upgraded" in refused
     assert (tmp_path / "b").read_bytes() == before
 
 
@@ -345,7 +347,7 @@ async def test_verify_finds_a_payload_removed_later(tmp_path: Path) -> None:
 
 
 names = st.sampled_from(["a", "b", "c", "d"])
-scopes = st.lists(st.sampled_from(["/x", "/x/y", "/z"]), max_size=2).map(lambda targets: write(*targets))
+scopes = st.lists(st.sampled_from(["/x", "/x/y", "/z"]), max_size=2).map(lambda targets: writes(*targets))
 stamps = st.none() | st.builds(stamp, st.integers(1, 4), st.integers(1, 9), st.integers(1, 4))
 histories = st.lists(
     st.one_of(
@@ -363,9 +365,7 @@ histories = st.lists(
 
 @settings(max_examples=30)
 @given(histories, names, st.data())
-def test_bundle_of_any_history_verifies_and_shows_the_same_pods(
-    history: list[LedgerEvent], pod: str, data: st.DataObject
-) -> None:
+def test_bundle_of_any_history_shows_the_same_pods(history: list[LedgerEvent], pod: str, data: st.DataObject) -> None:
     since, until = sorted(data.draw(st.tuples(*[st.integers(1, len(history))] * 2), "span"))
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_compare(Path(folder), history, BundleRequest(pod, since, until)))

@@ -12,9 +12,9 @@ import pytest
 
 from podledger.cli import commands
 from podledger.cli.table import COMMANDS
-from tests.cli import clean_environment, podledger, start
 from tests.incident import with_output
-from tests.waiting import until
+from tests.runner import clean_environment, podledger, podledger_json, podledger_process, start
+from tests.waiting import block_until
 
 SPAWN = ("spawned", "coder", "--socket", "/run/coder.sock", "--scope", "write:/srv/app")
 
@@ -22,7 +22,7 @@ SPAWN = ("spawned", "coder", "--socket", "/run/coder.sock", "--scope", "write:/s
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the ledger of `root` in `podledger.db`."""
-    assert podledger("init", "root", folder=tmp_path).status == 0
+    podledger("init", "root", folder=tmp_path)
     return tmp_path
 
 
@@ -35,9 +35,9 @@ def test_repeated_init_keeps_the_ledger(tmp_path: Path) -> None:
 
 
 def test_spawned_child_is_listed_until_it_exits(folder: Path) -> None:
-    spawned = podledger(*SPAWN, "--callback", "/run/root.sock", "--json", folder=folder).json()
-    before = podledger("pods", "--json", folder=folder).json()
-    exited = podledger("exited", "coder", "--code", "0", "--json", folder=folder).json()
+    spawned = podledger_json(*SPAWN, "--callback", "/run/root.sock", folder=folder)
+    before = podledger_json("pods", folder=folder)
+    exited = podledger_json("exited", "coder", "--code", "0", folder=folder)
     assert (spawned["outcome"], exited["outcome"]) == ("applied", "applied")
     assert before == [
         {
@@ -55,9 +55,9 @@ def test_spawned_child_is_listed_until_it_exits(folder: Path) -> None:
             "evidence": "observed",
         }
     ]
-    assert podledger("pods", "--json", folder=folder).json() == []
-    assert podledger("pods", "--at", "1", "--json", folder=folder).json() == before
-    ended = podledger("pods", "--all", "--json", folder=folder).json()[0]
+    assert podledger_json("pods", folder=folder) == []
+    assert podledger_json("pods", "--at", "1", folder=folder) == before
+    ended = podledger_json("pods", "--all", folder=folder)[0]
     assert (ended["until_seq"], ended["until"]) == (2, exited["recorded_at"])
 
 
@@ -86,26 +86,18 @@ def test_no_command_overwrites_a_ledger(folder: Path, command: tuple[str, ...]) 
     podledger(*SPAWN, folder=folder)
     podledger("--db", "other.db", "init", "other", folder=folder)
     (folder / "link.db").hardlink_to(folder / "podledger.db")
-    refused = podledger(*command, folder=folder)
+    refused = podledger(*command, folder=folder, status=None)
     assert (refused.status, "database" in refused.err) == (1, True)
     assert podledger("verify", folder=folder).out.startswith("verified: 1 event,")
-    assert podledger("--db", "other.db", "verify", folder=folder).status == 0
+    podledger("--db", "other.db", "verify", folder=folder)
 
 
 @pytest.mark.parametrize("command", ["events", "verify", "pods"])
 def test_unwritable_output_is_one_line_of_error(folder: Path, command: str) -> None:
     podledger(*SPAWN, folder=folder)
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "podledger", command],
-            cwd=folder,
-            env=clean_environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (1, "podledger: the output: No space left on device\n")
+        done = podledger_process(command, folder=folder, stdout=full, status=1)
+    assert done.err == "podledger: the output: No space left on device\n"
 
 
 def test_serve_exits_with_1_if_it_lost_a_report(folder: Path) -> None:
@@ -151,53 +143,49 @@ def test_fact_that_changes_nothing_prints_the_reason(folder: Path, command: tupl
 def test_invalid_argument_is_refused_with_the_reason(
     folder: Path, command: tuple[str, ...], status: int, says: str
 ) -> None:
-    refused = podledger(*command, folder=folder)
+    refused = podledger(*command, folder=folder, status=None)
     assert (refused.status, refused.err.count("\n")) == (status, 1)
     assert says in refused.err
 
 
 def test_interrupted_import_prints_what_it_did(folder: Path) -> None:
     """The import waits for a line on its standard input."""
-    line = b'{"kind":"turn_ended","pod_name":"a"}\n'
-    command = [sys.executable, "-m", "podledger", "import", "-"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=folder, env=clean_environment(), stdin=pipe, stdout=pipe, stderr=pipe
-    ) as importing:
+    line = '{"kind":"turn_ended","pod_name":"a"}\n'
+    with start("import", "-", folder=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as importing:
         assert importing.stdin is not None
         importing.stdin.write(line * 5_000)
         importing.stdin.flush()
-        until(lambda: len(podledger("events", "--json", "--limit", "5000", folder=folder).jsons()) == 4_000)
+        block_until(lambda: len(podledger("events", "--json", "--limit", "5000", folder=folder).jsons()) == 4_000)
         importing.send_signal(signal.SIGINT)
         assert importing.wait(20) == 130
         assert importing.stderr is not None
         printed = importing.stderr.read()
-    assert printed.startswith(b"podledger: interrupted: 4,000 events appended")
+    assert printed.startswith("podledger: interrupted: 4,000 events appended")
     assert podledger("verify", folder=folder).out.startswith("verified: 4,000 events")
 
 
 @pytest.mark.parametrize("socket", ["", ".", "/", ".."])
 def test_serve_refuses_an_impossible_socket_path(folder: Path, socket: str) -> None:
-    refused = podledger("serve", "--socket", socket, folder=folder)
+    refused = podledger("serve", "--socket", socket, folder=folder, status=None)
     assert (refused.status, refused.err.count("\n")) == (1, 1)
 
 
 def test_owner_cannot_spawn_itself(folder: Path) -> None:
-    refused = podledger("spawned", "root", "--socket", "/run/root.sock", folder=folder)
+    refused = podledger("spawned", "root", "--socket", "/run/root.sock", folder=folder, status=None)
     assert (refused.status, "'root' owns this ledger" in refused.err) == (2, True)
     assert podledger("events", "--json", folder=folder).out == ""
 
 
 def test_release_is_recorded_as_observed(folder: Path) -> None:
     podledger(*SPAWN, folder=folder)
-    released = podledger("release", "coder", "--reason", "gone", "--json", folder=folder).json()
+    released = podledger_json("release", "coder", "--reason", "gone", folder=folder)
     assert (released["kind"], released["evidence"], released["outcome"]) == ("pod_reclaimed", "observed", "applied")
 
 
 def test_spawned_keeps_the_incarnation(folder: Path) -> None:
     incarnation = "019a0000-0000-7000-8000-000000000001"
     podledger(*SPAWN, "--incarnation", incarnation.upper(), folder=folder)
-    assert podledger("pods", "--json", folder=folder).json()[0]["incarnation"] == incarnation
+    assert podledger_json("pods", folder=folder)[0]["incarnation"] == incarnation
 
 
 @pytest.mark.parametrize(
@@ -220,7 +208,7 @@ def test_spawned_keeps_the_incarnation(folder: Path) -> None:
     ],
 )
 def test_error_is_one_line_with_a_hint(folder: Path, words: tuple[str, ...], status: int, text: str) -> None:
-    result = podledger(*words, folder=folder)
+    result = podledger(*words, folder=folder, status=None)
     assert result.status == status
     assert result.out == ""
     assert result.err.startswith("podledger: ")
@@ -238,17 +226,17 @@ def test_shared_options_work_before_and_after_the_command(folder: Path) -> None:
 
 
 def test_invalid_setting_is_named(folder: Path) -> None:
-    result = podledger("pods", folder=folder, PODLEDGER_BUSY_TIMEOUT_S="soon")
+    result = podledger("pods", folder=folder, PODLEDGER_BUSY_TIMEOUT_S="soon", status=None)
     assert result.status == 2
     assert "PODLEDGER_BUSY_TIMEOUT_S" in result.err
 
 
 def test_several_ledgers_need_a_ledger_option(folder: Path) -> None:
     podledger("init", "other", folder=folder)
-    unclear = podledger("pods", folder=folder)
+    unclear = podledger("pods", folder=folder, status=None)
     assert unclear.status == 1
     assert "other, root" in unclear.err
-    assert podledger("pods", "--ledger", "other", "--json", folder=folder).json() == []
+    assert podledger_json("pods", "--ledger", "other", folder=folder) == []
 
 
 def test_help_and_send_import_nothing_heavy(tmp_path: Path) -> None:
@@ -292,11 +280,11 @@ def test_follow_prints_new_events(folder: Path) -> None:
 def test_text_from_pods_is_printed_without_control_characters(folder: Path) -> None:
     message = "bad\x1b[2J\r\n\x07\u202e\x9b31m\u2028news"
     event = {"kind": "errored", "pod_name": "co\u202eder", "message": message}
-    podledger("import", "-", folder=folder, stdin=json.dumps(event) + "\n\x1b[31mgarbage\n")
+    podledger("import", "-", folder=folder, stdin=json.dumps(event) + "\n\x1b[31mgarbage\n", status=1)
     for words in (("events",), ("notifications",), ("rejected",), ("events", "--json"), ("rejected", "--json")):
         shown = podledger(*words, folder=folder).out
         assert not [char for char in shown.replace("\n", "") if not char.isprintable()], words
-    assert podledger("events", "--json", folder=folder).json()["event"] == event
+    assert podledger_json("events", folder=folder)["event"] == event
 
 
 def test_each_consumer_reads_a_notification_once(folder: Path) -> None:
@@ -305,7 +293,7 @@ def test_each_consumer_reads_a_notification_once(folder: Path) -> None:
     podledger("import", "-", folder=folder, stdin='{"kind":"turn_ended","pod_name":"coder"}\n' + ends + ends)
 
     def unread(*words: str) -> list[str]:
-        found = podledger("notifications", "--json", *words, folder=folder).json()
+        found = podledger_json("notifications", *words, folder=folder)
         return [notification["line"] for notification in found]
 
     lines = ["Pod `coder` finished a turn.", "Pod `coder` has stopped."]
@@ -326,24 +314,24 @@ def test_import_appends_good_lines_and_reports_bad_ones(folder: Path) -> None:
         forged,
         '{"kind":"pod_exited","pod_name":"x","exit_code":1}',
     ]
-    done = podledger("import", "-", "--json", folder=folder, stdin="\n".join(lines))
+    done = podledger("import", "-", "--json", folder=folder, stdin="\n".join(lines), status=None)
     assert done.status == 1
     assert [problem["line"] for problem in done.json()["problems"]] == [3, 5]
     assert (done.json()["appended"], done.json()["skipped"]) == (2, 1)
     assert "line 3: " in done.err
-    rejected = podledger("rejected", "--json", folder=folder).json()
+    rejected = podledger_json("rejected", folder=folder)
     assert [row["raw"] for row in rejected] == ["garbage", forged]
 
 
 def test_exported_log_is_imported_with_the_same_digests(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     podledger(*SPAWN, folder=folder)
     podledger("import", "-", folder=folder, stdin='{ "kind": "errored", "pod_name":"coder", "message": "é\\u00e9" }\n')
-    assert podledger("export", "log.jsonl", folder=folder).status == 0
+    podledger("export", "log.jsonl", folder=folder)
     other = tmp_path_factory.mktemp("other")
     podledger("init", "root", folder=other)
-    assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["restored"] == 2
-    assert podledger("import", folder / "log.jsonl", "--json", folder=other).json()["present"] == 2
-    results = [podledger("verify", "--json", folder=where).json() for where in (folder, other)]
+    assert podledger_json("import", folder / "log.jsonl", folder=other)["restored"] == 2
+    assert podledger_json("import", folder / "log.jsonl", folder=other)["present"] == 2
+    results = [podledger_json("verify", folder=where) for where in (folder, other)]
     assert results[0] == results[1]
     assert results[0]["ok"] is True
     assert results[0]["events"] == 2
@@ -356,16 +344,16 @@ def test_rebuild_repairs_what_verify_finds(folder: Path) -> None:
     with sqlite3.connect(folder / "podledger.db") as connection:
         connection.execute("DELETE FROM tenures")
     connection.close()
-    broken = podledger("verify", "--json", folder=folder)
+    broken = podledger("verify", "--json", folder=folder, status=None)
     assert broken.status == 1
     assert [problem["check"] for problem in broken.json()["problems"]] == ["projection"]
-    assert podledger("rebuild", "--json", folder=folder).json()["rows_changed"] == 1
-    assert podledger("verify", folder=folder).status == 0
+    assert podledger_json("rebuild", folder=folder)["rows_changed"] == 1
+    podledger("verify", folder=folder)
 
 
 def test_verify_reports_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "podledger.db").write_bytes(b"not a database at all" * 200)
-    result = podledger("verify", "--json", folder=tmp_path)
+    result = podledger("verify", "--json", folder=tmp_path, status=None)
     assert result.status == 1
     assert result.json()["ok"] is False
 
@@ -377,7 +365,7 @@ def test_reconcile_suspects_and_then_reclaims(folder: Path) -> None:
     verdicts = [podledger("reconcile", *patience, folder=folder).json()[0]["verdict"] for _ in range(2)]
     assert dry[0]["verdict"] == "suspected"
     assert verdicts == ["suspected", "reclaimed"]
-    assert podledger("pods", "--json", folder=folder).json() == []
+    assert podledger_json("pods", folder=folder) == []
 
 
 def test_serve_records_reports_until_sigterm(folder: Path) -> None:
@@ -387,7 +375,7 @@ def test_serve_records_reports_until_sigterm(folder: Path) -> None:
         assert json.loads(serving.stdout.readline())["ready"] is True
         podledger(*SPAWN, folder=folder)
         for words in (("turn-ended", "coder"), ("errored", "coder", "boom"), ("shut-down", "coder")):
-            assert podledger("send", socket, *words, folder=folder).status == 0
+            podledger("send", socket, *words, folder=folder)
         serving.send_signal(signal.SIGTERM)
     assert serving.returncode == 0
     assert not socket.exists()
@@ -399,7 +387,7 @@ def test_stamp_names_only_a_known_incarnation(folder: Path) -> None:
     incarnation = "019a0000-0000-7000-8000-000000000001"
     socket = folder / "root.sock"
     with start("serve", "--socket", socket, folder=folder) as serving:
-        until(socket.exists)
+        block_until(socket.exists)
         podledger("send", socket, "turn-ended", "a", folder=folder)
         podledger("send", socket, "turn-ended", "b", "--incarnation", incarnation, folder=folder)
         podledger("send", socket, "turn-ended", "c", "--no-stamp", folder=folder)
@@ -422,7 +410,7 @@ def test_mirror_holds_the_registry(folder: Path) -> None:
 
 
 def test_demo_json_shows_each_failure(tmp_path: Path) -> None:
-    result = podledger("demo", "--json", folder=tmp_path)
+    result = podledger("demo", "--json", folder=tmp_path, status=None)
     shown = result.json()
     outcomes = {event["outcome"] for event in shown["events"]}
     assert result.status == 0
@@ -440,7 +428,7 @@ def test_every_command_module_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_describes_itself(name: str, tmp_path: Path) -> None:
-    helped = podledger(name, "--help", folder=tmp_path)
+    helped = podledger(name, "--help", folder=tmp_path, status=None)
     assert (helped.status, helped.err) == (0, "")
     assert helped.out.startswith(f"usage: podledger {name} ")
     assert "--json" in helped.out
@@ -453,7 +441,7 @@ def test_help_lists_every_command_in_80_columns(tmp_path: Path) -> None:
 
 
 def test_misspelt_command_gets_a_suggestion(tmp_path: Path) -> None:
-    assert "did you mean 'events'?" in podledger("evnts", folder=tmp_path).err
+    assert "did you mean 'events'?" in podledger("evnts", folder=tmp_path, status=2).err
 
 
 def test_commands_page_shows_what_the_commands_print() -> None:

@@ -15,7 +15,8 @@ from podledger.archive.collect import Collected, collect
 from podledger.archive.divergence import first_divergence
 from podledger.core.errors import ChainError, LedgerNotFoundError
 from podledger.store.log import Rejection
-from tests.given import a_ledger, history, podledger, podledger_json
+from tests.given import history, make_ledger
+from tests.runner import podledger, podledger_json
 
 TABLES = ("events", "rejected", "tenures", "grants", "pods")
 
@@ -30,9 +31,9 @@ def rows(path: Path, ledger: str) -> list[list[tuple[object, ...]]]:
 
 
 async def test_collected_ledgers_keep_name_and_rows(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "one", "root")
-    await a_ledger(tmp_path / "two", "planner", history()[:4])
-    await a_ledger(tmp_path / "two", "scout", [])
+    await make_ledger(tmp_path / "one", "root")
+    await make_ledger(tmp_path / "two", "planner", history()[:4])
+    await make_ledger(tmp_path / "two", "scout", [])
 
     collected = await collect([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
 
@@ -48,7 +49,7 @@ async def test_collected_ledgers_keep_name_and_rows(tmp_path: Path) -> None:
 
 
 async def test_second_collection_continues_the_first(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "one", events=history()[:3])
+    await make_ledger(tmp_path / "one", events=history()[:3])
     await collect([tmp_path / "one"], tmp_path / "all")
     async with Ledger.open(tmp_path / "one") as ledger:
         await ledger.append_many(history()[3:])
@@ -60,7 +61,7 @@ async def test_second_collection_continues_the_first(tmp_path: Path) -> None:
 
 
 async def test_longer_of_two_copies_is_kept_in_either_order(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "long", events=history()[:3])
+    await make_ledger(tmp_path / "long", events=history()[:3])
     backup(tmp_path / "long", tmp_path / "short")
     async with Ledger.open(tmp_path / "long") as ledger:
         await ledger.append_many(history()[3:])
@@ -72,21 +73,21 @@ async def test_longer_of_two_copies_is_kept_in_either_order(tmp_path: Path) -> N
 
 
 async def test_divergent_ledgers_are_refused_with_first_difference(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "one")
-    await a_ledger(tmp_path / "other", events=[*history()[:5], TurnEnded(pod_name="planner"), *history()[5:]])
+    await make_ledger(tmp_path / "one")
+    await make_ledger(tmp_path / "other", events=[*history()[:5], TurnEnded(pod_name="planner"), *history()[5:]])
 
     with pytest.raises(ChainError, match=r"diverge at seq 6$"):
         await collect([tmp_path / "one", tmp_path / "other"], tmp_path / "all")
 
     await collect([tmp_path / "one"], tmp_path / "all")
-    refused = podledger("collect", tmp_path / "other", "--into", tmp_path / "all", ok=1).stderr.decode()
+    refused = podledger("collect", tmp_path / "other", "--into", tmp_path / "all", status=1).err
 
     assert "hold two ledgers 'root' that diverge at seq 6" in refused
     assert rows(tmp_path / "all", "root") == rows(tmp_path / "one", "root")
 
 
 async def test_divergent_rejected_lines_are_refused(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "one", events=[])
+    await make_ledger(tmp_path / "one", events=[])
     async with Ledger.open(tmp_path / "other", "root") as ledger:
         await ledger.commits.append([], [Rejection(b"else", "no", None)])
 
@@ -95,7 +96,7 @@ async def test_divergent_rejected_lines_are_refused(tmp_path: Path) -> None:
 
 
 async def test_ledger_with_broken_chain_is_refused(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "one")
+    await make_ledger(tmp_path / "one")
     with sqlite3.connect(tmp_path / "one") as db:
         db.execute("DROP TRIGGER events_no_update")
         db.execute("UPDATE events SET outcome = 'late' WHERE seq = 4")
@@ -120,15 +121,15 @@ async def test_collection_sends_nothing(tmp_path: Path) -> None:
 
 
 async def test_command_prints_what_it_collected(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "one")
+    await make_ledger(tmp_path / "one")
 
     collected = podledger_json("collect", tmp_path / "one", "--into", tmp_path / "all")
-    text = podledger("collect", tmp_path / "one", "--into", tmp_path / "all").stdout.decode()
-    missing = podledger("collect", tmp_path / "nothing", "--into", tmp_path / "all", ok=1).stderr
+    text = podledger("collect", tmp_path / "one", "--into", tmp_path / "all").out
+    missing = podledger("collect", tmp_path / "nothing", "--into", tmp_path / "all", status=1).err
 
     assert collected == [{"ledger": "root", "source": str(tmp_path / "one"), "events": 8, "rejected": 1, "head_seq": 8}]
     assert text.splitlines()[0].split() == "ledger from new events new rejected lines events now".split()
-    assert b"there is no database at" in missing
+    assert "there is no database at" in missing
 
 
 async def test_missing_source_creates_no_target(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from podledger.store.schema import SCHEMA_HEAD, identify, prepare
 from podledger.store.sqlite.errors import translated
 from podledger.store.sqlite.files import APPLICATION_ID
 from podledger.store.tables import ledgers
-from tests.support import OWNER, connected, memory, new_database, turned
+from tests.given import OWNER, turned
+from tests.support import connected, memory, new_database
 
 
 @pytest.fixture
@@ -148,10 +149,10 @@ def test_older_schema_is_refused_without_create(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", [None, "", "0000", "0001x"])
 def test_unknown_revision_is_refused(version: str | None, tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
-    with connected(path) as stranger:
-        stranger.execute("DELETE FROM alembic_version")
+    with connected(path) as connection:
+        connection.execute("DELETE FROM alembic_version")
         if version is not None:
-            stranger.execute("INSERT INTO alembic_version VALUES (?)", (version,))
+            connection.execute("INSERT INTO alembic_version VALUES (?)", (version,))
     for create in (True, False):
         with pytest.raises((SchemaError, DamagedError)) as caught:
             prepare(path, create=create)
@@ -315,7 +316,7 @@ DIALECT = re.compile(r"PRAGMA |sqlite_master|json_each|\browid\b|strftime|\bIS \
 
 
 @pytest.mark.parametrize("package", ["store", "queries"])
-def test_only_the_sqlite_package_states_sqlite_s_sql(package: str) -> None:
+def test_only_one_package_holds_sql_of_sqlite(package: str) -> None:
     for path in (Path(podledger.__file__).parent / package).rglob("*.py"):
         if path.parent.name != "sqlite":
             assert not DIALECT.search(path.read_text()), path

@@ -11,20 +11,8 @@ from podledger.core.events import LedgerEvent, ScopeSubDelegated
 from podledger.core.protocol import Report, parse_line
 from podledger.ledger import Ledger
 from podledger.store import outbox_rows
-from tests.support import (
-    OWNER,
-    Bench,
-    connected,
-    delegated,
-    fresh_ledger,
-    reclaimed,
-    rows_of,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
+from tests.support import Bench, connected, fresh_ledger, rows_of
 
 PARENT = "/run/parent"
 
@@ -102,7 +90,7 @@ async def test_report_goes_to_the_parent_of_its_time() -> None:
         ]
 
 
-async def test_report_is_written_in_the_event_s_transaction() -> None:
+async def test_report_is_written_with_its_event() -> None:
     """A reader sees either both the event and its report, or neither."""
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=PARENT)

@@ -1,4 +1,4 @@
-"""`Ledger`, the front door: what was appended is kept, all or nothing, whoever else writes and however it ends."""
+"""`Ledger`: an append is kept as a whole or not at all, also if other processes write or this one is killed."""
 
 from __future__ import annotations
 
@@ -29,22 +29,9 @@ from podledger.ledger import Ledger
 from podledger.store import group_commit
 from podledger.store.append import Appended
 from podledger.store.log import Rejection
+from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import Model
-from tests.support import (
-    OWNER,
-    PROJECTIONS,
-    connected,
-    delegated,
-    fresh_ledger,
-    new_database,
-    reclaimed,
-    rows_of,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.support import PROJECTIONS, connected, fresh_ledger, new_database, rows_of
 
 BIG = Errored(pod_name="p", message="x" * 200_000)
 
@@ -210,7 +197,7 @@ async def limit_pages(ledger: Ledger, more: int) -> None:
     await ledger.database.write(limit)
 
 
-async def test_append_many_is_all_or_nothing_on_a_full_disk() -> None:
+async def test_full_disk_leaves_no_part_of_a_batch() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(spawned("p"))
         before = rows_of(ledger.database.path, "events", "ledgers", *PROJECTIONS)
@@ -219,7 +206,7 @@ async def test_append_many_is_all_or_nothing_on_a_full_disk() -> None:
             await ledger.append_many([stopped("p"), BIG, spawned("q"), BIG])
         assert caught.value.__cause__ is not None
         assert rows_of(ledger.database.path, "events", "ledgers", *PROJECTIONS) == before
-        assert (await ledger.append(turned("p"))).outcome == "noted", "the cache took in what was not committed"
+        assert (await ledger.append(turned("p"))).outcome == "noted", "the cache holds an uncommitted event"
         assert await seqs(ledger) == [1, 2]
         assert (await ledger.verify()).ok
 
@@ -295,7 +282,7 @@ async def test_leaving_waits_for_running_commits(tmp_path: Path) -> None:
 
 
 async def test_events_of_another_process_count_at_once(tmp_path: Path) -> None:
-    """The head has moved, so the cache is dropped: what `p` is comes from the projection."""
+    """The head has moved, so the cache is dropped and the status of `p` comes from the projection."""
     path = tmp_path / "l.db"
     history: list[LedgerEvent] = [
         spawned("p"),
@@ -315,10 +302,10 @@ async def test_rebuild_by_another_process_drops_the_cache(tmp_path: Path) -> Non
     path = tmp_path / "l.db"
     async with Ledger.open(path, "root") as one, Ledger.open(path, "root") as two:
         await one.append(spawned("p"))
-        with connected(path) as stranger:
-            stranger.execute("UPDATE pods SET status = 'ended'")
+        with connected(path) as connection:
+            connection.execute("UPDATE pods SET status = 'ended'")
         assert (await two.append(turned("q"))).seq == 2
-        assert (await two.append(turned("p"))).outcome == "late", "the projection is what is believed"
+        assert (await two.append(turned("p"))).outcome == "late", "the projection decides"
         assert await one.rebuild() > 0
         assert (await two.append(turned("p"))).outcome == "noted"
 
@@ -423,8 +410,8 @@ async def test_restore_keeps_entries_unchanged(tmp_path: Path) -> None:
 async def test_restore_refuses_an_entry_off_the_chain(change: dict[str, object], reason: str, tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "a.db", "root") as source, Ledger.open(tmp_path / "b.db", "root") as copy:
         first, second = await source.append_many([spawned("p"), turned("p")])
-        ((position, told),) = await copy.commits.restore([first, second._replace(**change)])  # type: ignore[arg-type]
-        assert (position, reason in told) == (1, True), told
+        ((position, refusal),) = await copy.commits.restore([first, second._replace(**change)])  # type: ignore[arg-type]
+        assert (position, reason in refusal) == (1, True), refusal
         assert await seqs(copy) == [1]
         assert (await copy.verify()).ok
 
@@ -475,25 +462,25 @@ asyncio.run(main(sys.argv[1]))
 
 
 def append_until_killed(path: Path, lines: int) -> list[str]:
-    """The digests of the entries whose append had returned when the process was killed."""
+    """Append in a process until it is killed; return the digests of the entries whose append had returned."""
     with subprocess.Popen([sys.executable, "-c", APPENDER, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        told = [process.stdout.readline() for _ in range(lines)]
+        acknowledged = [process.stdout.readline() for _ in range(lines)]
         process.send_signal(signal.SIGKILL)
-        told += process.stdout.readlines()
+        acknowledged += process.stdout.readlines()
     assert process.returncode == -signal.SIGKILL
-    return [line.strip() for line in told if len(line) == 65]
+    return [line.strip() for line in acknowledged if len(line) == 65]
 
 
 async def test_returned_append_survives_kill_9(tmp_path: Path) -> None:
-    """Fifteen times on one file, at another place each time; a round that follows goes on where the last one ended."""
+    """The process is killed fifteen times, each time after more entries. Each round continues the same ledger."""
     path = new_database(tmp_path / "l.db")
-    told: list[str] = []
+    acknowledged: list[str] = []
     for round_ in range(15):
-        told += append_until_killed(path, 1 + 17 * round_)
+        acknowledged += append_until_killed(path, 1 + 17 * round_)
         kept = [row[-1] for row in rows_of(path, "events")["events"]]
-        assert set(told) <= set(kept), f"round {round_}"
-        told = kept
+        assert set(acknowledged) <= set(kept), f"round {round_}"
+        acknowledged = kept
     async with Ledger.open(path) as ledger:
         assert (await ledger.verify()).problems == ()
         history = [entry.event async for entry in ledger.entries()]
@@ -528,10 +515,10 @@ def test_plain_sqlite3_reads_the_whole_log(tmp_path: Path) -> None:
         async with Ledger.open(tmp_path / "l.db", "root") as ledger:
             await ledger.append_many(events)
             await ledger.commits.append([], [Rejection(b"x", "no", None)])
-            with sqlite3.connect(f"file:{tmp_path / 'l.db'}?mode=ro", uri=True) as stranger:
-                assert stranger.execute("SELECT count(*), max(seq) FROM events").fetchone() == (2, 2)
-                assert stranger.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            stranger.close()
+            with sqlite3.connect(f"file:{tmp_path / 'l.db'}?mode=ro", uri=True) as connection:
+                assert connection.execute("SELECT count(*), max(seq) FROM events").fetchone() == (2, 2)
+                assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            connection.close()
 
     asyncio.run(check([spawned("p"), delegated("q")]))
     assert os.listdir(tmp_path) == ["l.db"], "the WAL is folded in when the last one closes"  # noqa: PTH208

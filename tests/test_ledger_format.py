@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,8 @@ from podledger import Ledger
 from podledger.bundle import tables as bundle_tables
 from podledger.bundle.request import BundleRequest
 from podledger.store.tables import metadata
-from tests.given import a_ledger
+from tests.given import make_ledger
+from tests.support import alter
 
 PAGE = (Path(__file__).parent.parent / "docs" / "ledger-format.md").read_text()
 VERIFIER, REJECTED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -26,15 +26,6 @@ def verified(database: Path, program: str = VERIFIER) -> subprocess.CompletedPro
     """Run a program on a database, in a Python that cannot find podledger."""
     command = [sys.executable, "-I", "-S", "-c", program, str(database)]
     return subprocess.run(command, cwd=database.parent, capture_output=True, text=True, timeout=60, check=False)
-
-
-def altered(database: Path, statement: str) -> None:
-    """Change a database without its triggers."""
-    with sqlite3.connect(database) as db:
-        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            db.execute(f"DROP TRIGGER {name}")
-        db.execute(statement)
-    db.close()
 
 
 def test_verifier_is_short_and_uses_only_the_standard_library() -> None:
@@ -48,8 +39,8 @@ def test_bundle_holds_the_documented_verifier() -> None:
 
 
 async def test_verifier_prints_the_notes_of_good_ledgers(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db", "one")
-    await a_ledger(tmp_path / "db", "two", [])
+    await make_ledger(tmp_path / "db", "one")
+    await make_ledger(tmp_path / "db", "two", [])
     async with Ledger.open(tmp_path / "db", "one") as ledger:
         note = await ledger.note()
 
@@ -60,7 +51,7 @@ async def test_verifier_prints_the_notes_of_good_ledgers(tmp_path: Path) -> None
 
 
 async def test_verifier_accepts_a_good_bundle(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
         await ledger.bundle(tmp_path / "b", BundleRequest("coder", 3, 6))
         note = await ledger.note(6)
@@ -73,10 +64,10 @@ COLUMNS = [column.name for column in metadata.tables["events"].columns]
 
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_verifier_finds_any_changed_column(tmp_path: Path, column: str) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     number = column in ("seq", "recorded_us", "pid", "uid", "gid", "sequence", "sent_us", "rules")
     value = "99" if number else "'x'"
-    altered(tmp_path / "db", f"UPDATE events SET {column} = {value} WHERE seq = 5")
+    alter(tmp_path / "db", f"UPDATE events SET {column} = {value} WHERE seq = 5")
 
     assert verified(tmp_path / "db").returncode == 1
 
@@ -95,8 +86,8 @@ ALTERATIONS = [
 
 @pytest.mark.parametrize("statement", ALTERATIONS)
 async def test_verifier_finds_an_altered_ledger(tmp_path: Path, statement: str) -> None:
-    await a_ledger(tmp_path / "db")
-    altered(tmp_path / "db", statement)
+    await make_ledger(tmp_path / "db")
+    alter(tmp_path / "db", statement)
 
     done = verified(tmp_path / "db")
 
@@ -115,20 +106,20 @@ async def test_verifier_finds_an_altered_ledger(tmp_path: Path, statement: str) 
     ],
 )
 async def test_verifier_finds_an_altered_bundle(tmp_path: Path, statement: str) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
         await ledger.bundle(tmp_path / "b", BundleRequest("scout", 3, 6))
     (tmp_path / "b").chmod(0o600)
-    altered(tmp_path / "b", statement.replace("seq = 3", "seq = 5"))
+    alter(tmp_path / "b", statement.replace("seq = 3", "seq = 5"))
 
     assert verified(tmp_path / "b").returncode == 1
 
 
 @pytest.mark.parametrize("statement", ["", "UPDATE rejected SET raw = x'00'", "DELETE FROM rejected"])
 async def test_documented_addition_verifies_rejected_lines(tmp_path: Path, statement: str) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     if statement:
-        altered(tmp_path / "db", statement)
+        alter(tmp_path / "db", statement)
     program = VERIFIER.replace("import hashlib,", "import json, hashlib,") + REJECTED
 
     assert verified(tmp_path / "db", program).returncode == (1 if statement else 0)

@@ -21,24 +21,10 @@ from podledger.core.errors import InvalidMomentError
 from podledger.core.events import Errored, LedgerEvent
 from podledger.ledger import Ledger
 from podledger.store.log import Rejection
-from tests import stranger, strategies
-from tests.support import (
-    OWNER,
-    SECOND_NS,
-    connected,
-    delegated,
-    fresh_ledger,
-    incarnation,
-    new_database,
-    reclaimed,
-    rows_of,
-    spawned,
-    stamped,
-    stopped,
-    ticking,
-    turned,
-    writes,
-)
+from tests import independent_verifier, strategies
+from tests.clocks import Clock
+from tests.given import OWNER, delegated, incarnation, reclaimed, spawned, stamped, stopped, turned, writes
+from tests.support import connected, fresh_ledger, new_database, rows_of
 
 ODD_TEXTS = ["", "\n", "a\nb", "\x00", "\x1b[31m", "é", "\U0001f600", "'; DROP TABLE events; --", " " * 10_000]
 
@@ -85,7 +71,7 @@ async def test_any_message_is_kept_unchanged(text: str) -> None:
         entry = await ledger.append(Errored(pod_name="p", message=text))
         assert entry.event == Errored(pod_name="p", message=text)
         assert (await ledger.verify()).ok
-        assert stranger.check(str(ledger.database.path), OWNER) == entry.digest
+        assert independent_verifier.check(str(ledger.database.path), OWNER) == entry.digest
 
 
 async def test_local_fact_has_no_sender() -> None:
@@ -102,10 +88,11 @@ async def test_local_fact_has_no_sender() -> None:
 
 
 async def test_recorded_at_never_decreases() -> None:
-    readings = iter([100, 50, 50, 101, 0, -5, 102])
-    async with fresh_ledger(clock=lambda: next(readings) * SECOND_NS) as ledger:
-        entries = [await ledger.append(turned("p")) for _ in range(6)]
-        seconds = [entry.recorded_us // 1_000_000 for entry in entries]
+    clock = Clock(100, step_s=0)
+    async with fresh_ledger(clock=clock) as ledger:
+        seconds = []
+        for clock.now_s in (50, 50, 101, 0, -5, 102):
+            seconds.append((await ledger.append(turned("p"))).recorded_us // 1_000_000)
         assert seconds == [50, 50, 101, 101, 101, 102]
         assert (await ledger.verify()).ok
 
@@ -113,7 +100,7 @@ async def test_recorded_at_never_decreases() -> None:
 async def test_clock_set_back_between_runs_changes_nothing(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     for start in (1_000, 10, 2_000):
-        async with Ledger.open(path, OWNER, clock=ticking(start)) as ledger:
+        async with Ledger.open(path, OWNER, clock=Clock(start)) as ledger:
             await ledger.append_many([turned("p"), turned("p")])
     times = [row[2] // 1_000_000 for row in rows_of(path, "events")["events"]]
     assert times == sorted(times)
@@ -201,13 +188,17 @@ def test_chain_can_be_computed_with_the_standard_library(history: list[LedgerEve
         async with fresh_ledger() as ledger:
             entries = await ledger.append_many(history)
             last = entries[-1].digest if entries else "0" * 64
-            assert stranger.check(str(ledger.database.path), OWNER) == last == (await ledger.head()).head_digest
+            assert (
+                independent_verifier.check(str(ledger.database.path), OWNER)
+                == last
+                == (await ledger.head()).head_digest
+            )
 
     asyncio.run(check())
 
 
 def test_standalone_verifier_takes_at_most_twenty_lines() -> None:
-    source = Path(stranger.__file__).read_text()
+    source = Path(independent_verifier.__file__).read_text()
     code = [line for line in source[source.index("import hashlib") :].splitlines() if line.strip()]
     assert len(code) <= 20
     assert "podledger" not in "".join(code)
@@ -220,7 +211,7 @@ async def test_standalone_verifier_finds_a_change() -> None:
             attacker.execute("DROP TRIGGER events_no_update")
             attacker.execute("UPDATE events SET payload = replace(payload, 'no', 'on') WHERE seq = 2")
         with pytest.raises(ValueError, match="entry 2"):
-            stranger.check(str(ledger.database.path), OWNER)
+            independent_verifier.check(str(ledger.database.path), OWNER)
 
 
 def some_entry() -> Entry:
@@ -240,12 +231,12 @@ def test_digest_covers_the_previous_digest() -> None:
     assert chain_digest("0" * 64, some_entry()) != chain_digest("1" * 64, some_entry())
 
 
-# What is no event
+# Rejected lines
 
 
 async def test_rejected_line_keeps_bytes_reason_and_sender() -> None:
     raw = bytes(range(256))
-    async with fresh_ledger(clock=lambda: SECOND_NS) as ledger:
+    async with fresh_ledger(clock=Clock(1, step_s=0)) as ledger:
         await ledger.commits.append([], [Rejection(raw, "not UTF-8", Sender(1, 2, 3)), Rejection(b"", "empty", None)])
         first, second = await ledger.rejected()
         assert (first.raw, first.reason, first.pid, first.uid, first.gid) == (raw, "not UTF-8", 1, 2, 3)
@@ -276,7 +267,7 @@ async def test_entries_are_selected_by_pod_kind_and_outcome() -> None:
 
 
 async def test_entries_are_selected_by_inclusive_moments() -> None:
-    async with fresh_ledger(clock=ticking(1_000)) as ledger:
+    async with fresh_ledger(clock=Clock(1_000)) as ledger:
         for _ in range(5):
             await ledger.append(turned("p"))
         start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=1_002)
@@ -324,7 +315,7 @@ def writer(path: Path, name: str, rounds: int) -> subprocess.Popen[bytes]:
 
 
 async def test_two_processes_append_to_one_ledger(tmp_path: Path) -> None:
-    """No gap, no seq twice, and each knows what the other's events did: the projection is the log's."""
+    """The log has no gap and no seq twice, and each process applies the events of the other."""
     path = new_database(tmp_path / "l.db")
     processes = [writer(path, name, 40) for name in ("x", "y")]
     for process in processes:
@@ -339,7 +330,7 @@ async def test_two_processes_append_to_one_ledger(tmp_path: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0]
     rows = rows_of(path, "events")["events"]
     assert [row[1] for row in rows] == list(range(1, 321))
-    tellers = [json.loads(row[6])["socket_path"] for row in rows if row[4] == "pod_spawned"]
-    assert tellers != sorted(tellers), "the processes took too few turns to prove anything"
+    senders = [json.loads(row[6])["socket_path"] for row in rows if row[4] == "pod_spawned"]
+    assert senders != sorted(senders), "the processes took too few turns to prove anything"
     async with Ledger.open(path) as ledger:
         assert (await ledger.verify()).problems == ()

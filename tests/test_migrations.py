@@ -24,7 +24,8 @@ from podledger.store import schema
 from podledger.store.schema import SCHEMA_HEAD, downgrade_to, migrations_folder, prepare, upgrade_to
 from podledger.store.sqlite.files import schema_of
 from podledger.store.tables import metadata
-from tests.support import OWNER, TRIGGERS, VIEWS, connected, delegated, rows_of, spawned, turned
+from tests.given import OWNER, delegated, spawned, turned
+from tests.support import TRIGGERS, VIEWS, connected, rows_of
 
 VERSIONS = migrations_folder() / "versions"
 HELPER_VIEWS = ("tenure_parents", "scope_rules")
@@ -157,8 +158,8 @@ def add_failing_migration(folder: Path, patch: pytest.MonkeyPatch) -> Path:
 
 
 def made(path: Path) -> set[str]:
-    with connected(path) as stranger:
-        return {name for (name,) in stranger.execute("SELECT name FROM sqlite_master")}
+    with connected(path) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
 
 
 def test_failed_creation_leaves_the_database_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +212,6 @@ def test_many_threads_can_create_one_database(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    with sqlite3.connect(path) as stranger:
-        assert stranger.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA_HEAD,)]
-    stranger.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA_HEAD,)]
+    connection.close()

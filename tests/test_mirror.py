@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 from podledger.core.errors import StorageError
 from podledger.ledger import Ledger
 from podledger.mirror import write_mirror
-from tests.support import OWNER, delegated, exited, fresh_ledger, reclaimed, spawned, stopped, turned, writes
+from tests.given import OWNER, delegated, exited, reclaimed, spawned, stopped, turned, writes
+from tests.support import fresh_ledger
+from tests.waiting import wait_until
 
 
 def mirrored(path: Path) -> Any:
@@ -55,6 +58,10 @@ async def test_last_change_is_written_before_the_ledger_closes(round_: int, tmp_
     assert names(path) == ["q"]
 
 
+def shows(path: Path, expected: list[str]) -> bool:
+    return path.exists() and names(path) == expected
+
+
 async def test_mirror_follows_each_change(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     async with fresh_ledger() as ledger:
@@ -67,9 +74,7 @@ async def test_mirror_follows_each_change(tmp_path: Path) -> None:
             (exited("q"), ["p"]),
         ]:
             await ledger.append(event)
-            async with asyncio.timeout(10):
-                while not path.exists() or names(path) != expected:
-                    await asyncio.sleep(0.001)
+            await wait_until(partial(shows, path, expected))
 
 
 async def test_mirror_is_right_after_a_burst(tmp_path: Path) -> None:

@@ -9,18 +9,8 @@ import pytest
 from podledger.core.errors import InvalidMomentError, InvalidNameError
 from podledger.core.events import Errored
 from podledger.ledger import Ledger
-from tests.support import (
-    connected,
-    delegated,
-    exited,
-    fresh_ledger,
-    reclaimed,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    unreachable,
-)
+from tests.given import delegated, exited, reclaimed, spawned, stamped, stopped, turned, unreachable
+from tests.support import connected, fresh_ledger
 
 
 async def lines(ledger: Ledger, consumer: str = "agent") -> list[str]:
@@ -60,7 +50,7 @@ async def test_shutdown_after_a_reclaim_is_notified() -> None:
 
 
 async def test_reports_that_change_nothing_are_notified() -> None:
-    """Unknown, late or revived: the agent judges what a pod reports about itself."""
+    """A pod's report about itself can be unknown, late or a revival. The agent judges it."""
     async with fresh_ledger() as ledger:
         old = stamped(turned("p"), 3)
         await ledger.append_many([turned("nobody"), stamped(delegated("p"), 5), old, reclaimed("p"), turned("p")])
@@ -126,23 +116,23 @@ async def test_notifications_are_read_in_pages() -> None:
         assert len(await ledger.notifications()) == 10
         first = await ledger.notifications(limit=4)
         second = await ledger.notifications(after=first[-1].seq, limit=4)
-        assert [told.seq for told in (*first, *second)] == [1, 3, 5, 7, 9, 11, 13, 15]
+        assert [notification.seq for notification in (*first, *second)] == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
 async def test_reading_moves_no_cursor() -> None:
     async with fresh_ledger() as ledger:
         await ledger.append(turned("p"))
         assert await lines(ledger) == await lines(ledger)
-        with connected(ledger.database.path) as stranger:
-            assert stranger.execute("SELECT count(*) FROM consumers").fetchone() == (0,)
+        with connected(ledger.database.path) as connection:
+            assert connection.execute("SELECT count(*) FROM consumers").fetchone() == (0,)
 
 
 async def test_notification_names_its_time_and_pod() -> None:
     async with fresh_ledger(clock=lambda: 1_000_000_000) as ledger:
         await ledger.append(turned("p"))
-        (told,) = await ledger.notifications()
-        assert told.recorded_at.tzinfo is UTC
-        assert told.as_json() == {
+        (notification,) = await ledger.notifications()
+        assert notification.recorded_at.tzinfo is UTC
+        assert notification.as_json() == {
             "seq": 1,
             "recorded_at": "1970-01-01T00:00:01.000000Z",
             "kind": "turn_ended",

@@ -7,7 +7,6 @@ import gc
 import logging
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,41 +16,37 @@ from podledger.core.stamps import Stamper
 from podledger.ledger import Ledger
 from podledger.services.outbox import Outbox, Retry
 from podledger.store.outbox_rows import OutboxItem
-from tests.sockets import dead_at, parent_at, short_folder, silent_at, until
-from tests.support import OWNER, delegated, fresh_ledger, incarnation, spawned, stamped, stopped, turned, writes
+from tests.given import OWNER, delegated, incarnation, spawned, stamped, stopped, turned, writes
+from tests.sockets import dead_at, parent_at, silent_at
+from tests.support import fresh_ledger
+from tests.waiting import wait_until
 
 FAST_RETRY = Retry(attempts=3, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as path:
-        yield path
 
 
 async def statuses(ledger: Ledger) -> list[str]:
     return [item.status for item in await ledger.outbox_items()]
 
 
-async def test_delegation_reaches_the_parent_once(folder: Path) -> None:
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
+async def test_delegation_reaches_the_parent_once(short: Path) -> None:
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append_many([spawned("a", scope=writes("/srv")), delegated("b"), delegated("b"), turned("a")])
         assert await outbox.drain(within_s=10) == 0
-        await until(lambda: len(parent.lines) >= 2)
-        assert parent.told_of == ["a", "b"]
+        await wait_until(lambda: len(parent.lines) >= 2)
+        assert parent.reported_pods == ["a", "b"]
         assert {event["parent_pod"] for event in parent.events} == {OWNER}
         assert await statuses(ledger) == ["sent", "sent"]
         assert (await ledger.verify()).ok
 
 
-async def test_parent_receives_a_stamped_report(folder: Path) -> None:
+async def test_parent_receives_a_stamped_report(short: Path) -> None:
     stamper = Stamper(incarnation(9))
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, stamper=stamper) as outbox:
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, stamper=stamper) as outbox:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append(stamped(delegated("b", "/run/b", writes("/é")), 7, 5))
         await outbox.drain(within_s=10)
-        await until(lambda: parent.lines)
+        await wait_until(lambda: parent.lines)
         report = parse_line(parent.lines[0].rstrip(b"\n"))
         assert isinstance(report, Report)
         assert report.event.stamp
@@ -59,32 +54,32 @@ async def test_parent_receives_a_stamped_report(folder: Path) -> None:
         assert (stamp.subject, stamp.source, stamp.sequence) == (incarnation(7), incarnation(9), 1)
 
 
-async def test_parent_with_a_long_history_receives_the_report(folder: Path) -> None:
-    async with parent_at(folder / "p", history_bytes=2 << 20) as parent, fresh_ledger() as ledger:
+async def test_parent_with_a_long_history_receives_the_report(short: Path) -> None:
+    async with parent_at(short / "p", history_bytes=2 << 20) as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
         async with Outbox(ledger, retry=FAST_RETRY) as outbox:
             await ledger.append(spawned("a"))
             assert await outbox.drain(within_s=10) == 0
-            await until(lambda: parent.lines)
-        assert parent.told_of == ["a"]
+            await wait_until(lambda: parent.lines)
+        assert parent.reported_pods == ["a"]
 
 
-async def test_reports_are_sent_in_order(folder: Path) -> None:
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
+async def test_reports_are_sent_in_order(short: Path) -> None:
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
         await ledger.configure(parent_socket=parent.path)
         names = [f"p{number:02}" for number in range(40)]
         await asyncio.gather(*(ledger.append(spawned(name)) for name in names))
         assert await outbox.drain(within_s=20) == 0
-        await until(lambda: len(parent.lines) >= 40)
+        await wait_until(lambda: len(parent.lines) >= 40)
         sequences = [event["stamp"]["sequence"] for event in parent.events]
-        assert (parent.told_of, sequences) == (names, sorted(sequences))
+        assert (parent.reported_pods, sequences) == (names, sorted(sequences))
 
 
 @pytest.mark.parametrize("state", ["absent", "dead", "silent", "closes"])
 async def test_failing_parent_is_retried_then_dropped(
-    state: str, folder: Path, caplog: pytest.LogCaptureFixture
+    state: str, short: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = folder / "p"
+    path = short / "p"
     if state == "dead":
         dead_at(path)
     async with fresh_ledger() as ledger:
@@ -126,16 +121,16 @@ class _failing_socket:  # noqa: N801 - read as a phrase
             self._silent.__exit__(None, None, None)
 
 
-async def test_parent_that_returns_in_time_receives_the_report(folder: Path) -> None:
+async def test_parent_that_returns_in_time_receives_the_report(short: Path) -> None:
     persistent = FAST_RETRY._replace(attempts=1_000)
     async with fresh_ledger() as ledger, Outbox(ledger, retry=persistent) as outbox:
-        await ledger.configure(parent_socket=str(folder / "p"))
+        await ledger.configure(parent_socket=str(short / "p"))
         await ledger.append(spawned("a"))
         await _attempted(ledger, 2)
-        async with parent_at(folder / "p") as parent:
+        async with parent_at(short / "p") as parent:
             assert await outbox.drain(within_s=10) == 0
-            await until(lambda: parent.lines)
-            assert parent.told_of == ["a"]
+            await wait_until(lambda: parent.lines)
+            assert parent.reported_pods == ["a"]
 
 
 async def _attempted(ledger: Ledger, attempts: int) -> OutboxItem:
@@ -145,24 +140,24 @@ async def _attempted(ledger: Ledger, attempts: int) -> OutboxItem:
     return item
 
 
-async def test_restart_sends_pending_items_and_keeps_counting(folder: Path) -> None:
+async def test_restart_sends_pending_items_and_keeps_counting(short: Path) -> None:
     persistent = FAST_RETRY._replace(attempts=5, first_wait_s=30, longest_wait_s=30)
     async with fresh_ledger() as ledger:
-        await ledger.configure(parent_socket=str(folder / "p"))
+        await ledger.configure(parent_socket=str(short / "p"))
         await ledger.append_many([spawned("a"), spawned("b")])
         async with Outbox(ledger, retry=persistent):
             await _attempted(ledger, 1)
         assert await statuses(ledger) == ["pending", "pending"]
-        async with parent_at(folder / "p") as parent, Outbox(ledger, retry=persistent) as outbox:
+        async with parent_at(short / "p") as parent, Outbox(ledger, retry=persistent) as outbox:
             assert await outbox.drain(within_s=10) == 0
-            await until(lambda: len(parent.lines) >= 2)
-            assert parent.told_of == ["a", "b"]
+            await wait_until(lambda: len(parent.lines) >= 2)
+            assert parent.reported_pods == ["a", "b"]
         assert [item.attempts for item in await ledger.outbox_items()] == [2, 1]
 
 
-async def test_redelivery_keeps_its_stamp(folder: Path) -> None:
+async def test_redelivery_keeps_its_stamp(short: Path) -> None:
     """If a process dies after sending an item and before storing that, the next one sends the same bytes again."""
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append(spawned("a"))
         for _ in range(2):
@@ -170,14 +165,14 @@ async def test_redelivery_keeps_its_stamp(folder: Path) -> None:
             await ledger.update_outbox_item(item._replace(status="pending"))
             async with Outbox(ledger, retry=FAST_RETRY) as outbox:
                 assert await outbox.drain(within_s=10) == 0
-        await until(lambda: len(parent.lines) >= 2)
+        await wait_until(lambda: len(parent.lines) >= 2)
         assert parent.lines[0] == parent.lines[1]
 
 
-async def test_hanging_parent_does_not_slow_appends(folder: Path) -> None:
-    with silent_at(folder / "p"):
+async def test_hanging_parent_does_not_slow_appends(short: Path) -> None:
+    with silent_at(short / "p"):
         async with fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY._replace(timeout_s=5)):
-            await ledger.configure(parent_socket=str(folder / "p"))
+            await ledger.configure(parent_socket=str(short / "p"))
             await ledger.append(spawned("first"))
             started = time.monotonic()
             for number in range(50):
@@ -186,10 +181,10 @@ async def test_hanging_parent_does_not_slow_appends(folder: Path) -> None:
             assert set(await statuses(ledger)) == {"pending"}
 
 
-async def test_exit_does_not_wait_for_a_hanging_parent(folder: Path) -> None:
-    with silent_at(folder / "p"):
+async def test_exit_does_not_wait_for_a_hanging_parent(short: Path) -> None:
+    with silent_at(short / "p"):
         async with fresh_ledger() as ledger:
-            await ledger.configure(parent_socket=str(folder / "p"))
+            await ledger.configure(parent_socket=str(short / "p"))
             await ledger.append(spawned("a"))
             started = time.monotonic()
             async with Outbox(ledger, retry=FAST_RETRY._replace(timeout_s=2)):
@@ -198,40 +193,40 @@ async def test_exit_does_not_wait_for_a_hanging_parent(folder: Path) -> None:
             assert await statuses(ledger) == ["pending"]
 
 
-async def test_items_of_another_process_are_sent(folder: Path) -> None:
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+async def test_items_of_another_process_are_sent(short: Path) -> None:
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
         async with Outbox(ledger, retry=FAST_RETRY, poll_s=0.02), Ledger.open(ledger.database.path) as another:
             await another.append(spawned("a"))
-            await until(lambda: parent.lines)
-            assert parent.told_of == ["a"]
+            await wait_until(lambda: parent.lines)
+            assert parent.reported_pods == ["a"]
 
 
-async def test_rebuild_and_verify_send_nothing(folder: Path) -> None:
+async def test_rebuild_and_verify_send_nothing(short: Path) -> None:
     """Law 5 of docs/rules.md, with an outbox running."""
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
         async with Outbox(ledger, retry=FAST_RETRY, poll_s=0.02) as outbox:
             await ledger.append_many([spawned("a"), stopped("a"), delegated("b")])
             await outbox.drain(within_s=10)
-            await until(lambda: len(parent.lines) == 2)
+            await wait_until(lambda: len(parent.lines) == 2)
             kept = await ledger.outbox_items()
             assert await ledger.rebuild() == 0
             assert (await ledger.verify()).ok
             await ledger.append(spawned("last"))
-            await until(lambda: "last" in parent.told_of)
-        assert parent.told_of == ["a", "b", "last"]
+            await wait_until(lambda: "last" in parent.reported_pods)
+        assert parent.reported_pods == ["a", "b", "last"]
         assert (await ledger.outbox_items())[:2] == kept
 
 
-async def test_more_than_one_page_is_sent(folder: Path) -> None:
-    async with parent_at(folder / "p") as parent, fresh_ledger() as ledger:
+async def test_more_than_one_page_is_sent(short: Path) -> None:
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger:
         await ledger.configure(parent_socket=parent.path)
         await ledger.append_many([spawned(f"p{number}") for number in range(1_100)])
         async with Outbox(ledger, retry=FAST_RETRY) as outbox:
             assert await outbox.drain(within_s=60) == 0
-            await until(lambda: len(parent.lines) >= 1_100)
-        assert len(set(parent.told_of)) == 1_100 == len(parent.told_of)
+            await wait_until(lambda: len(parent.lines) >= 1_100)
+        assert len(set(parent.reported_pods)) == 1_100 == len(parent.reported_pods)
 
 
 @pytest.mark.parametrize(("attempts", "wait_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, 5.0), (5_000, 5.0)])
@@ -239,10 +234,10 @@ def test_wait_doubles_up_to_the_longest(attempts: int, wait_s: float) -> None:
     assert Retry().wait_s(attempts) == pytest.approx(wait_s)
 
 
-async def test_drain_counts_every_pending_item(folder: Path) -> None:
+async def test_drain_counts_every_pending_item(short: Path) -> None:
     slow = FAST_RETRY._replace(first_wait_s=30, longest_wait_s=30)
     async with fresh_ledger() as ledger, Outbox(ledger, retry=slow) as outbox:
-        await ledger.configure(parent_socket=str(folder / "absent"))
+        await ledger.configure(parent_socket=str(short / "absent"))
         await ledger.append_many([spawned(f"p{number}") for number in range(1_100)])
         assert await outbox.drain(within_s=0) == 1_100
 

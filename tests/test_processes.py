@@ -59,9 +59,9 @@ def test_pid_without_a_process_is_none(pid: int) -> None:
     assert not is_running(pid, "")
 
 
-def test_grandchild_descends_and_stranger_does_not(child: subprocess.Popen[bytes]) -> None:
-    stranger = identify(child.pid)
-    assert stranger is not None
+def test_grandchild_descends_and_unrelated_process_does_not(child: subprocess.Popen[bytes]) -> None:
+    unrelated = identify(child.pid)
+    assert unrelated is not None
     with subprocess.Popen(NESTED, stdin=subprocess.PIPE) as middle:
         grandchild = only_child_of(middle.pid)
         above = identify(middle.pid)
@@ -70,7 +70,7 @@ def test_grandchild_descends_and_stranger_does_not(child: subprocess.Popen[bytes
         assert us is not None
         assert is_descendant(grandchild, above)
         assert is_descendant(grandchild, us)
-        assert not is_descendant(grandchild, stranger)
+        assert not is_descendant(grandchild, unrelated)
         assert not is_descendant(os.getpid(), above)
         assert middle.stdin is not None
         middle.stdin.close()

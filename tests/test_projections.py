@@ -21,24 +21,9 @@ from podledger.store import driver, log, projections, rebuild
 from podledger.store.log import Rejection
 from podledger.store.projections import StateCache, load_states
 from tests import strategies
+from tests.given import OWNER, delegated, incarnation, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import EVIDENCE, Model, OriginalRegistry
-from tests.support import (
-    KEPT,
-    OWNER,
-    PROJECTIONS,
-    Bench,
-    connected,
-    delegated,
-    fresh_ledger,
-    incarnation,
-    reclaimed,
-    rows_of,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.support import KEPT, PROJECTIONS, Bench, connected, fresh_ledger, rows_of
 
 SEED = ("pod_name", "socket_path", "scope_delegated", "callback_address")
 

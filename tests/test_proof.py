@@ -18,12 +18,13 @@ from podledger.core.errors import InvalidMomentError, MissingPackageError, Usage
 from podledger.integrity.notes import parse_note, parse_signed_note
 from podledger.integrity.signing import is_signed_by, read_private_key, sign
 from podledger.store.log import Head
-from tests.given import a_ledger, podledger, podledger_json
+from tests.given import make_ledger
+from tests.runner import podledger, podledger_json
 
 
 async def rewritten(path: Path) -> None:
     """Create the ledger at `path`, change one message, and recompute every digest after it."""
-    await a_ledger(path)
+    await make_ledger(path)
     with sqlite3.connect(path) as db:
         (trigger,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'events_no_update'").fetchone()
         db.execute("DROP TRIGGER events_no_update")
@@ -57,7 +58,7 @@ def key(tmp_path: Path) -> Path:
 async def test_notes_stay_valid_while_the_log_grows(tmp_path: Path) -> None:
     async with Ledger.open(tmp_path / "db", "root") as ledger:
         empty = await ledger.note()
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
         notes = [empty, *[await ledger.note(seq) for seq in range(1, 9)], await ledger.note()]
         digests = ["0" * 64, *[entry.digest async for entry in ledger.entries()]]
@@ -67,7 +68,7 @@ async def test_notes_stay_valid_while_the_log_grows(tmp_path: Path) -> None:
 
 
 async def test_rewritten_chain_verifies_but_contradicts_notes(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "honest")
+    await make_ledger(tmp_path / "honest")
     await rewritten(tmp_path / "forged")
     async with Ledger.open(tmp_path / "honest") as honest, Ledger.open(tmp_path / "forged") as forged:
         notes = [await honest.note(seq) for seq in (4, 5, 8)]
@@ -80,7 +81,7 @@ async def test_rewritten_chain_verifies_but_contradicts_notes(tmp_path: Path) ->
 
 
 async def test_truncated_log_contradicts_a_note(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "db")
+    await make_ledger(tmp_path / "db")
     async with Ledger.open(tmp_path / "db") as ledger:
         found = await ledger.verify(expected=[Note(9, "a" * 64)])
 
@@ -88,29 +89,29 @@ async def test_truncated_log_contradicts_a_note(tmp_path: Path) -> None:
 
 
 async def test_commands_print_notes_and_compare_the_log(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "honest")
+    await make_ledger(tmp_path / "honest")
     await rewritten(tmp_path / "forged")
 
-    first = podledger("digest", "--db", tmp_path / "honest", "--at", "2026-01-01T00:00:03Z").stdout.decode().strip()
+    first = podledger("digest", "--db", tmp_path / "honest", "--at", "2026-01-01T00:00:03Z").out.strip()
     last = podledger_json("digest", "--db", tmp_path / "honest")
     expect: list[str | Path] = ["--expect", first, "--expect", f"{last['seq']}:{last['digest']}"]
 
     assert (first[:2], last["ledger"], last["seq"]) == ("3:", "root", 8)
     assert podledger_json("verify", "--db", tmp_path / "honest", *expect)["ok"]
-    found = podledger_json("verify", "--db", tmp_path / "forged", *expect, ok=1)
+    found = podledger_json("verify", "--db", tmp_path / "forged", *expect, status=1)
     assert [(problem["check"], problem["seq"]) for problem in found["problems"]] == [("expect", 8)]
 
 
 async def test_signed_note_is_compared_with_the_log(tmp_path: Path, key: Path) -> None:
-    await a_ledger(tmp_path / "honest")
+    await make_ledger(tmp_path / "honest")
     await rewritten(tmp_path / "forged")
     note = tmp_path / "note.json"
-    note.write_bytes(podledger("digest", "--db", tmp_path / "honest", "--key", key).stdout)
+    note.write_text(podledger("digest", "--db", tmp_path / "honest", "--key", key).out)
 
     expect: list[str | Path] = ["--expect-note", note, "--public-key", key.with_suffix(".pub")]
 
     assert podledger_json("verify", "--db", tmp_path / "honest", *expect)["ok"]
-    assert not podledger_json("verify", "--db", tmp_path / "forged", *expect, ok=1)["ok"]
+    assert not podledger_json("verify", "--db", tmp_path / "forged", *expect, status=1)["ok"]
 
 
 @pytest.mark.parametrize(
@@ -127,13 +128,13 @@ async def test_changed_note_fails_its_signature(tmp_path: Path, key: Path, field
 
 
 async def test_note_of_another_ledger_is_a_problem(tmp_path: Path, key: Path) -> None:
-    await a_ledger(tmp_path / "db", "other")
-    note = podledger("digest", "--db", tmp_path / "db", "--key", key).stdout
-    await a_ledger(tmp_path / "db2", "root")
-    (tmp_path / "note").write_bytes(note)
+    await make_ledger(tmp_path / "db", "other")
+    note = podledger("digest", "--db", tmp_path / "db", "--key", key).out
+    await make_ledger(tmp_path / "db2", "root")
+    (tmp_path / "note").write_text(note)
 
     expect: list[str | Path] = ["--expect-note", tmp_path / "note", "--public-key", key.with_suffix(".pub")]
-    found = podledger_json("verify", "--db", tmp_path / "db2", *expect, ok=1)
+    found = podledger_json("verify", "--db", tmp_path / "db2", *expect, status=1)
 
     assert "the note is of the ledger 'other'" in [problem["detail"] for problem in found["problems"]]
 
@@ -157,14 +158,14 @@ async def test_moment_beyond_the_log_has_no_note(tmp_path: Path) -> None:
 
 
 def test_unusable_key_is_an_error_with_a_fix(tmp_path: Path, key: Path) -> None:
-    refused = podledger("digest", "--db", tmp_path / "db", "--key", key.with_suffix(".pub"), ok=2).stderr
-    missing = podledger("digest", "--db", tmp_path / "db", "--key", tmp_path / "nothing", ok=1).stderr
-    alone = podledger("verify", "--db", tmp_path / "db", "--expect-note", key, ok=2).stderr
+    refused = podledger("digest", "--db", tmp_path / "db", "--key", key.with_suffix(".pub"), status=2).err
+    missing = podledger("digest", "--db", tmp_path / "db", "--key", tmp_path / "nothing", status=1).err
+    alone = podledger("verify", "--db", tmp_path / "db", "--expect-note", key, status=2).err
 
-    assert b"holds no Ed25519 private key" in refused
-    assert b"openssl genpkey" in refused
-    assert b"No such file" in missing
-    assert b"--expect-note and --public-key go together" in alone
+    assert "holds no Ed25519 private key" in refused
+    assert "openssl genpkey" in refused
+    assert "No such file" in missing
+    assert "--expect-note and --public-key go together" in alone
 
 
 def test_missing_cryptography_is_an_error_with_a_fix(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:

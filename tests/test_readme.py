@@ -1,4 +1,4 @@
-"""The claims of the README and the pages: code runs, commands print what is shown, references lead somewhere."""
+"""The README and the pages: their code runs, commands print the output shown, and references have targets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from podledger.cli.parser import parse
 from podledger.cli.table import COMMANDS
 from podledger.settings import Settings
-from tests.cli import clean_environment
 from tests.readme import README, commands, constant, with_output
+from tests.runner import clean_environment
 
 ROOT = README.parent
 TEXT = README.read_text()

@@ -23,7 +23,8 @@ from podledger.core.errors import SocketError
 from podledger.server.framing import KEPT_BYTES
 from podledger.server.limits import Limits
 from podledger.store.log import Rejected
-from tests.sockets import short_folder, until
+from tests.sockets import short_folder
+from tests.waiting import wait_until
 
 TURN = b'{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"child"}}'
 LIST = b'{"method":"list_pods"}'
@@ -377,7 +378,7 @@ class TestStorageTrouble:
         async with receiving(busy_timeout_s=0.05) as here, here.client() as early:
             with locked(here.folder / "l.db"):
                 await early.send(turn("before"))
-                await until(lambda: not here.receiver.healthy)
+                await wait_until(lambda: not here.receiver.healthy)
                 assert "lock" in here.receiver.trouble
                 late = asyncio.create_task(here.send(turn("late")))
                 await early.send(turn("during"))
@@ -398,7 +399,7 @@ class TestStorageTrouble:
                 with locked(folder / "l.db"):
                     async with Receiver(ledger, folder / "s", limits=limits) as receiver:
                         await send_pod_event(receiver.path, TurnEnded(pod_name="child"))
-                        await until(lambda: not receiver.healthy)
+                        await wait_until(lambda: not receiver.healthy)
         assert caplog.records[-1].levelno == logging.ERROR
         assert "1 report that had been read could not be committed" in caplog.records[-1].getMessage()
         assert receiver.lost == 1
@@ -408,10 +409,10 @@ class TestStorageTrouble:
             async with Ledger.open(folder / "l.db", "root") as ledger, Receiver(ledger, folder / "s") as receiver:
                 (folder / "l.db").rename(folder / "elsewhere")
                 await send_pod_event(receiver.path, TurnEnded(pod_name="child"))
-                await until(lambda: not receiver.healthy)
+                await wait_until(lambda: not receiver.healthy)
                 assert "removed or replaced" in receiver.trouble
                 (folder / "elsewhere").rename(folder / "l.db")
-                await until(lambda: receiver.healthy)
+                await wait_until(lambda: receiver.healthy)
                 assert [entry.pod_name async for entry in ledger.entries()] == ["child"]
             assert receiver.lost == 0
 

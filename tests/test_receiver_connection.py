@@ -12,8 +12,9 @@ from podledger.server.connection import ClientConnection, Peer, State
 from podledger.server.ingest_queue import IngestQueue
 from podledger.server.limits import Limits
 from podledger.store.append import Appended
-from tests.sockets import until
-from tests.support import OWNER, connected, fresh_ledger, turned
+from tests.given import OWNER, turned
+from tests.support import connected, fresh_ledger
+from tests.waiting import wait_until
 
 
 @contextlib.asynccontextmanager
@@ -32,7 +33,7 @@ async def connection_pair() -> AsyncIterator[tuple[ClientConnection, socket.sock
 async def test_listening_ends_when_the_client_sends() -> None:
     async with connection_pair() as (connection, client):
         listening = asyncio.create_task(connection.listen())
-        await until(lambda: connection.state is State.LISTENING)
+        await wait_until(lambda: connection.state is State.LISTENING)
         client.sendall(b"line\n")
         assert await listening
         assert connection.receive()
@@ -42,7 +43,7 @@ async def test_listening_ends_when_the_client_sends() -> None:
 async def test_asking_ends_when_the_client_has_read_the_answer() -> None:
     async with connection_pair() as (connection, client):
         asking = asyncio.create_task(connection.ask())
-        await until(lambda: connection.state is State.ASKING)
+        await wait_until(lambda: connection.state is State.ASKING)
         answer = b"x" * (4 << 20)
         connection.give(answer)
         assert connection.state is State.ANSWERING
@@ -51,7 +52,7 @@ async def test_asking_ends_when_the_client_has_read_the_answer() -> None:
         assert (read, connection.state) == (answer, State.TAKING)
 
 
-async def test_an_answer_nobody_asked_for_is_not_sent() -> None:
+async def test_response_nobody_asked_for_is_not_sent() -> None:
     async with connection_pair() as (connection, client):
         connection.give(b"answer\n")
         client.setblocking(False)
@@ -77,7 +78,7 @@ async def test_refused_lines_are_committed_in_their_order() -> None:
             other.execute("BEGIN IMMEDIATE")
             for number in range(5):
                 queue.put(draft(turned(f"p{number}"), OWNER), connection)
-            await until(lambda: queue.trouble)
+            await wait_until(lambda: queue.trouble)
             assert not queue.has_room_for(connection)
             queue.put(draft(turned("p5"), OWNER), connection)
             other.execute("ROLLBACK")
@@ -101,7 +102,7 @@ async def test_received_lines_share_a_transaction_with_appends() -> None:
         assert len(batches) < 3
 
 
-async def test_a_process_has_a_quarter_of_the_queue() -> None:
+async def test_process_has_a_quarter_of_the_queue() -> None:
     async with fresh_ledger() as ledger, connection_pair() as (busy, _), connection_pair() as (other, _):
         queue = IngestQueue(ledger.commits, Limits(max_queued=8))
         for _ in range(2):

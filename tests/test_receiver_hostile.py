@@ -19,6 +19,7 @@ import pytest
 from podledger.client.delivery import deliver
 from podledger.client.sender import line_of
 from tests.sockets import short_folder
+from tests.waiting import block_until
 
 MEMORY_MIB = 250
 HONEST = line_of({"kind": "turn_ended", "pod_name": "honest"})
@@ -91,7 +92,7 @@ class Served:
         self.process = process
 
     def stop(self) -> str:
-        """Stop it with SIGTERM; return what it printed to standard error."""
+        """Stop it with SIGTERM; return its standard error."""
         self.process.send_signal(signal.SIGTERM)
         _, errors = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, errors
@@ -165,8 +166,7 @@ def test_process_with_every_connection_keeps_nobody_out(attack: str) -> None:
 def test_flood_does_not_starve_other_senders() -> None:
     """An honest report waits for a share of the queue, not for the end of the flood."""
     with served(max_queued=400, max_batch=100) as here, attacked(here.path, ATTACKS["a flood of reports"], 20):
-        while not here.count("pod_name = 'x'"):
-            time.sleep(0.01)
+        block_until(lambda: here.count("pod_name = 'x'"))
         for n in range(5):
             before = here.count("1")
             deliver(here.path, HONEST)
@@ -191,8 +191,7 @@ def test_reports_confirmed_by_list_pods_survive_a_kill() -> None:
 
 def test_stop_during_a_flood_keeps_read_lines() -> None:
     with served(drain_grace_s=0.3) as here, attacked(here.path, ATTACKS["a flood of reports"], 50):
-        while not here.count("pod_name = 'x'"):
-            time.sleep(0.01)
+        block_until(lambda: here.count("pod_name = 'x'"))
         errors = here.stop()
         assert "Traceback" not in errors
         assert "could not be committed" not in errors

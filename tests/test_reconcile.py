@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,17 +15,13 @@ from podledger.core.errors import StorageError
 from podledger.core.events import PodReclaimed, PodUnreachable
 from podledger.ledger import Ledger
 from podledger.services.reconciler import ReconcilePolicy, Reconciler, probe
-from tests.sockets import dead_at, short_folder, silent_at
-from tests.support import connected, fresh_ledger, spawned, stopped, turned
+from tests.given import spawned, stopped, turned
+from tests.sockets import dead_at, silent_at
+from tests.support import connected, fresh_ledger
+from tests.waiting import wait_until
 
 AT_ONCE = ReconcilePolicy(attempts=1, grace_s=0)
 THRICE = ReconcilePolicy(attempts=3, grace_s=0)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as path:
-        yield path
 
 
 async def names(ledger: Ledger) -> list[str]:
@@ -49,31 +44,31 @@ async def verdicts(reconciler: Reconciler, *, dry_run: bool = False) -> list[str
 # The probe
 
 
-async def test_listening_socket_is_alive(folder: Path) -> None:
-    with silent_at(folder / "p"):
-        assert await probe(str(folder / "p")) is None
+async def test_listening_socket_is_alive(short: Path) -> None:
+    with silent_at(short / "p"):
+        assert await probe(str(short / "p")) is None
 
 
-async def test_socket_with_a_full_queue_is_alive(folder: Path) -> None:
-    with silent_at(folder / "p", backlog=0), ExitStack() as clients:
+async def test_socket_with_a_full_queue_is_alive(short: Path) -> None:
+    with silent_at(short / "p", backlog=0), ExitStack() as clients:
         for _ in range(8):
             client = clients.enter_context(socket.socket(socket.AF_UNIX))
             client.setblocking(False)
-            client.connect_ex(str(folder / "p"))
-        assert await probe(str(folder / "p")) is None
+            client.connect_ex(str(short / "p"))
+        assert await probe(str(short / "p")) is None
 
 
-async def test_socket_without_a_listener_is_unreachable(folder: Path) -> None:
-    (folder / "file").touch()
-    for path in (folder / "none", dead_at(folder / "dead"), folder / "file", folder):
+async def test_socket_without_a_listener_is_unreachable(short: Path) -> None:
+    (short / "file").touch()
+    for path in (short / "none", dead_at(short / "dead"), short / "file", short):
         assert await probe(str(path))
     assert await probe("\0no such socket")
     assert await probe("/x\0y")
 
 
-async def test_socket_with_a_long_path_is_alive(folder: Path) -> None:
+async def test_socket_with_a_long_path_is_alive(short: Path) -> None:
     """The sender reaches paths that are too long for a socket address, so the probe must too."""
-    deep = folder / ("d" * 100)
+    deep = short / ("d" * 100)
     deep.mkdir()
     descriptor = os.open(deep, os.O_PATH)
     with silent_at(Path(f"/proc/self/fd/{descriptor}/p")):
@@ -85,17 +80,17 @@ async def test_socket_with_a_long_path_is_alive(folder: Path) -> None:
 # Rounds
 
 
-async def test_pod_that_answers_stays_registered(folder: Path) -> None:
-    with silent_at(folder / "p"):
+async def test_pod_that_answers_stays_registered(short: Path) -> None:
+    with silent_at(short / "p"):
         async with fresh_ledger() as ledger:
-            await ledger.append(spawned("p", str(folder / "p")))
+            await ledger.append(spawned("p", str(short / "p")))
             assert await verdicts(Reconciler(ledger, AT_ONCE)) == ["alive"]
             assert await kinds(ledger) == ["pod_spawned"]
 
 
-async def test_one_failed_probe_only_suspects_a_pod(folder: Path) -> None:
+async def test_one_failed_probe_only_suspects_a_pod(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         (result,) = await Reconciler(ledger).round()
         assert (result.verdict, result.attempt, result.pod_name) == ("suspected", 1, "p")
         assert result.reason
@@ -103,9 +98,9 @@ async def test_one_failed_probe_only_suspects_a_pod(folder: Path) -> None:
         assert await names(ledger) == ["p"]
 
 
-async def test_pod_is_reclaimed_after_the_configured_attempts(folder: Path) -> None:
+async def test_pod_is_reclaimed_after_the_configured_attempts(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         reconciler = Reconciler(ledger, THRICE)
         assert [await verdicts(reconciler) for _ in range(4)] == [["suspected"], ["suspected"], ["reclaimed"], []]
         assert await attempts(ledger) == [1, 2, 3]
@@ -116,53 +111,53 @@ async def test_pod_is_reclaimed_after_the_configured_attempts(folder: Path) -> N
         assert "3 times" in last.event.reason
 
 
-async def test_pod_is_not_reclaimed_within_the_grace_time(folder: Path) -> None:
+async def test_pod_is_not_reclaimed_within_the_grace_time(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         reconciler = Reconciler(ledger, ReconcilePolicy(attempts=2, grace_s=3_600))
         assert [await verdicts(reconciler) for _ in range(5)] == [["suspected"]] * 5
         assert await attempts(ledger) == [1, 2, 3, 4, 5]
 
 
-async def test_grace_time_starts_at_the_first_failure(folder: Path) -> None:
+async def test_grace_time_starts_at_the_first_failure(short: Path) -> None:
     """The ledger's clock is a minute behind, so the first failure is recorded a minute ago."""
     behind_s = 60
     async with fresh_ledger(clock=lambda: time.time_ns() - behind_s * 1_000_000_000) as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         reconciler = Reconciler(ledger, ReconcilePolicy(attempts=2, grace_s=30))
         assert [await verdicts(reconciler) for _ in range(2)] == [["suspected"], ["reclaimed"]]
 
 
-async def test_grace_time_does_not_replace_the_attempts(folder: Path) -> None:
+async def test_grace_time_does_not_replace_the_attempts(short: Path) -> None:
     async with fresh_ledger(clock=lambda: 1_000) as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         reconciler = Reconciler(ledger, ReconcilePolicy(attempts=3, grace_s=30))
         assert [await verdicts(reconciler) for _ in range(3)] == [["suspected"], ["suspected"], ["reclaimed"]]
 
 
-async def test_dry_run_records_nothing(folder: Path) -> None:
+async def test_dry_run_records_nothing(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         assert await verdicts(Reconciler(ledger, AT_ONCE), dry_run=True) == ["reclaimed"]
         assert await kinds(ledger) == ["pod_spawned"]
         assert await names(ledger) == ["p"]
 
 
-async def test_answer_ends_the_failure_streak(folder: Path) -> None:
+async def test_answer_ends_the_failure_streak(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         reconciler = Reconciler(ledger, THRICE)
         await reconciler.round()
         await reconciler.round()
-        with silent_at(folder / "p"):
+        with silent_at(short / "p"):
             assert await verdicts(reconciler) == ["alive"]
         assert [await verdicts(reconciler) for _ in range(3)] == [["suspected"], ["suspected"], ["reclaimed"]]
         assert await attempts(ledger) == [1, 2, 1, 2, 3]
 
 
-async def test_report_ends_the_failure_streak(folder: Path) -> None:
+async def test_report_ends_the_failure_streak(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         reconciler = Reconciler(ledger, THRICE)
         for _ in range(2):
             await reconciler.round()
@@ -171,28 +166,28 @@ async def test_report_ends_the_failure_streak(folder: Path) -> None:
         assert await attempts(ledger) == [1, 2, 1]
 
 
-async def test_separate_reconcilers_count_from_the_log(folder: Path) -> None:
+async def test_separate_reconcilers_count_from_the_log(short: Path) -> None:
     """`podledger reconcile` in a cron job relies on this."""
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         assert [await verdicts(Reconciler(ledger, THRICE)) for _ in range(3)] == [
             *(["suspected"], ["suspected"], ["reclaimed"])
         ]
 
 
-async def test_new_tenure_starts_a_new_streak(folder: Path) -> None:
+async def test_new_tenure_starts_a_new_streak(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         for _ in range(2):
             await Reconciler(ledger, THRICE).round()
-        await ledger.append_many([stopped("p"), spawned("p", str(folder / "p"))])
+        await ledger.append_many([stopped("p"), spawned("p", str(short / "p"))])
         assert await verdicts(Reconciler(ledger, THRICE)) == ["suspected"]
         assert await attempts(ledger) == [1, 2, 1]
 
 
-async def test_report_revives_a_reclaimed_pod(folder: Path) -> None:
+async def test_report_revives_a_reclaimed_pod(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         await Reconciler(ledger, AT_ONCE).round()
         assert await names(ledger) == []
         assert (await ledger.append(turned("p"))).outcome == "revived"
@@ -207,11 +202,11 @@ async def test_pod_without_a_socket_is_not_probed() -> None:
         assert await Reconciler(ledger, AT_ONCE).round() == []
 
 
-async def test_many_pods_are_probed_independently(folder: Path) -> None:
+async def test_many_pods_are_probed_independently(short: Path) -> None:
     with ExitStack() as living:
         async with fresh_ledger() as ledger:
             for number in range(40):
-                path = folder / f"{number:02}"
+                path = short / f"{number:02}"
                 if number % 2:
                     living.enter_context(silent_at(path))
                 await ledger.append(spawned(f"p{number:02}", str(path)))
@@ -220,21 +215,23 @@ async def test_many_pods_are_probed_independently(folder: Path) -> None:
             assert len(await names(ledger)) == 20
 
 
-async def test_run_repeats_rounds_until_cancelled(folder: Path) -> None:
+async def test_run_repeats_rounds_until_cancelled(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         running = asyncio.create_task(Reconciler(ledger, THRICE).run(0.01))
-        async with asyncio.timeout(10):
-            while await names(ledger):
-                await asyncio.sleep(0.01)
+
+        async def all_reclaimed() -> bool:
+            return not await names(ledger)
+
+        await wait_until(all_reclaimed)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
 
 
-async def test_failed_commit_raises_an_error(folder: Path) -> None:
+async def test_failed_commit_raises_an_error(short: Path) -> None:
     async with fresh_ledger(busy_timeout_s=0.05) as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         with connected(ledger.database.path) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StorageError):
@@ -242,13 +239,13 @@ async def test_failed_commit_raises_an_error(folder: Path) -> None:
             other.execute("ROLLBACK")
 
 
-async def test_result_as_json(folder: Path) -> None:
+async def test_result_as_json(short: Path) -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append(spawned("p", str(folder / "p")))
+        await ledger.append(spawned("p", str(short / "p")))
         (result,) = await Reconciler(ledger).round()
         assert result.as_json() | {"reason": ""} == {
             "pod_name": "p",
-            "socket_path": str(folder / "p"),
+            "socket_path": str(short / "p"),
             "verdict": "suspected",
             "attempt": 1,
             "reason": "",

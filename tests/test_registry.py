@@ -14,20 +14,9 @@ from podledger.core.events import LedgerEvent
 from podledger.queries import moments
 from podledger.store.tables import nodes_at, span_node
 from tests import strategies
+from tests.given import OWNER, delegated, exited, incarnation, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import Model
-from tests.support import (
-    OWNER,
-    Bench,
-    delegated,
-    exited,
-    incarnation,
-    reclaimed,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.support import Bench
 
 FIRST = datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)
 """The second in which a Bench records its first batch; the next ones are a second apart."""

@@ -14,8 +14,7 @@ from podledger.core.entries import draft
 from podledger.core.events import Errored, LedgerEvent
 from podledger.core.rules import UNHEARD, Decision, Fact, PodStatus, State, fold, may_change
 from tests import strategies
-from tests.model import Model
-from tests.support import (
+from tests.given import (
     OWNER,
     delegated,
     exited,
@@ -28,6 +27,7 @@ from tests.support import (
     unreachable,
     writes,
 )
+from tests.model import Model
 
 A, OTHER = "/run/a", "/run/other"
 

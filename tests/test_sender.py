@@ -25,7 +25,8 @@ from podledger.core.events import Errored, Event, ScopeSubDelegated, ShutDown, T
 from podledger.core.fields import ScopeRule, Stamp
 from podledger.core.protocol import parse_line
 from podledger.core.stamps import Stamper, new_incarnation
-from tests.sockets import SNAPSHOT, dead_at, parent_at, short_folder, silent_at, until
+from tests.sockets import SNAPSHOT, dead_at, parent_at, silent_at
+from tests.waiting import wait_until
 
 GREETING = json.dumps({"event": "snapshot", "data": SNAPSHOT}).encode() + b"\n"
 LINE = line_of({"kind": "turn_ended", "pod_name": "child"})
@@ -33,9 +34,8 @@ Script = Callable[[socket.socket], object]
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder / "s"
+def path(short: Path) -> Path:
+    return short / "s"
 
 
 @contextmanager
@@ -224,7 +224,7 @@ class TestSendPodEvent:
         stamper = Stamper(new_incarnation())
         async with parent_at(path, history_bytes=2 << 20) as parent:
             await send_pod_event(path, TurnEnded(pod_name="child"), stamper=stamper)
-            await until(lambda: parent.events)
+            await wait_until(lambda: parent.events)
         [event] = parent.events
         assert event["stamp"]["source"] == event["stamp"]["subject"] == stamper.source
         assert event["stamp"]["sequence"] == 1
@@ -234,7 +234,7 @@ class TestSendPodEvent:
         async with parent_at(path) as parent:
             for _ in range(2):
                 await send_pod_event(str(path), ShutDown(pod_name="child", stamp=stamp))
-            await until(lambda: len(parent.events) == 2)
+            await wait_until(lambda: len(parent.events) == 2)
         assert [Stamp(**event["stamp"]) for event in parent.events] == [stamp, stamp]
 
     async def test_sequence_follows_the_order_of_calls(self, path: Path) -> None:
@@ -243,7 +243,7 @@ class TestSendPodEvent:
             sends = [send_pod_event(path, TurnEnded(pod_name=f"p{n}"), stamper=stamper) for n in range(3)]
             for send in reversed(sends):
                 await send
-            await until(lambda: len(parent.events) == 3)
+            await wait_until(lambda: len(parent.events) == 3)
         assert {event["pod_name"]: event["stamp"]["sequence"] for event in parent.events} == {"p0": 1, "p1": 2, "p2": 3}
 
     async def test_hanging_server_does_not_block_the_event_loop(self, path: Path) -> None:
@@ -260,7 +260,7 @@ class TestSendPodEvent:
     async def test_concurrent_events_all_arrive(self, path: Path) -> None:
         async with parent_at(path) as parent:
             await asyncio.gather(*(send_pod_event(path, TurnEnded(pod_name=f"p{n}")) for n in range(200)))
-            await until(lambda: len(parent.events) == 200)
+            await wait_until(lambda: len(parent.events) == 200)
         assert len({event["stamp"]["sequence"] for event in parent.events}) == 200
 
 
@@ -273,7 +273,7 @@ class TestFireAndForget:
         async with parent_at(path) as parent:
             for n in range(50):
                 fire_and_forget(path, TurnEnded(pod_name=f"p{n}"))
-            await until(lambda: len(parent.events) == 50)
+            await wait_until(lambda: len(parent.events) == 50)
         assert [event["pod_name"] for event in parent.events] == [f"p{n}" for n in range(50)]
 
     def test_failure_is_one_warning_and_does_not_block(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -322,7 +322,7 @@ class TestFireAndForget:
         async with parent_at(path) as parent:
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", script + ending, path)
             assert await asyncio.wait_for(process.wait(), 20) == 0
-            await until(lambda: parent.events)
+            await wait_until(lambda: parent.events)
         assert [event["kind"] for event in parent.events] == ["shut_down"]
 
     def test_hanging_server_delays_exit_only_within_the_limits(self, path: Path) -> None:

@@ -8,14 +8,13 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from podledger.core.errors import SocketError
 from podledger.server.socket_file import SocketFile
-from tests.sockets import dead_at, short_folder, silent_at
+from tests.sockets import dead_at, silent_at
 
 HOLD = """
 import sys, time
@@ -33,9 +32,8 @@ else:
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder / "s"
+def path(short: Path) -> Path:
+    return short / "s"
 
 
 def held(path: Path) -> subprocess.Popen[str]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from podledger.core.events import Errored, LedgerEvent
-from podledger.ledger import Ledger
-from tests.cli import Result, clean_environment, podledger
-from tests.support import connected, new_database, spawned, turned, writes
+from tests.given import errored, spawned, turned, writes
+from tests.runner import Result, podledger, podledger_process
+from tests.support import connected, ledger_of
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT "
 
@@ -27,27 +23,17 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a small ledger in it."""
-    told = Errored(pod_name="ada", message="\x1b[2Jgone\n")
-    asyncio.run(fill(new_database(tmp_path / "podledger.db"), [spawned("ada", scope=writes("/srv")), told]))
+    ledger_of(tmp_path / "podledger.db", spawned("ada", scope=writes("/srv")), errored("ada", "\x1b[2Jgone\n"))
     return tmp_path
 
 
-async def fill(path: Path, events: list[LedgerEvent]) -> None:
-    async with Ledger.open(path, "root") as ledger:
-        await ledger.append_many(events)
-
-
 def ask(folder: Path, query: str, *options: object) -> Result:
-    return podledger("sql", query, *options, folder=folder)
+    return podledger("sql", query, *options, folder=folder, status=None)
 
 
 def ask_apart(folder: Path, query: str, *options: object) -> Result:
     """Run the query in a separate process, where its memory is limited."""
-    command = [sys.executable, "-m", "podledger", "sql", query, *map(str, options)]
-    done = subprocess.run(
-        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return podledger_process("sql", query, *options, folder=folder, status=None)
 
 
 def found(folder: Path, query: str, *options: object) -> Any:
@@ -193,16 +179,16 @@ def content(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def test_read_only_file_is_read(folder: Path) -> None:
-    with connected(folder / "podledger.db") as stranger:
-        stranger.execute("PRAGMA journal_mode = DELETE")
+    with connected(folder / "podledger.db") as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
     (folder / "podledger.db").chmod(0o400)
     assert found(folder, "SELECT count(*) AS n FROM events") == [{"n": 2}]
 
 
 def test_file_that_is_no_database_is_refused(folder: Path) -> None:
     (folder / "other.db").write_bytes(os.urandom(4096))
-    assert podledger("sql", "SELECT 1", "--db", "other.db", folder=folder).status == 1
-    assert podledger("sql", "SELECT 1", "--db", "none.db", folder=folder).status == 1
+    podledger("sql", "SELECT 1", "--db", "other.db", folder=folder, status=1)
+    podledger("sql", "SELECT 1", "--db", "none.db", folder=folder, status=1)
     assert not (folder / "none.db").exists()
 
 
@@ -271,5 +257,5 @@ def test_csv_and_json_together_are_refused(folder: Path) -> None:
 
 
 def test_new_entries_are_visible_at_once(folder: Path) -> None:
-    asyncio.run(fill(folder / "podledger.db", [turned("ada")]))
+    ledger_of(folder / "podledger.db", turned("ada"))
     assert found(folder, "SELECT max(seq) AS head FROM event_log") == [{"head": 3}]

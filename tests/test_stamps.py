@@ -15,7 +15,7 @@ import pytest
 from podledger.core import stamps
 from podledger.core.fields import Stamp
 from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation, process_stamper
-from tests.support import incarnation
+from tests.given import incarnation
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from podledger.cli.layout import table_lines, wrap
 from podledger.cli.scopes import parse_rule, rule_text
 from podledger.cli.terminal import Screen
-from tests.cli import OnTerminal, on_terminal, podledger
+from tests.runner import OnTerminal, on_terminal, podledger, podledger_json
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -50,7 +50,7 @@ def test_no_line_is_wider_than_the_terminal(folder: Path, words: tuple[str, ...]
 
 def test_table_at_80_columns_shows_times_with_their_zone(folder: Path) -> None:
     header, first, *_ = plain_lines(on_terminal("pods", folder=folder, columns=80))
-    since = podledger("pods", "--json", folder=folder).json()[0]["since"]
+    since = podledger_json("pods", folder=folder)[0]["since"]
     assert header.split("  ")[0] == "pod"
     assert "since (UTC)" in header
     assert since[:10] in first
@@ -87,7 +87,7 @@ def test_outcomes_are_coloured_only_on_a_terminal(folder: Path) -> None:
 
 def test_control_characters_of_pods_do_not_reach_the_terminal(folder: Path) -> None:
     event = {"kind": "errored", "pod_name": "coder", "message": "bad\x1b[2J\x07\u202enews"}
-    podledger("import", "-", folder=folder, stdin=json.dumps(event) + "\n\x1b[31mgarbage\n")
+    podledger("import", "-", folder=folder, stdin=json.dumps(event) + "\n\x1b[31mgarbage\n", status=1)
     for words in (["events"], ["notifications"], ["rejected"], ["explain", "coder"], ["sql", "SELECT * FROM events"]):
         lines = plain_lines(on_terminal(*words, folder=folder, columns=80))
         assert not [char for line in lines for char in line if not char.isprintable()], words
@@ -166,5 +166,5 @@ def test_demo_writes_a_small_picture(tmp_path: Path) -> None:
 
 
 def test_demo_picture_does_not_replace_a_ledger(folder: Path) -> None:
-    refused = podledger("demo", "--svg", "podledger.db", folder=folder)
+    refused = podledger("demo", "--svg", "podledger.db", folder=folder, status=None)
     assert (refused.status, "database" in refused.err) == (1, True)

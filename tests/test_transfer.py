@@ -16,7 +16,9 @@ from hypothesis.strategies import SearchStrategy
 from podledger import Entry, Ledger
 from podledger.archive.transfer import Imported, export_lines, import_lines, read_lines
 from podledger.store.files import replacing
-from tests.given import a_ledger, podledger, podledger_json, ticking
+from tests.clocks import Clock
+from tests.given import make_ledger
+from tests.runner import podledger, podledger_json
 
 
 async def exported(path: Path) -> bytes:
@@ -27,8 +29,7 @@ async def exported(path: Path) -> bytes:
 
 async def imported(path: Path, lines: Iterable[bytes], name: str = "root") -> Imported:
     """Import `lines` into the ledger at `path`, and return the counts."""
-    clock = ticking()
-    async with Ledger.open(path, name, clock=lambda: next(clock)) as ledger:
+    async with Ledger.open(path, name, clock=Clock()) as ledger:
         done = [done async for done in import_lines(ledger, read_lines(lines, name))][-1]
         assert (await ledger.verify()).ok
         return done
@@ -41,7 +42,7 @@ async def entries(path: Path) -> list[Entry]:
 
 
 async def test_import_of_an_export_is_the_same_log(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "from")
+    await make_ledger(tmp_path / "from")
 
     done = await imported(tmp_path / "to", (await exported(tmp_path / "from")).splitlines(keepends=True))
 
@@ -112,7 +113,7 @@ async def _export_and_import(history: list[str]) -> None:
 
 
 async def test_second_import_changes_nothing(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "from")
+    await make_ledger(tmp_path / "from")
     lines = (await exported(tmp_path / "from")).splitlines(keepends=True)
 
     await imported(tmp_path / "to", lines[:5])
@@ -138,7 +139,7 @@ ALTERED = [
 
 @pytest.mark.parametrize(("field", "value"), ALTERED)
 async def test_altered_line_is_refused(tmp_path: Path, field: str, value: object) -> None:
-    await a_ledger(tmp_path / "from")
+    await make_ledger(tmp_path / "from")
     lines = (await exported(tmp_path / "from")).splitlines(keepends=True)
     fields = json.loads(lines[3]) | {field: value}
     if field == "payload":
@@ -153,7 +154,7 @@ async def test_altered_line_is_refused(tmp_path: Path, field: str, value: object
 
 
 async def test_bad_line_is_rejected_and_the_rest_is_imported(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "from")
+    await make_ledger(tmp_path / "from")
     kept = (await exported(tmp_path / "from")).splitlines(keepends=True)
     altered = kept[7].replace(b'"seq":8', b'"seq": 9')
     lines = [
@@ -191,31 +192,31 @@ async def test_largest_and_deepest_events_can_be_exported_and_imported(tmp_path:
     assert done == Imported(restored=2)
 
 
-async def test_commands_export_and_import_a_ledger(tmp_path: Path) -> None:
-    await a_ledger(tmp_path / "from")
+def test_commands_export_and_import_a_ledger(tmp_path: Path) -> None:
+    asyncio.run(make_ledger(tmp_path / "from"))
     file = tmp_path / "log.jsonl"
 
     result = podledger_json("export", "--db", tmp_path / "from", file)
-    piped = podledger("export", "--db", tmp_path / "from", "-").stdout
+    piped = podledger("export", "--db", tmp_path / "from", "-").out
     podledger("init", "--db", tmp_path / "to", "root")
     done = podledger_json("import", "--db", tmp_path / "to", file)
-    again = json.loads(podledger("import", "--json", "--db", tmp_path / "to", "-", stdin=piped).stdout)
+    again = podledger_json("import", "--db", tmp_path / "to", "-", stdin=piped)
 
-    assert (result["events"], file.read_bytes(), file.stat().st_mode & 0o777) == (8, piped, 0o600)
+    assert (result["events"], file.read_bytes(), file.stat().st_mode & 0o777) == (8, piped.encode(), 0o600)
     assert (done["restored"], again["present"]) == (8, 8)
-    assert podledger("digest", "--db", tmp_path / "to").stdout == podledger("digest", "--db", tmp_path / "from").stdout
+    assert podledger("digest", "--db", tmp_path / "to").out == podledger("digest", "--db", tmp_path / "from").out
 
 
-async def test_import_reports_bad_lines_and_exits_with_1(tmp_path: Path) -> None:
+def test_import_reports_bad_lines_and_exits_with_1(tmp_path: Path) -> None:
     podledger("init", "--db", tmp_path / "to", "root")
 
     done = podledger(
-        "import", "--db", tmp_path / "to", "-", stdin=b'{"kind":"turn_ended","pod_name":"a"}\n\x1b[2J\n', ok=1
+        "import", "--db", tmp_path / "to", "-", stdin=b'{"kind":"turn_ended","pod_name":"a"}\n\x1b[2J\n', status=1
     )
 
-    assert done.stdout == b"1 event appended, 0 restored, 0 there already; 0 lines skipped, 1 rejected\n"
-    assert done.stderr.startswith(b"podledger: line 2: ")
-    assert b"\x1b" not in done.stderr
+    assert done.out == "1 event appended, 0 restored, 0 there already; 0 lines skipped, 1 rejected\n"
+    assert done.err.startswith("podledger: line 2: ")
+    assert "\x1b" not in done.err
 
 
 def test_interrupted_export_leaves_the_old_file(tmp_path: Path) -> None:

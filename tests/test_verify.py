@@ -25,21 +25,8 @@ from podledger.store import log
 from podledger.store.coverage import WHOLE_LOG
 from podledger.store.log import Rejection
 from podledger.store.sqlite.errors import translated
-from tests.support import (
-    OWNER,
-    TRIGGERS,
-    Bench,
-    connected,
-    delegated,
-    fresh_ledger,
-    new_database,
-    reclaimed,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
+from tests.support import TRIGGERS, Bench, connected, fresh_ledger, new_database
 
 Change = Callable[[sqlite3.Connection], object]
 TABLES = (*("alembic_version", "ledgers", "events", "rejected", "tenures", "grants", "pods", "outbox", "consumers"),)

@@ -20,22 +20,9 @@ from podledger.queries import gaps, notifications
 from podledger.queries.lineage import lineage
 from podledger.store import append, log
 from tests import strategies
+from tests.given import OWNER, delegated, incarnation, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import Model, Span, is_delegation, reaches
-from tests.support import (
-    OWNER,
-    VIEWS,
-    Bench,
-    connected,
-    delegated,
-    incarnation,
-    new_database,
-    reclaimed,
-    spawned,
-    stamped,
-    stopped,
-    turned,
-    writes,
-)
+from tests.support import VIEWS, Bench, connected, new_database
 
 PATHS = ("/srv/app/a.txt", "/srv/app", "/srv", "/srv/app/deep/b.txt", "/srv/application/x", "/etc", "/")
 
@@ -275,7 +262,7 @@ def common(one: ScopeRule, other: ScopeRule) -> bool:
 
 
 @given(strategies.histories)
-def test_rule_wider_than_the_parent_s_scope_is_an_anomaly(history: list[LedgerEvent]) -> None:
+def test_rule_wider_than_the_parent_scope_is_an_anomaly(history: list[LedgerEvent]) -> None:
     bench, model = Bench(history), Model.of(history)
     expected = []
     for span in model.spans:
@@ -351,7 +338,7 @@ def test_circular_parents_end_no_view() -> None:
 # Reading during a write
 
 
-def test_every_view_is_readable_while_a_writer_holds_the_lock(tmp_path: Path) -> None:
+def test_every_view_is_readable_during_a_write(tmp_path: Path) -> None:
     path = new_database(tmp_path / "l.db")
     with connected(path) as writer:
         writer.execute("PRAGMA journal_mode = WAL")

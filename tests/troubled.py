@@ -1,9 +1,9 @@
-"""A ledger in which much went wrong, the same each time: the one that `docs/sql.md` asks."""
+"""The ledger that `docs/sql.md` queries: much went wrong in it, in the same way each time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from podledger.core.entries import Sender, draft
@@ -21,33 +21,34 @@ from podledger.core.events import (
 from podledger.core.fields import ScopeRule, Stamp
 from podledger.core.times import timestamp
 from podledger.ledger import Ledger
+from tests.clocks import Clock
 
-BEGAN = datetime(2026, 1, 31, 14, 0, tzinfo=UTC)
-LIVES = {name: f"019c14{number:02x}-0000-7000-8000-000000000000" for number, name in enumerate(
+BEGAN_S = int(datetime(2026, 1, 31, 14, tzinfo=UTC).timestamp())
+INCARNATIONS = {name: f"019c14{number:02x}-0000-7000-8000-000000000000" for number, name in enumerate(
     ("root", "planner", "auditor", "coder", "tester"), 1
 )}  # fmt: skip
 PROCESSES = {"planner": 4101, "auditor": 4102, "coder": 4103, "tester": 4104}
 
 
 def scope(*rules: str) -> tuple[ScopeRule, ...]:
-    """Rules as `write:/path`."""
+    """Return a scope from rules such as `write:/path`."""
     words = (rule.split(":", 1) for rule in rules)
     return tuple(ScopeRule.model_validate({"permission": permission, "target": target}) for permission, target in words)
 
 
 def stamp(by: str, sequence: int, after_s: int, about: str | None = None) -> Stamp:
-    """What the pod `by` adds to its event of that number."""
+    """Return the stamp that the pod `by` puts on its event of that number."""
     return Stamp(
-        id=f"00000000-0000-4000-8000-{list(LIVES).index(by):06x}{sequence:06x}",
-        source=LIVES[by],
+        id=f"00000000-0000-4000-8000-{list(INCARNATIONS).index(by):06x}{sequence:06x}",
+        source=INCARNATIONS[by],
         sequence=sequence,
-        time=timestamp(int((BEGAN + timedelta(seconds=after_s)).timestamp() * 1_000_000)),
-        subject=LIVES[about or by],
+        time=timestamp((BEGAN_S + after_s) * 1_000_000),
+        subject=INCARNATIONS[about or by],
     )
 
 
 def story() -> Iterator[tuple[int, LedgerEvent, int | None]]:
-    """What was recorded: how many seconds after the beginning, what, and from which process."""
+    """Yield each event with the seconds since the beginning and the process that sent it."""
     planner, coder = PROCESSES["planner"], PROCESSES["coder"]
     yield 0, spawned("planner", 1, "write:/srv/app"), None
     yield 5, spawned("auditor", 2, "read:/srv/app", "write:/srv/app/reports"), None
@@ -73,7 +74,7 @@ def story() -> Iterator[tuple[int, LedgerEvent, int | None]]:
 
 
 def spawned(name: str, sequence: int, *rules: str) -> PodSpawned:
-    """The owner spawned `name`."""
+    """Return the event that the owner spawned `name`."""
     return PodSpawned(
         pod_name=name,
         socket_path=f"/run/{name}",
@@ -84,7 +85,7 @@ def spawned(name: str, sequence: int, *rules: str) -> PodSpawned:
 
 
 def lent(name: str, sequence: int, after_s: int, *rules: str) -> ScopeSubDelegated:
-    """The planner spawned `name`."""
+    """Return the event that the planner spawned `name`."""
     return ScopeSubDelegated(
         parent_pod="planner",
         sub_pod=name,
@@ -96,14 +97,10 @@ def lent(name: str, sequence: int, after_s: int, *rules: str) -> ScopeSubDelegat
 
 async def record(path: Path) -> None:
     """Record the story in the ledger of `root` at `path`; the agent has read its first two notifications."""
-    now_s = 0
-
-    def clock() -> int:
-        return int((BEGAN + timedelta(seconds=now_s)).timestamp()) * 1_000_000_000
-
+    clock = Clock(BEGAN_S, step_s=0)
     async with Ledger.open(path, "root", clock=clock) as ledger:
         for after_s, event, process in story():
-            now_s = after_s
+            clock.now_s = BEGAN_S + after_s
             sender = None if process is None else Sender(process, 1000, 1000)
             await ledger.commits.append([draft(event, "root", sender=sender)])
         await ledger.acknowledge(5)

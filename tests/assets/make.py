@@ -12,7 +12,7 @@ from pathlib import Path
 from podledger.store.connections import alone
 from podledger.store.schema import downgrade_to
 from podledger.store.sqlite.files import finalize
-from tests.faults.samples import make_ledger
+from tests.faults.samples import make_sample
 
 
 def asset(revision: str) -> Path:
@@ -22,7 +22,7 @@ def asset(revision: str) -> Path:
 
 def main(revision: str) -> None:
     path = asset(revision)
-    asyncio.run(make_ledger(path, rounds=4))
+    asyncio.run(make_sample(path, rounds=4))
     with alone(path) as connection:
         downgrade_to(connection, revision)
     finalize(path)

@@ -22,7 +22,8 @@ from podledger.core.events import parse_event
 from podledger.core.protocol import Report, parse_line
 from podledger.server.framing import LineBuffer
 from podledger.store.log import Rejection
-from tests.faults.samples import OWNER, SEED
+from tests.given import OWNER
+from tests.seeds import SEED
 
 FILE: Final = Path(__file__).parent.parent / "corpus" / "wire.txt"
 CORPUS: Final = FILE.read_bytes().split(b"\n")[:-1]
@@ -49,7 +50,7 @@ FRAGMENTS: Final = (
 
 
 def read(line: bytes) -> str:
-    """Read a line as the receiver, an import and a rebuild do; return what it is, or why it was rejected."""
+    """Read a line as the receiver, an import and a rebuild do; return its kind, or the reason to reject it."""
     imported = read_line(line, OWNER)
     found = _received(line)
     if isinstance(found, Report):
@@ -148,7 +149,7 @@ def keep(lines: Iterable[bytes]) -> None:
 
 
 def main(minutes: str, seed: str = str(SEED)) -> None:
-    """Fuzz for some minutes and keep what was found."""
+    """Fuzz for some minutes and save the lines that fail."""
     until = time.monotonic() + 60 * float(minutes)
     done = 0
 

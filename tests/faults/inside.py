@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from podledger import Ledger, ShutDown, TurnEnded
+from podledger import Ledger
 from podledger.core.entries import Entry
 from podledger.core.errors import PodledgerError, StorageError
 from podledger.mirror import write_mirror
 from tests.faults.operations import NAME, OPERATIONS, check_ledger, check_open, fresh
 from tests.faults.preload import CHANGES, EVERYTHING, FAIL, KILL, TEAR, Faults
-from tests.faults.samples import OWNER, spawned
+from tests.given import OWNER, spawned, stopped, turned, writes
 
 Acked = list[tuple[int, str]]
 
@@ -86,7 +86,7 @@ async def _recover(faults: Faults, folder: Path, error: int, times: int, most: i
     async with Ledger.open(folder / NAME, OWNER) as ledger:
 
         async def append(name: str) -> None:
-            entries = await ledger.append_many([spawned(name), TurnEnded(pod_name=name)])
+            entries = await ledger.append_many([spawned(name), turned(name)])
             acked.extend((entry.seq, entry.digest) for entry in entries)
 
         await append("first")
@@ -155,7 +155,7 @@ def _loaded(faults: Faults, what: int, at: int, folder: Path) -> Callable[[int],
                 while True:
                     entry = await ledger.append(spawned(name))
                     _send_ack(acks, entry.seq, entry.digest)
-                    entry = await ledger.append(TurnEnded(pod_name=name))
+                    entry = await ledger.append(turned(name))
                     _send_ack(acks, entry.seq, entry.digest)
 
             await asyncio.gather(*(one(f"pod-{number}") for number in range(8)))
@@ -187,7 +187,9 @@ async def _one_session(folder: Path, faults: Faults) -> None:
 
         async def one(name: str) -> None:
             for number in range(60):
-                ack(await ledger.append_many([spawned(name, f"/w/{number}/" + "x" * 2000), ShutDown(pod_name=name)]))
+                ack(
+                    await ledger.append_many([spawned(name, scope=writes(f"/w/{number}/" + "x" * 2000)), stopped(name)])
+                )
 
         await asyncio.gather(*(one(f"pod-{number}") for number in range(3)))
         await ledger.rebuild()

@@ -16,7 +16,8 @@ from podledger.core.entries import Entry
 from podledger.mirror import write_mirror
 from podledger.store.log import Rejection
 from tests.assets.make import asset
-from tests.faults.samples import OWNER, make_ledger, spawned
+from tests.faults.samples import make_sample
+from tests.given import OWNER, spawned
 
 Ack = Callable[[int, str], None]
 NAME = "ledger.db"
@@ -41,7 +42,7 @@ async def _nothing(folder: Path) -> None:
 
 
 async def _some(folder: Path) -> None:
-    await make_ledger(folder / NAME, rounds=2)
+    await make_sample(folder / NAME, rounds=2)
 
 
 async def _append(folder: Path, ack: Ack) -> None:
@@ -92,7 +93,7 @@ async def _check_rebuild(folder: Path) -> None:
 async def _to_import(folder: Path) -> None:
     """Make an empty ledger and the export of another one."""
     folder.mkdir(exist_ok=True)
-    await make_ledger(folder.parent / "other.db", rounds=3)
+    await make_sample(folder.parent / "other.db", rounds=3)
     async with Ledger.open(folder.parent / "other.db") as other:
         (folder.parent / "export.jsonl").write_bytes(b"".join([line async for line in export_lines(other)]))
     async with Ledger.open(folder / NAME, OWNER):

@@ -1,4 +1,4 @@
-"""The possible states of a disk after a power loss, made from a journal of what a process did to its files.
+"""The possible states of a disk after a power loss, made from the journal of a process's changes to its files.
 
 Synced changes survive. Each other write, truncation and change of a name may survive or not, and a write may survive
 in part, by sectors. SQLite maps its shared index into memory and never syncs it, so it may hold anything.
@@ -82,7 +82,7 @@ def _sectors(record: Record, dice: random.Random) -> Iterator[Record]:
 
 @dataclass
 class Disk:
-    """The files of one folder: what is synced, and what is pending."""
+    """The files of one folder: their synced contents and their pending changes."""
 
     folder: str
     names: dict[str, File] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Disk:
 
 
 def lose_power(records: list[Record], source: Path, target: Path, seed: int) -> list[tuple[int, str]]:
-    """Write what survives a power loss at a random moment to `target`; return what was acknowledged before."""
+    """Write the files that survive a power loss at a random moment; return the entries acknowledged before."""
     dice = random.Random(seed)
     disk = Disk(str(source.resolve()))
     for record in records[: dice.randint(0, len(records))]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podledger import Ledger
-from tests.faults.samples import OWNER, run, spawned
+from tests.clocks import Clock
+from tests.given import OWNER, spawned
+from tests.runner import podledger, podledger_process
 
 NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 HOURS = st.integers(min_value=-100_000, max_value=100_000)
@@ -21,9 +21,13 @@ HOURS = st.integers(min_value=-100_000, max_value=100_000)
 
 async def entries_at(folder: Path, times: list[datetime]) -> list[datetime]:
     """Append one event at each of `times` on the clock; return when the ledger recorded them."""
-    clock = iter([times[0], *times])
-    async with Ledger.open(folder / "a.db", OWNER, clock=lambda: int(next(clock).timestamp()) * 10**9) as ledger:
-        return [(await ledger.append(spawned(f"pod-{number}"))).recorded_at for number in range(len(times))]
+    clock = Clock(int(times[0].timestamp()), step_s=0)
+    recorded = []
+    async with Ledger.open(folder / "a.db", OWNER, clock=clock) as ledger:
+        for number, moment in enumerate(times):
+            clock.now_s = int(moment.timestamp())
+            recorded.append((await ledger.append(spawned(f"pod-{number}"))).recorded_at)
+    return recorded
 
 
 @settings(max_examples=15)
@@ -45,11 +49,8 @@ async def test_times_without_an_offset_are_utc(tmp_path: Path, zone: str) -> Non
         "2026-03-29T13:30:00-05:00": 3,
     }
     for query, expected in queries.items():
-        arguments = ["--db", str(tmp_path / "a.db"), "pods", "--at", query, "--json"]
-        environment = {"TZ": zone, "PYTHONPATH": ":".join(sys.path)}
-        command = [sys.executable, "-m", "podledger", *arguments]
-        out = subprocess.run(command, env=environment, capture_output=True, check=True)
-        assert out.stdout.count(b'"pod_name"') == expected, query
+        done = podledger_process("--db", tmp_path / "a.db", "pods", "--at", query, "--json", TZ=zone)
+        assert len(done.json()) == expected, query
 
 
 async def test_same_moment_in_any_zone_is_the_same_seq(tmp_path: Path) -> None:
@@ -61,5 +62,5 @@ async def test_same_moment_in_any_zone_is_the_same_seq(tmp_path: Path) -> None:
 
 
 def test_invalid_time_is_a_usage_error(tmp_path: Path) -> None:
-    assert run("--db", tmp_path / "a.db", "init", OWNER).status == 0
-    assert run("--db", tmp_path / "a.db", "pods", "--at", "noon").status == 2
+    podledger("--db", tmp_path / "a.db", "init", OWNER)
+    podledger("--db", tmp_path / "a.db", "pods", "--at", "noon", status=2)

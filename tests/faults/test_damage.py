@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.samples import OWNER, Count, make_ledger, run, seeds
+from tests.faults.samples import make_sample
+from tests.given import OWNER
+from tests.runner import podledger, podledger_json
+from tests.seeds import Count, seeds
 
 READS = (
     ("events",),
@@ -27,7 +30,7 @@ PAGE = 4096
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The file of a small ledger."""
     path = tmp_path_factory.mktemp("whole") / "ledger.db"
-    asyncio.run(make_ledger(path))
+    asyncio.run(make_sample(path))
     return path.read_bytes()
 
 
@@ -61,14 +64,17 @@ def check(folder: Path, data: bytes) -> None:
     path.write_bytes(data)
     path.chmod(0o600)
     for command in READS:
-        assert run("--db", path, *command).status in (0, 1)
-    verified, doctor = run("--db", path, "verify", "--json").json, run("--db", path, "doctor", "--json").json
-    recovered = run("recover", path, saved, "--json")
+        assert podledger("--db", path, *command, status=None).status in (0, 1)
+    verified, doctor = (
+        podledger_json("--db", path, "verify", status=None),
+        podledger_json("--db", path, "doctor", status=None),
+    )
+    recovered = podledger("recover", path, saved, "--json", status=None)
     lost = verified["ok"] < doctor["ok"] and [p for p in verified["problems"] if p["check"] in ("chain", "log")]
     assert not lost, "the doctor must see the damage to the log"
     assert not (verified["ok"] and recovered.status), "a whole ledger is recovered whole"
     if saved.exists():
-        assert run("--db", saved, "--ledger", OWNER, "verify", "--json").json["ok"]
+        assert podledger_json("--db", saved, "--ledger", OWNER, "verify", status=None)["ok"]
 
 
 @pytest.mark.parametrize("seed", seeds(8))
@@ -106,9 +112,9 @@ def test_damage_is_reported_from_the_first_lost_seq(tmp_path: Path, whole: bytes
     path.write_bytes(whole[:start] + b"\xa5" * PAGE + whole[start + PAGE :])
     path.chmod(0o600)
 
-    problems = run("--db", path, "verify", "--json").json["problems"]
-    findings = run("--db", path, "doctor", "--json").json["findings"]
-    recovered = run("recover", path, tmp_path / "saved.db", "--json").json[0]
+    problems = podledger_json("--db", path, "verify", status=None)["problems"]
+    findings = podledger_json("--db", path, "doctor", status=None)["findings"]
+    recovered = podledger_json("recover", path, tmp_path / "saved.db", status=None)[0]
 
     first = min(problem["seq"] for problem in problems if problem["seq"])
     assert 1 < first <= 4 * 5 + 3
@@ -123,4 +129,4 @@ def test_damaged_wal_loses_nothing_checkpointed(tmp_path: Path, whole: bytes) ->
     path = tmp_path / "damaged.db"
     path.write_bytes(whole)
     path.with_name("damaged.db-wal").write_bytes(b"\x37\x7f\x06\x82" + b"\xff" * 10_000)
-    assert run("--db", path, "verify", "--json").json["events"] == 40
+    assert podledger_json("--db", path, "verify", status=None)["events"] == 40

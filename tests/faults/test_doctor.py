@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -15,8 +13,10 @@ import pytest
 from podledger import Ledger, TurnEnded
 from podledger.doctor import examine, host_checks, procfs
 from podledger.store.log import Rejection
-from tests.faults.samples import OWNER, make_ledger, run, spawned, story
-from tests.faults.test_recover import tamper
+from tests.faults.samples import make_sample, story
+from tests.given import OWNER, spawned
+from tests.runner import podledger, podledger_json, podledger_process
+from tests.support import alter
 
 
 async def make_healthy(path: Path) -> None:
@@ -26,7 +26,7 @@ async def make_healthy(path: Path) -> None:
 
 def found(path: Path, check: str, *options: str) -> dict[str, Any]:
     """Return the worst finding of one check."""
-    findings = run("--db", path, "doctor", "--json", *options).json["findings"]
+    findings = podledger_json("--db", path, "doctor", *options, status=None)["findings"]
     ranks = ("ok", "warning", "error")
     return max((f for f in findings if f["check"] == check), key=lambda f: ranks.index(f["level"]))
 
@@ -34,11 +34,11 @@ def found(path: Path, check: str, *options: str) -> dict[str, Any]:
 async def test_healthy_ledger_has_no_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     await make_healthy(tmp_path / "a.db")
-    report = run("--db", tmp_path / "a.db", "doctor", "--json")
-    assert (report.status, report.json["ok"]) == (0, True)
-    levels = {finding["check"]: finding["level"] for finding in report.json["findings"]}
+    report = podledger("--db", tmp_path / "a.db", "doctor", "--json", status=None)
+    assert (report.status, report.json()["ok"]) == (0, True)
+    levels = {finding["check"]: finding["level"] for finding in report.json()["findings"]}
     assert {check for check, level in levels.items() if level != "ok"} <= {"sqlite", "disk"}
-    assert "durability" in run("--db", tmp_path / "a.db", "doctor").out
+    assert "durability" in podledger("--db", tmp_path / "a.db", "doctor").out
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_sqlite_releases_with_the_wal_reset_fault(version: tuple[int, int, int],
 
 async def test_missing_trigger_is_an_error(tmp_path: Path) -> None:
     await make_healthy(tmp_path / "a.db")
-    tamper(tmp_path / "a.db")
+    alter(tmp_path / "a.db")
     assert found(tmp_path / "a.db", "triggers")["detail"] == "trigger events_no_update is missing"
 
 
@@ -102,11 +102,8 @@ def test_low_disk_space_is_found() -> None:
 
 def from_elsewhere(path: Path) -> dict[str, Any]:
     """Return the findings of a doctor in another process. In a process with the ledger open, it ignores the locks."""
-    command = [sys.executable, "-m", "podledger", "--db", str(path), "doctor", "--json"]
-    done = subprocess.run(
-        command, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": ":".join(sys.path)}
-    )
-    return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    done = podledger_process("--db", path, "doctor", "--json", status=None)
+    return {finding["check"]: finding for finding in done.json()["findings"]}
 
 
 HOLD = """
@@ -195,7 +192,7 @@ async def test_rejected_lines_and_gaps_are_warnings(tmp_path: Path) -> None:
         await ledger.append_many(story(3))
     assert found(tmp_path / "a.db", "rejected")["level"] == "warning"
     assert "2 stamped reports of 1 sender never" in found(tmp_path / "a.db", "gaps")["detail"]
-    assert "\x1b" not in run("--db", tmp_path / "a.db", "doctor").out
+    assert "\x1b" not in podledger("--db", tmp_path / "a.db", "doctor").out
 
 
 async def test_newer_and_missing_database_are_errors(tmp_path: Path) -> None:
@@ -204,12 +201,12 @@ async def test_newer_and_missing_database_are_errors(tmp_path: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     assert "newer" in found(tmp_path / "a.db", "schema")["detail"]
-    assert run("--db", tmp_path / "none.db", "doctor").status == 1
+    podledger("--db", tmp_path / "none.db", "doctor", status=1)
     assert not (tmp_path / "none.db").exists()
 
 
 async def test_doctor_changes_nothing(tmp_path: Path) -> None:
-    await make_ledger(tmp_path / "a.db", rounds=1)
+    await make_sample(tmp_path / "a.db", rounds=1)
     before = (tmp_path / "a.db").read_bytes()
     assert examine.examine(tmp_path / "a.db")
     assert (tmp_path / "a.db").read_bytes() == before

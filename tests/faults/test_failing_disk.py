@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from podledger.core.entries import Entry
 from podledger.core.errors import StorageError
 from tests.faults.operations import NAME, OPERATIONS, check_open
 from tests.faults.preload import FOREVER, preloaded
-from tests.faults.samples import OWNER, SEED, Count, spawned
+from tests.given import OWNER, spawned, writes
+from tests.seeds import SEED, Count
 
 KNOWN_OUTCOMES = {"done", "Input/output error", "No space left on device"}
 
@@ -47,21 +47,9 @@ def test_open_ledger_recovers_by_itself(tmp_path: Path, error: str, times: int) 
     assert result["failed"] >= 5
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of two megabytes."""
-    point = tmp_path / "small"
-    point.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", point], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting is not allowed here")
-    yield point
-    subprocess.run(["umount", "-l", point], check=True)
-
-
 async def append_until_full(ledger: Ledger, acked: list[Entry]) -> None:
     while True:
-        acked.append(await ledger.append(spawned(f"pod-{len(acked)}", "/w/" + "x" * 20_000)))
+        acked.append(await ledger.append(spawned(f"pod-{len(acked)}", scope=writes("/w/" + "x" * 20_000))))
 
 
 async def test_full_disk_raises_until_there_is_room(small_disk: Path) -> None:
@@ -70,7 +58,7 @@ async def test_full_disk_raises_until_there_is_room(small_disk: Path) -> None:
         with pytest.raises(StorageError, match="the disk is full"):
             await append_until_full(ledger, acked)
         with pytest.raises(StorageError, match="the disk is full"):
-            await ledger.append(spawned("again", "/w/" + "x" * 40_000))
+            await ledger.append(spawned("again", scope=writes("/w/" + "x" * 40_000)))
         subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-        acked.append(await ledger.append(spawned("after", "/w/" + "x" * 40_000)))
+        acked.append(await ledger.append(spawned("after", scope=writes("/w/" + "x" * 40_000))))
         await check_open(ledger, [(entry.seq, entry.digest) for entry in acked])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.operations import OPERATIONS
 from tests.faults.preload import preloaded
-from tests.faults.samples import SEED, Count
+from tests.seeds import SEED, Count
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

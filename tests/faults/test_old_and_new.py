@@ -11,7 +11,8 @@ import pytest
 from podledger import Ledger, TurnEnded
 from podledger.store.schema import SCHEMA_HEAD, migrations_folder
 from tests.assets.make import asset
-from tests.faults.samples import OWNER, run
+from tests.given import OWNER
+from tests.runner import podledger, podledger_json
 
 REVISIONS = sorted(path.name[:4] for path in (migrations_folder() / "versions").glob("[0-9]*.py"))
 EVENTS = 20
@@ -28,7 +29,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_older_database_is_refused_with_the_fix(old: Path) -> None:
     before = old.read_bytes()
-    refused = run("--db", old, "events")
+    refused = podledger("--db", old, "events", status=None)
     assert refused.status == 1
     assert "older than this podledger's" in refused.err
     assert "podledger init" in refused.err
@@ -36,15 +37,15 @@ def test_older_database_is_refused_with_the_fix(old: Path) -> None:
 
 
 async def test_old_ledger_works_after_the_upgrade(old: Path) -> None:
-    assert run("--db", old, "init", OWNER).status == 0
+    podledger("--db", old, "init", OWNER)
     async with Ledger.open(old) as ledger:
         assert (await ledger.verify()).ok
         assert len([entry async for entry in ledger.entries()]) == EVENTS
         assert (await ledger.append(TurnEnded(pod_name="pod-0"))).seq == EVENTS + 1
         assert (await ledger.verify()).ok
     for command in (("events",), ("pods", "--all"), ("notifications",), ("rejected",)):
-        assert run("--db", old, *command).status == 0, command
-    findings = run("--db", old, "doctor", "--json").json["findings"]
+        podledger("--db", old, *command)
+    findings = podledger_json("--db", old, "doctor", status=None)["findings"]
     assert {finding["check"] for finding in findings if finding["level"] == "error"} <= {"outbox"}  # unsent reports
 
 
@@ -57,7 +58,7 @@ async def test_newer_database_is_refused_and_unchanged(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     for command in (("events",), ("init", OWNER), ("verify",), ("doctor",)):
-        refused = run("--db", path, *command)
+        refused = podledger("--db", path, *command, status=None)
         assert refused.status == 1
         assert "newer than this podledger" in refused.out + refused.err
     assert path.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Permissions: only the owner can read the files, whatever the umask, and another user's reports are refused."""
+"""Permissions: only the owner can read the files under any umask, and another user's reports are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from podledger import Ledger, Receiver
 from podledger.archive.backup import backup
 from podledger.core.errors import StorageError
 from podledger.server.limits import Limits
-from tests.faults.samples import OWNER, run, spawned
+from tests.given import OWNER, spawned
+from tests.runner import podledger
+from tests.waiting import wait_until
 
 NOBODY = 65534
 
@@ -38,11 +40,9 @@ async def test_only_the_owner_can_read_the_files(tmp_path: Path, umask: int) -> 
         await ledger.configure(mirror=str(folder / "pods.json"))
         await ledger.append(spawned("child"))
         await asyncio.to_thread(backup, folder / "a.db", folder / "backup.db")
-        run("--db", folder / "a.db", "export", folder / "export.jsonl")
-        run("recover", folder / "a.db", folder / "saved.db")
-        async with asyncio.timeout(10):
-            while not (folder / "pods.json").exists():
-                await asyncio.sleep(0.01)
+        podledger("--db", folder / "a.db", "export", folder / "export.jsonl")
+        podledger("recover", folder / "a.db", folder / "saved.db")
+        await wait_until((folder / "pods.json").exists)
         modes = {file.name: stat.S_IMODE(file.lstat().st_mode) for file in folder.iterdir()}
     assert {"a.db", "a.db-wal", "a.db-shm", "root.sock", "backup.db", "export.jsonl", "saved.db"} <= modes.keys()
     assert set(modes.values()) == {0o600}, modes
@@ -88,17 +88,6 @@ async def test_second_user_is_refused_unless_allowed(short: Path, allowed: bool)
         senders = [entry.sender async for entry in ledger.entries()]
     assert json.loads(done.stdout) is allowed
     assert [sender.uid for sender in senders if sender] == ([NOBODY] if allowed else [])
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder that another user can enter, with a path short enough for a socket."""
-    import shutil
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def test_new_socket_is_not_open_to_others(short: Path) -> None:

@@ -13,12 +13,13 @@ from podledger.core.errors import PodledgerError
 from tests.faults.operations import NAME, check_ledger
 from tests.faults.power import Record, lose_power, read_journal
 from tests.faults.preload import preloaded
-from tests.faults.samples import OWNER, SEED, Count, seeds
+from tests.given import OWNER
+from tests.seeds import SEED, Count, seeds
 
 
 @functools.cache
 def history(synchronous: str = "FULL", rounds: int = 2) -> tuple[Path, list[Record]]:
-    """Record what a process does to the files of a folder in which it creates a ledger."""
+    """Record the changes of a process to the files of a folder in which it creates a ledger."""
     folder = Path(tempfile.mkdtemp(prefix="podledger-power-"))
     preloaded("record", folder / "work", folder / "journal", rounds, synchronous)
     return folder / "work", read_journal(folder / "journal")

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from podledger import Ledger, Receiver, send_pod_event
 from podledger.core.events import Errored
 from tests.faults.operations import NAME, check_open
-from tests.faults.samples import OWNER
-from tests.faults.test_failing_disk import small_disk
-
-__all__ = ["small_disk"]
+from tests.given import OWNER
+from tests.waiting import wait_until
 
 TOO_LONG_S = 20.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TOO_LONG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def send(path: Path, number: int) -> None:
@@ -43,12 +34,14 @@ async def test_receiver_survives_a_full_disk_without_loss(small_disk: Path, tmp_
         assert not late.done(), "it stops reading, so that senders wait"
 
         subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-        await until(lambda: receiver.healthy)
+        await wait_until(lambda: receiver.healthy)
         await asyncio.gather(late, *sending)
         expected = len(sending) + 1
-        async with asyncio.timeout(TOO_LONG_S):
-            while (await ledger.head()).head_seq < expected:
-                await asyncio.sleep(0.01)
+
+        async def committed() -> bool:
+            return (await ledger.head()).head_seq >= expected
+
+        await wait_until(committed)
         kept = {entry.event.message.split()[0] async for entry in ledger.entries()}  # type: ignore[union-attr]
         assert kept == {str(number) for number in range(expected)}
         assert before < expected

@@ -13,7 +13,8 @@ import pytest
 
 from podledger import Errored, Ledger, PodReclaimed, PodSpawned, ScopeRule
 from podledger.store.log import Rejection
-from tests.faults.samples import OWNER, run
+from tests.given import OWNER
+from tests.runner import podledger
 
 HOSTILE = (
     "\x1b[2J\x1b[31mred\x1b]0;title\x07",
@@ -66,20 +67,20 @@ def control_characters(text: str) -> set[str]:
 
 @pytest.mark.parametrize("command", TEXT, ids=" ".join)
 def test_no_control_character_reaches_a_terminal(hostile: Path, command: tuple[str, ...]) -> None:
-    shown = run("--db", hostile, *command)
+    shown = podledger("--db", hostile, *command)
     assert control_characters(shown.out + shown.err) == set()
 
 
 def test_event_and_notification_take_one_line_each(hostile: Path) -> None:
-    assert len(run("--db", hostile, "events").out.splitlines()) == 2 * len(HOSTILE) + 1
-    lines = run("--db", hostile, "notifications").out.splitlines()
+    assert len(podledger("--db", hostile, "events").out.splitlines()) == 2 * len(HOSTILE) + 1
+    lines = podledger("--db", hostile, "notifications").out.splitlines()
     assert len(lines) == len(HOSTILE)
     assert max(len(line) for line in lines) < 30_000, "a message of a megabyte is cut"
 
 
 @pytest.mark.parametrize("command", TEXT, ids=" ".join)
 def test_json_is_plain_ascii(hostile: Path, command: tuple[str, ...]) -> None:
-    shown = run("--db", hostile, *command, "--json")
+    shown = podledger("--db", hostile, *command, "--json")
     assert shown.out.isascii()
     assert control_characters(shown.out) == set()
     for line in shown.out.splitlines():
@@ -87,12 +88,12 @@ def test_json_is_plain_ascii(hostile: Path, command: tuple[str, ...]) -> None:
 
 
 def test_json_holds_the_exact_message(hostile: Path) -> None:
-    events = [json.loads(line)["event"] for line in run("--db", hostile, "events", "--json").out.splitlines()]
+    events = [json.loads(line)["event"] for line in podledger("--db", hostile, "events", "--json").out.splitlines()]
     assert [event["message"] for event in events if event["kind"] == "errored"] == list(HOSTILE)
 
 
 def test_csv_has_no_formula(hostile: Path) -> None:
-    shown = run("--db", hostile, "sql", "SELECT pod_name, payload FROM events", "--csv").out
+    shown = podledger("--db", hostile, "sql", "SELECT pod_name, payload FROM events", "--csv").out
     csv.field_size_limit(1 << 24)
     cells = [cell for row in csv.reader(io.StringIO(shown)) for cell in row]
     assert cells
@@ -106,6 +107,6 @@ def test_mirror_has_no_control_characters(hostile: Path) -> None:
 
 
 def test_error_is_one_line_without_control_characters(tmp_path: Path) -> None:
-    failed = run("--db", tmp_path / "\x1b[2J\n.db", "events")
+    failed = podledger("--db", tmp_path / "\x1b[2J\n.db", "events", status=None)
     assert (failed.status, len(failed.err.splitlines()), control_characters(failed.err)) == (1, 1, set())
-    assert control_characters(run("--db", tmp_path / "a.db", "init", "\x1b[2J").err) == set()
+    assert control_characters(podledger("--db", tmp_path / "a.db", "init", "\x1b[2J", status=2).err) == set()

@@ -13,7 +13,7 @@ import pytest
 from podledger import Ledger
 from podledger.archive.backup import backup
 from tests.faults.operations import NAME, check_ledger
-from tests.faults.samples import OWNER, spawned
+from tests.given import OWNER, spawned, writes
 
 WRITER = """
 import asyncio, sys
@@ -88,7 +88,8 @@ async def test_wal_stays_small_while_others_read(tmp_path: Path) -> None:
 
         reading = [asyncio.create_task(read()) for _ in range(2)]
         for number in range(150):
-            await ledger.append(spawned(f"pod-{number}", *(f"/w/{number}/{rule}/" + "x" * 500 for rule in range(60))))
+            targets = [f"/w/{number}/{rule}/" + "x" * 500 for rule in range(60)]
+            await ledger.append(spawned(f"pod-{number}", scope=writes(*targets)))
         size = (tmp_path / f"{NAME}-wal").stat().st_size
         written.set()
         await asyncio.gather(*reading)

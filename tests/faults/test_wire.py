@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,10 +19,9 @@ from podledger.client.delivery import deliver
 from podledger.client.sender import line_of
 from podledger.server.framing import Frame, LineBuffer
 from tests.faults.fuzz import CORPUS, fuzz, read
-from tests.faults.samples import OWNER, Count, run, seeds
-from tests.faults.test_permissions import short
-
-__all__ = ["short"]
+from tests.given import OWNER
+from tests.runner import podledger, start
+from tests.seeds import Count, seeds
 
 MOST_BYTES = 250 << 20
 
@@ -44,7 +41,7 @@ def test_altered_lines_are_read_or_refused(seed: int) -> None:
     fuzz(seed, lambda rounds: rounds < 3_000)
 
 
-def test_fuzzer_names_the_round_and_seed_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fuzzer_names_round_and_seed_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the fuzzer on a reader that fails on one kind of line."""
 
     def stumbling(line: bytes) -> str:
@@ -69,8 +66,8 @@ def test_chunk_boundaries_do_not_change_short_lines(data: bytes, cuts: list[int]
     buffer = LineBuffer(most)
     found: list[Frame] = []
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    for start, end in pairwise(edges):
-        buffer.feed(data[start:end])
+    for first, end in pairwise(edges):
+        buffer.feed(data[first:end])
         while line := buffer.next():
             found.append(line)
         assert len(buffer) <= most
@@ -83,10 +80,8 @@ def test_chunk_boundaries_do_not_change_short_lines(data: bytes, cuts: list[int]
 @pytest.fixture
 def served(short: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """Run a receiver in its own process."""
-    run("--db", short / "a.db", "init", OWNER)
-    command = [sys.executable, "-m", "podledger", "--db", str(short / "a.db"), "serve", "--socket", str(short / "s")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    podledger("--db", short / "a.db", "init", OWNER)
+    with start("--db", short / "a.db", "serve", "--socket", short / "s") as process:
         assert process.stdout is not None
         assert "ready" in process.stdout.readline()
         yield short, process
@@ -132,9 +127,9 @@ def withstand(served: tuple[Path, subprocess.Popen[str]], attack: threading.Thre
         link.close()
     process.send_signal(signal.SIGTERM)
     process.wait(20)
-    kept = run("--db", folder / "a.db", "events", "--pod", "honest", "--json").out.splitlines()
+    kept = podledger("--db", folder / "a.db", "events", "--pod", "honest", "--json").out.splitlines()
     assert len(kept) == 30
-    assert run("--db", folder / "a.db", "verify").status == 0
+    podledger("--db", folder / "a.db", "verify")
 
 
 def test_endless_line_does_not_delay_honest_senders(served: tuple[Path, subprocess.Popen[str]]) -> None:

@@ -252,3 +252,12 @@ async def test_ledger_releases_a_closed_outbox() -> None:
         del outbox
         gc.collect()
         assert released() is None
+
+
+async def test_outbox_closes_in_the_moment_of_a_commit(short: Path) -> None:
+    async with fresh_ledger() as ledger, asyncio.timeout(20):
+        await ledger.configure(parent_socket=str(short / "absent"))
+        for number in range(10):
+            async with Outbox(ledger, retry=FAST_RETRY._replace(attempts=1)) as outbox:
+                await outbox.drain(within_s=20)
+                await ledger.append(spawned(f"p{number}"))

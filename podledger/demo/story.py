@@ -62,7 +62,8 @@ class Child:
 
     async def _answer(self) -> None:
         assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 - started before
-        await asyncio.wait_for(self._process.stdout.readline(), STEP_TIMEOUT_S)
+        async with asyncio.timeout(STEP_TIMEOUT_S):
+            await self._process.stdout.readline()
 
 
 def run(read: Callable[[Ledger], Awaitable[T]]) -> T:
@@ -156,7 +157,7 @@ def _run_child(name: str, socket_path: str) -> None:
 
 def _step(verb: str, parent: str, fields: dict[str, Any], stamper: Stamper, held: dict[str, bytes]) -> None:
     if verb in ("send", "hold", "lose"):
-        subject = fields.pop("about", stamper.source)
+        subject = fields.pop("about", stamper.speaker)
         held[verb] = sender.line_of(fields | {"stamp": stamper.stamp(subject)})
     if verb in ("send", "again"):
         sender.deliver(parent, held["send"])

@@ -145,7 +145,8 @@ class IngestQueue:
             await self._arrived.wait()
         if not self._batch and len(self._queue) < self._limits.max_batch and not self._stopping.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
+                async with asyncio.timeout(GATHER_S):
+                    await self._hurry.wait()
         self._hurry.clear()
         return True
 
@@ -185,7 +186,8 @@ class IngestQueue:
         """Leave the storage alone for a while, but not past the moment to give up."""
         if self._give_up_at is None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
         else:
             await asyncio.sleep(max(0.0, min(wait_s, self._give_up_at - time.monotonic())))
 
@@ -198,5 +200,5 @@ def _size(content: Draft | Rejection) -> int:
     """Return about how many bytes of memory a line takes; text may take four for each of its own."""
     if isinstance(content, Rejection):
         return len(content.raw)
-    scope = content.content.scope if content.content else ""
+    scope = content.delegation.scope if content.delegation else ""
     return sys.getsizeof(content.payload) + sys.getsizeof(scope) + GRANT_BYTES * scope.count("{")

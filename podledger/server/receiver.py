@@ -123,7 +123,8 @@ class _Reception:
             self._acceptor.pause()
             if self._connections:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._emptied.wait(), self._limits.drain_grace_s)
+                    async with asyncio.timeout(self._limits.drain_grace_s):
+                        await self._emptied.wait()
         finally:
             await self._finish()
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -101,10 +102,9 @@ class Outbox:
                         await self._send(item)
             except PodledgerError as error:
                 logger.warning("outbox: %s", error.message)
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._poll_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
 
     async def _send(self, item: OutboxItem) -> None:
         """Attempt until one succeeds or none is left. Each attempt is stored, so that a restart goes on counting."""

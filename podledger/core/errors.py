@@ -5,7 +5,7 @@
     │   ├── InvalidNameError     a name that no pod, ledger or consumer may have
     │   ├── InvalidMomentError   a moment that is not in the log
     │   ├── InvalidEventError    an event that the caller stated wrongly
-    │   └── ReadOnlyError        a write to a bundle
+    │   └── ReadOnlyError        a write to a database that is for reading only
     ├── ProtocolError            a line or a payload that is not a valid event
     ├── LedgerNotFoundError      no such database, or no such ledger in it
     ├── SchemaError              a database of another version of podledger
@@ -58,7 +58,7 @@ class InvalidEventError(UsageError):
 
 
 class ReadOnlyError(UsageError):
-    """Raised on a write to a bundle: a bundle is read-only."""
+    """Raised on a write to a database that is for reading only, such as a bundle."""
 
 
 class ProtocolError(PodledgerError):

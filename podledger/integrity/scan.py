@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from podledger.core.digest import NO_DIGEST, chain_digest
 from podledger.core.entries import Entry
 from podledger.store.driver import PAGE
+from podledger.store.sqlite.files import size_bytes
 
 GONE: Final = "it cannot be read"
 UNPROVEN: Final = "the entry before it is lost, so its digest proves nothing"
@@ -26,8 +27,8 @@ MAX_FAILURES: Final = 100_000
 """How many unreadable ranges are narrowed down before the rest of a log counts as unreadable."""
 
 _FIELDS: Final = ", ".join(Entry._fields)
-_TYPES: Final = (str, int, int, str, str, str, str, *(int,) * 3, *(str,) * 2, *(int,) * 2, str, str, int, str)
-_NULLABLE: Final = range(7, 15)
+_TYPES: Final = (str, int, int, str, str, str, str, *(int,) * 3, *(str,) * 2, *(int,) * 2, *(str,) * 3, str, int, str)
+_NULLABLE: Final = range(7, 17)
 UNREADABLE: Final = (DBAPIError, sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, AttributeError)
 """The errors that reading a damaged row or page may raise."""
 
@@ -121,9 +122,7 @@ class _Rows:
 
     def _max_entries(self) -> int:
         """Return an upper bound on the entries that the file can hold, by its size."""
-        pages = self._connection.exec_driver_sql("PRAGMA main.page_count").scalar_one()
-        size = self._connection.exec_driver_sql("PRAGMA main.page_size").scalar_one()
-        return int(pages) * int(size) // 64 + 1
+        return size_bytes(self._connection) // 64 + 1
 
     def _number(self, query: str) -> int | None:
         try:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for type checkers and editors; tests/test_house.py compares it with _HOMES
     from podledger.client.sender import fire_and_forget as fire_and_forget
     from podledger.client.sender import send_pod_event as send_pod_event
+    from podledger.client.spawning import PreparedSpawn as PreparedSpawn
+    from podledger.client.spawning import prepare_spawn as prepare_spawn
     from podledger.core.entries import Entry as Entry
     from podledger.core.entries import Sender as Sender
     from podledger.core.errors import PodledgerError as PodledgerError
@@ -51,6 +53,8 @@ _HOMES = {
     "PodReclaimed": "core.events",
     "PodSpawned": "core.events",
     "PodUnreachable": "core.events",
+    "PreparedSpawn": "client.spawning",
+    "prepare_spawn": "client.spawning",
     "PodledgerError": "core.errors",
     "Receiver": "server.receiver",
     "Reconciler": "services.reconciler",

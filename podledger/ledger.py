@@ -28,7 +28,7 @@ from podledger.integrity.verify import VerifyResult, verify
 from podledger.mirror import Mirror
 from podledger.queries import notifications
 from podledger.queries.diff import RegistryDiff, diff
-from podledger.queries.explain import Explained, PodHistory, explain
+from podledger.queries.explain import Explained, PodHistory
 from podledger.queries.gaps import Answer, Gap, Missing, gaps_at, missing_at
 from podledger.queries.holders import Holder, holders_at
 from podledger.queries.moments import Moment, span
@@ -266,7 +266,7 @@ class Ledger:
         check_projected(self.database.path, self.database.coverage, pod_name)
         history = history or PodHistory(pod_name)
         async for entry in self.entries(pod=pod_name, until=at, blank=True):
-            explained = explain(history, entry, fact_of(entry, self._name))
+            explained = history.explain(entry, fact_of(entry, self._name))
             if entry.payload != NO_PAYLOAD:
                 yield explained
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from podledger.core.entries import Sender, draft
@@ -30,21 +31,31 @@ def incarnation(number: int) -> str:
     return f"{number:08x}-0000-7000-8000-000000000000"
 
 
-def stamp(source: int, sequence: int, subject: int | None) -> Stamp:
-    """Return a stamp about incarnation `subject`, from incarnation `source`."""
+_emissions = count(1_000)
+
+
+def stamp(speaker: int, sequence: int, subject: int | None) -> Stamp:
+    """Return a stamp about incarnation `subject`, from the stream of incarnation `speaker`; 0 speaks for none."""
     return Stamp(
-        id=f"00000000-0000-4000-8000-{source:06x}{sequence:06x}",
-        source=incarnation(source),
+        id=f"00000000-0000-4000-8000-{speaker:06x}{sequence:06x}",
+        source=incarnation(speaker),
         sequence=sequence,
         time="2026-01-31T14:03:00Z",
         subject=None if subject is None else incarnation(subject),
+        speaker=incarnation(speaker) if speaker else None,
     )
 
 
-def stamped(event: LedgerEvent, subject: int | None, source: int | None = None, sequence: int = 1) -> LedgerEvent:
-    """Return `event` with a stamp about incarnation `subject`, from incarnation `source` (by default the same one)."""
-    sender = source if source is not None else subject or 0
-    return event.model_copy(update={"stamp": stamp(sender, sequence, subject)})
+def stamped(
+    event: LedgerEvent, subject: int | None, speaker: int | None = None, sequence: int | None = None
+) -> LedgerEvent:
+    """Return `event` with a stamp about incarnation `subject`, from incarnation `speaker` (by default the same one).
+
+    Each call is another emission of the speaker's stream, unless `sequence` numbers it.
+    """
+    speaking = speaker if speaker is not None else subject or 0
+    number = next(_emissions) if sequence is None else sequence
+    return event.model_copy(update={"stamp": stamp(speaking, number, subject)})
 
 
 def writes(*targets: str, recursive: bool = True) -> tuple[ScopeRule, ...]:

@@ -38,7 +38,8 @@ class Span:
     content: Delegation
     stated_callback: str | None
     incarnation: str | None
-    source: str | None
+    speaker: str | None
+    observed: bool
     closed: int | None = None
     closed_by: str | None = None
     end_evidence: str | None = None
@@ -46,12 +47,13 @@ class Span:
 
 @dataclass
 class Name:
-    """The state of a pod name; `overtaken`: an unstamped delegation opened a tenure after `newest` was named."""
+    """The state of a pod name; `overtaken`: an unstamped delegation opened a tenure after `newest` was delegated."""
 
     newest: str | None = None
     last: Span | None = None
     status: str = "unheard"
     overtaken: bool = False
+    ends: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -79,33 +81,60 @@ class Model:
     # The rules
 
     def take(self, event: LedgerEvent) -> str:
-        """Append an event and return its outcome."""
+        """Append an event; return the outcome."""
         self.log.append(event)
-        name = self.names.setdefault(event.about, Name())
-        outcome = "late" if subject_of(event) and not self._step_one(event, name) else self._step_two(event, name)
+        outcome = "duplicate" if self._is_repetition(event) else self._judge(event)
         self.outcomes.append(outcome)
         return outcome
 
-    def _step_one(self, event: LedgerEvent, name: Name) -> bool:
-        """Apply step one; return whether step two follows."""
+    def _is_repetition(self, event: LedgerEvent) -> bool:
+        triple = triple_of(event)
+        return triple is not None and any(triple_of(other) == triple for other in self.log[:-1])
+
+    def _judge(self, event: LedgerEvent) -> str:
+        name = self.names.setdefault(event.about, Name())
         subject = subject_of(event)
-        assert subject is not None
-        if name.newest is not None and subject < name.newest:
-            return False
-        if subject == name.newest:
-            return not name.overtaken
+        if subject is None:
+            return self._step_two(event, name)
+        if isinstance(event, PodSpawned):
+            same = name.last is not None and name.last.incarnation == subject
+            return self._step_two(event, name) if same else self._replace(event, name, subject)
+        if name.newest is None or subject > name.newest:
+            return self._newer(event, name, subject)
+        if subject < name.newest or name.overtaken:
+            return "late"
+        return self._step_two(event, name)
+
+    def _newer(self, event: LedgerEvent, name: Name, subject: str) -> str:
+        """Step one, last row: the subject is newer than every delegated incarnation, or the first."""
+        unnamed = name.last is not None and name.last.incarnation is None
+        if not is_delegation(event):
+            if unnamed and name.status in ("open", "inferred"):
+                return self._step_two(event, name)
+            if event.kind in ("shut_down", "pod_exited"):
+                name.ends = set(sorted(name.ends | {subject})[-16:])
+            return "unknown"
+        if name.status == "open" and name.last is not None:
+            if unnamed and name.last.content == self._content(event):
+                return "duplicate"
+            if name.last.observed:
+                return "conflict"
+        if subject in name.ends:
+            self._supersede(event, name, subject)
+            name.last, name.status = None, "ended"
+            return "late"
+        return self._replace(event, name, subject)
+
+    def _replace(self, event: LedgerEvent, name: Name, subject: str) -> str:
+        self._supersede(event, name, subject)
+        self._open_by(event, name)
+        return "applied"
+
+    def _supersede(self, event: LedgerEvent, name: Name, subject: str) -> None:
+        if name.status == "open":
+            self._close(name, "superseded", event)
         name.newest, name.overtaken = subject, False
-        last = name.last
-        unnamed = last is not None and last.incarnation is None and name.status in ("open", "inferred")
-        if is_delegation(event):
-            unnamed = unnamed and name.status == "open" and last is not None and last.content == self._content(event)
-        if unnamed and last is not None:
-            last.incarnation = subject
-        else:
-            if name.status == "open":
-                self._close(name, "superseded", event)
-            name.status = "heard"
-        return True
+        name.ends = {end for end in name.ends if end > subject}
 
     def _step_two(self, event: LedgerEvent, name: Name) -> str:
         """Apply the table of status and kind, row by row."""
@@ -124,14 +153,17 @@ class Model:
         if name.status == "open":
             assert name.last is not None
             return "duplicate" if name.last.content == self._content(event) else "conflict"
-        stamped = subject_of(event) is not None
-        if stamped and name.status in ("inferred", "ended"):
+        if subject_of(event) is not None and name.status in ("inferred", "ended"):
             return "late"
-        callback = event.callback_address if isinstance(event, PodSpawned) else None
-        source = event.stamp.source if stamped and event.stamp else None
-        self._open(name, self._content(event), callback, subject_of(event), source, event)
-        name.overtaken = not stamped
+        self._open_by(event, name)
         return "applied"
+
+    def _open_by(self, event: LedgerEvent, name: Name) -> None:
+        callback = event.callback_address if isinstance(event, PodSpawned) else None
+        speaker = event.stamp.speaker if event.stamp and not isinstance(event, PodSpawned) else None
+        spawned = isinstance(event, PodSpawned)
+        self._open(name, self._content(event), callback, subject_of(event), speaker, spawned, event)
+        name.overtaken = subject_of(event) is None
 
     def _on_ending(self, event: LedgerEvent, name: Name) -> str:
         if name.status == "open":
@@ -143,8 +175,6 @@ class Model:
             name.last.end_evidence = EVIDENCE[event.kind]
             name.status = "ended"
             return "confirmed"
-        if subject_of(event):
-            name.status = "ended"
         return "unknown"
 
     def _on_activity(self, event: LedgerEvent, name: Name) -> str:
@@ -156,7 +186,7 @@ class Model:
             return "unknown"
         last = name.last
         assert last is not None
-        self._open(name, last.content, last.stated_callback, last.incarnation, last.source, event)
+        self._open(name, last.content, last.stated_callback, last.incarnation, last.speaker, last.observed, event)
         return "revived"
 
     def _end_tenure(self, event: LedgerEvent, name: Name, status: str) -> str:
@@ -170,11 +200,12 @@ class Model:
         content: Delegation,
         callback: str | None,
         incarnation: str | None,
-        source: str | None,
+        speaker: str | None,
+        observed: bool,
         event: LedgerEvent,
     ) -> None:
         seq, evidence = len(self.log), EVIDENCE[event.kind]
-        name.last = Span(event.about, seq, evidence, content, callback, incarnation, source)
+        name.last = Span(event.about, seq, evidence, content, callback, incarnation, speaker, observed)
         name.status = "open"
         self.spans.append(name.last)
 
@@ -206,6 +237,7 @@ class Model:
             "scope_delegated": [rule.model_dump() for rule in scope],
             "callback_address": self._callback(span),
             "parent_pod": parent,
+            "delegated_by": parent,
             "incarnation": span.incarnation,
             "from_seq": span.opened,
             "until_seq": span.closed,
@@ -216,8 +248,8 @@ class Model:
     def _callback(self, span: Span) -> str:
         if span.stated_callback is not None:
             return span.stated_callback
-        if span.source is not None:
-            delegations = [event for event in self.log if is_delegation(event) and subject_of(event) == span.source]
+        if span.speaker is not None:
+            delegations = [event for event in self.log if is_delegation(event) and subject_of(event) == span.speaker]
             return self._content(delegations[0])[0] if delegations else ""
         then = self._parent_at_opening(span)
         later = [other for other in self.spans if other.name == span.content[2] and other.opened > span.opened]
@@ -233,10 +265,8 @@ class Model:
 
     def parent(self, span: Span) -> Span | None:
         """Return the parent tenure, or None for the owner."""
-        if span.source is None:
-            return self._parent_at_opening(span)
-        of_source = [other for other in self.spans if other.incarnation == span.source]
-        return of_source[-1] if of_source else None
+        of_speaker = [other for other in self.spans if span.speaker and other.incarnation == span.speaker]
+        return of_speaker[-1] if of_speaker else self._parent_at_opening(span)
 
     def ancestors(self, span: Span) -> list[Span]:
         """Return the tenures above one, nearest first; a cycle ends the walk."""
@@ -276,6 +306,11 @@ class Model:
 def is_delegation(event: LedgerEvent) -> bool:
     """Return whether the event delegates a scope to a pod."""
     return event.kind in ("pod_spawned", "scope_sub_delegated")
+
+
+def triple_of(event: LedgerEvent) -> tuple[str, int, str] | None:
+    """Return what identifies an emission, or None for an unstamped event."""
+    return (event.stamp.source, event.stamp.sequence, event.stamp.id) if event.stamp else None
 
 
 def subject_of(event: LedgerEvent) -> str | None:

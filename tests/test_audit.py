@@ -20,7 +20,7 @@ from podledger.core.fields import Stamp
 from podledger.core.rules import fact_of
 from podledger.ledger import Ledger
 from podledger.queries import diff, gaps, replay
-from podledger.queries.explain import PodHistory, explain
+from podledger.queries.explain import PodHistory
 from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult
 from podledger.store.database import Database
 from podledger.store.log import read_all
@@ -59,7 +59,10 @@ def reasons(*events: LedgerEvent) -> list[str]:
     bench = Bench(events)
     story = PodHistory("ada")
     entries = [entry for entry in read_all(bench.connection, OWNER) if entry.pod_name == "ada"]
-    return [explain(story, entry, fact_of(entry, OWNER)).because for entry in entries]
+    return [story.explain(entry, fact_of(entry, OWNER)).because for entry in entries]
+
+
+REPEATED = stamped(turned("ada"), 1)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def reasons(*events: LedgerEvent) -> list[str]:
         ),
         (
             [stamped(spawned("ada"), 1), stamped(spawned("ada", "/run/2"), 2)],
-            "superseded the tenure from seq 1: it is about a newer incarnation; opened a tenure",
+            "superseded the tenure from seq 1: another incarnation was delegated; opened a tenure",
         ),
         (
             [stamped(spawned("ada"), 2), stamped(turned("ada"), 1)],
@@ -111,19 +114,27 @@ def reasons(*events: LedgerEvent) -> list[str]:
         ),
         (
             [spawned("ada"), stamped(turned("ada"), 1)],
-            "named the incarnation of the tenure from seq 1; noted: the pod was in the registry, and stays there",
+            "noted: the pod was in the registry, and stays there",
         ),
         (
             [stamped(turned("ada"), 1), stamped(turned("ada"), 1)],
             "unknown: this incarnation was never delegated here",
         ),
         (
-            [stamped(stopped("ada"), 1), stamped(spawned("ada"), 1)],
-            "late: delegated after the pod had stopped at seq 1",
+            [stamped(stopped("ada"), 1)],
+            "unknown: this incarnation was never delegated here; a delegation of it that follows is late",
         ),
         (
-            [stamped(stopped("ada"), 1), stamped(stopped("ada"), 2), stamped(spawned("ada"), 2)],
-            "late: delegated after the pod had stopped at seq 2",
+            [stamped(stopped("ada"), 1), stamped(delegated("ada"), 1)],
+            "late: the end of this incarnation was reported before its delegation",
+        ),
+        (
+            [stamped(spawned("ada"), 1), stamped(delegated("ada"), 2)],
+            "conflict: the owner itself spawned the pod that is open since seq 1",
+        ),
+        (
+            [REPEATED, REPEATED],
+            "duplicate: it repeats an earlier entry, with the same source, sequence and id",
         ),
         (
             [stamped(spawned("ada"), 1), stamped(reclaimed("ada"), 1), stamped(spawned("ada"), 1)],
@@ -153,7 +164,7 @@ def test_reason_names_the_outcome_and_no_later_seq(history: list[LedgerEvent]) -
     bench = Bench(history)
     stories = {name: PodHistory(name) for name in (*strategies.NAMES, "nobody")}
     for entry in read_all(bench.connection, OWNER):
-        because = explain(stories[entry.pod_name], entry, fact_of(entry, OWNER)).because
+        because = stories[entry.pod_name].explain(entry, fact_of(entry, OWNER)).because
         assert WORDS[entry.outcome] in because or entry.outcome == "applied"
         assert "logged as" not in because
         seqs = [int(word.strip(";:,")) for word in because.split() if word.strip(";:,").isdigit()]
@@ -168,7 +179,7 @@ def test_history_ends_with_the_registry_status(history: list[LedgerEvent]) -> No
         story = PodHistory(name)
         for entry in read_all(bench.connection, OWNER):
             if entry.pod_name == name:
-                explain(story, entry, fact_of(entry, OWNER))
+                story.explain(entry, fact_of(entry, OWNER))
         expected = f"in its tenure from seq {standing[name]}" if name in standing else "is not in the registry"
         assert expected in story.status()
 
@@ -176,7 +187,7 @@ def test_history_ends_with_the_registry_status(history: list[LedgerEvent]) -> No
 def test_explanation_names_an_outcome_of_older_rules() -> None:
     [entry] = list(read_all(Bench([turned("ada")]).connection, OWNER))
     older: Entry = entry._replace(outcome="noted", rules=0)
-    because = explain(PodHistory("ada"), older, fact_of(older, OWNER)).because
+    because = PodHistory("ada").explain(older, fact_of(older, OWNER)).because
     assert because == "unknown: nothing was known of this pod (logged as 'noted', by version 0 of the rules)"
 
 
@@ -332,7 +343,7 @@ def test_greatest_sequences_are_counted() -> None:
 def lost_a_report(folder: Path) -> Path:
     return written(
         folder,
-        stamped(spawned("ada", scope=writes("/srv")), 1, source=9, sequence=1),
+        stamped(spawned("ada", scope=writes("/srv")), 1, speaker=9, sequence=1),
         stamped(turned("ada"), 1, sequence=2),
         stamped(turned("ada"), 1, sequence=5),
     )
@@ -388,10 +399,10 @@ def test_holders_prints_the_pods_and_their_chains(tmp_path: Path) -> None:
 def test_cyclic_parents_are_drawn_once_each(tmp_path: Path) -> None:
     folder = written(
         tmp_path,
-        stamped(delegated("ada", parent="bob"), 1, source=2),
-        stamped(delegated("bob", parent="ada"), 2, source=1),
-        stamped(delegated("cy", parent="bob"), 3, source=2),
-        stamped(delegated("dot", parent="dot"), 4, source=4),
+        stamped(delegated("ada", parent="bob"), 1, speaker=2),
+        stamped(delegated("bob", parent="ada"), 2, speaker=1),
+        stamped(delegated("cy", parent="bob"), 3, speaker=2),
+        stamped(delegated("dot", parent="dot"), 4, speaker=4),
     )
     assert sorted(names(podledger_json("pods", "--tree", folder=folder))) == ["ada", "bob", "cy", "dot"]
     assert podledger("pods", "--tree", folder=folder).out.count("ada") == 1
@@ -491,13 +502,13 @@ def test_sequence_outweighs_the_clock_of_a_sender() -> None:
     first, second = stamped(stopped("ada"), 1, sequence=1), stamped(turned("ada"), 1, sequence=2)
     bench = Bench()
     bench.now_us = 2_000_000_000_000_000
-    bench.append(timed(stamped(spawned("ada"), 1, source=9), 0), timed(second, 1), timed(first, 59))
+    bench.append(timed(stamped(spawned("ada"), 1, speaker=9), 0), timed(second, 1), timed(first, 59))
     _, reversals = replayed(bench, ReplayOptions(order="sent"))
     assert [(reversal.seq, reversal.logged, reversal.now) for reversal in reversals] == [(2, "noted", "late")]
 
 
 def test_replay_prints_and_writes_nothing(tmp_path: Path) -> None:
-    folder = written(tmp_path, stamped(turned("ada"), 1, sequence=2), stamped(spawned("ada"), 1, source=1, sequence=1))
+    folder = written(tmp_path, stamped(turned("ada"), 1, sequence=2), stamped(spawned("ada"), 1, speaker=1, sequence=1))
     before = rows_of(folder / "podledger.db", *TABLES)
     found = podledger_json("replay", "--order", "sent", folder=folder)
     assert found == {

@@ -46,6 +46,7 @@ def test_spawned_child_is_listed_until_it_exits(folder: Path) -> None:
             "scope_delegated": [{"target": "/srv/app", "permission": "write", "recursive": True}],
             "callback_address": "/run/root.sock",
             "parent_pod": "root",
+            "delegated_by": "root",
             "incarnation": None,
             "from_seq": 1,
             "since": spawned["recorded_at"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.support import Bench, connected, fresh_ledger, rows_of
 PARENT = "/run/parent"
 
 
-def owed(bench: Bench) -> list[dict[str, object]]:
+def owed(bench: Bench) -> list[dict[str, Any]]:
     return [json.loads(row.payload) for row in outbox_rows.read_outbox(bench.connection, OWNER)]
 
 
@@ -26,19 +27,32 @@ def told_of(events: list[LedgerEvent]) -> list[object]:
 
 
 def test_spawn_is_relayed_with_the_owner_as_parent() -> None:
-    (payload,) = owed(Bench([spawned("p", "/run/p", writes("/srv"), "/run/me")], parent=PARENT))
+    bench = Bench([spawned("p", "/run/p", writes("/srv"), "/run/me")], parent=PARENT)
+    (payload,) = owed(bench)
     assert payload == {
         "kind": "scope_sub_delegated",
         "parent_pod": OWNER,
         "sub_pod": "p",
         "sub_socket": "/run/p",
         "scope": [{"target": "/srv", "permission": "write", "recursive": True}],
+        "relay": {
+            "kind": "pod_spawned",
+            "evidence": "observed",
+            "delegated_by": OWNER,
+            "speaker": None,
+            "path": [OWNER],
+            "ledger": OWNER,
+            "seq": 1,
+            "digest": bench.sql("SELECT digest FROM events")[0][0],
+        },
     }
 
 
 def test_wire_delegation_is_relayed_with_the_owner_as_parent() -> None:
     (payload,) = owed(Bench([delegated("p", parent="mid")], parent=PARENT))
+    relay = payload["relay"]
     assert (payload["parent_pod"], payload["sub_pod"]) == (OWNER, "p")
+    assert (relay["delegated_by"], relay["path"]) == ("mid", [OWNER, "mid"])
 
 
 def test_unsent_report_uses_no_sequence_number() -> None:

@@ -215,8 +215,23 @@ async def test_standalone_verifier_finds_a_change() -> None:
 
 
 def some_entry() -> Entry:
-    stamp: tuple[None, None, None, None, None] = (None, None, None, None, None)
-    return Entry("root", 4, 1_000_000, "reported", "turn_ended", "p", "{}", 100, 0, 0, *stamp, "noted", 1, "")
+    values: list[Any] = [
+        "root",
+        4,
+        1_000_000,
+        "reported",
+        "turn_ended",
+        "p",
+        "{}",
+        100,
+        0,
+        0,
+        *[None] * 7,
+        "noted",
+        1,
+        "",
+    ]
+    return Entry._make(values)
 
 
 @pytest.mark.parametrize("name", Entry._fields[:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -190,7 +191,7 @@ def loosen(stranger: sqlite3.Connection, table: str) -> None:
 
 async def test_value_of_wrong_type_is_reported_as_damage() -> None:
     async with fresh_ledger() as ledger:
-        await ledger.append_many([stamped(spawned("p"), 1), stamped(turned("p"), 1)])
+        await ledger.append_many([stamped(spawned("p"), 1), stamped(stopped("p"), 1)])
         with connected(ledger.database.path) as stranger:
             loosen(stranger, "events")
             stranger.execute("DROP TRIGGER events_no_update")
@@ -380,6 +381,25 @@ async def test_rebuild_sends_and_notifies_nothing() -> None:
         assert await ledger.outbox_items(status="pending") == unsent
         assert await ledger.notifications() == untold
         assert [line.seq for line in untold] == [4]
+
+
+# Law 6: repetition and order do not change what the agent is notified of.
+
+
+@given(strategies.deliveries(strategies.stories()))
+def test_each_stamped_event_notifies_once(orders: tuple[list[LedgerEvent], list[LedgerEvent]]) -> None:
+    for arrived in orders:
+        told = Counter(
+            Bench(arrived).sql(
+                "SELECT e.kind, e.source, e.sequence FROM notifications n JOIN events e ON e.seq = n.seq"
+            )
+        )
+        sent = {(event.kind, event.stamp.source, event.stamp.sequence) for event in arrived if event.stamp}
+        assert set(told.values()) <= {1}
+        assert {key for key in told if key[0] != "shut_down"} == {
+            key for key in sent if key[0] in ("turn_ended", "errored")
+        }
+        assert {key[1] for key in told if key[0] == "shut_down"} == {key[1] for key in sent if key[0] == "shut_down"}
 
 
 def test_ledgers_of_one_database_do_not_mix() -> None:

@@ -14,7 +14,7 @@ from podledger.core.events import LedgerEvent
 from podledger.queries import moments
 from podledger.store.tables import nodes_at, span_node
 from tests import strategies
-from tests.given import OWNER, delegated, exited, incarnation, reclaimed, spawned, stamped, stopped, turned, writes
+from tests.given import OWNER, delegated, exited, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import Model
 from tests.support import Bench
 
@@ -218,9 +218,9 @@ def test_past_callback_address_ignores_later_entries() -> None:
 # What was known at the time
 
 
-def test_incarnation_is_unknown_before_it_is_named() -> None:
+def test_report_does_not_name_an_unnamed_tenure() -> None:
     bench = Bench([spawned("p"), turned("p"), stamped(turned("p"), 4)])
-    assert [pod["incarnation"] for seq in (1, 2, 3) for pod in bench.pods(seq)] == [None, None, incarnation(4)]
+    assert [pod["incarnation"] for seq in (1, 2, 3) for pod in bench.pods(seq)] == [None, None, None]
 
 
 def test_end_is_inferred_until_it_is_confirmed() -> None:

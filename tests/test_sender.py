@@ -226,7 +226,7 @@ class TestSendPodEvent:
             await send_pod_event(path, TurnEnded(pod_name="child"), stamper=stamper)
             await wait_until(lambda: parent.events)
         [event] = parent.events
-        assert event["stamp"]["source"] == event["stamp"]["subject"] == stamper.source
+        assert (event["stamp"]["source"], "subject" in event["stamp"]) == (stamper.source, False)
         assert event["stamp"]["sequence"] == 1
 
     async def test_stamped_event_keeps_its_stamp(self, path: Path) -> None:

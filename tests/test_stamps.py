@@ -12,15 +12,17 @@ from datetime import UTC, datetime
 
 import pytest
 
+from podledger.client.spawning import prepare_spawn
 from podledger.core import stamps
 from podledger.core.fields import Stamp
-from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation, process_stamper
+from podledger.core.stamps import INCARNATION_VARIABLE, POD_VARIABLE, Stamper, new_incarnation, process_stamper
 from tests.given import incarnation
 
 
 @pytest.fixture(autouse=True)
 def _no_incarnation_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(INCARNATION_VARIABLE, raising=False)
+    monkeypatch.delenv(POD_VARIABLE, raising=False)
 
 
 # Incarnations
@@ -82,19 +84,39 @@ def test_shutdown_has_the_last_sequence() -> None:
     kinds = ("turn_ended", "errored", "shut_down")
     sent = [stamper.stamp(stamper.subject(kind, "me")) for kind in kinds]
     assert [stamp["sequence"] for stamp in sent] == [1, 2, 3]
-    assert {stamp["subject"] for stamp in sent} == {stamper.source}
 
 
 # Subjects
 
 
-def test_own_report_is_about_the_source() -> None:
-    stamper = Stamper(incarnation(5))
+def test_stream_is_never_an_incarnation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(INCARNATION_VARIABLE, incarnation(5))
+    streams = {Stamper().source for _ in range(3)}
+    assert len(streams) == 3
+    assert incarnation(5) not in streams
+
+
+def test_own_report_is_about_the_incarnation_from_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Stamper().subject("turn_ended", "me") is None
+    monkeypatch.setenv(INCARNATION_VARIABLE, incarnation(5))
+    stamper = Stamper()
     assert stamper.subject("turn_ended", "me") == incarnation(5)
+    assert stamper.stamp(None)["speaker"] == incarnation(5)
+
+
+def test_report_about_another_pod_claims_no_incarnation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(INCARNATION_VARIABLE, incarnation(5))
+    monkeypatch.setenv(POD_VARIABLE, "me")
+    assert Stamper().subject("turn_ended", "me") == incarnation(5)
+    assert Stamper().subject("turn_ended", "another") is None
+
+
+def test_delegation_claims_only_an_incarnation_that_was_passed_on() -> None:
+    assert Stamper().subject("scope_sub_delegated", "child") is None
 
 
 def test_delegation_is_about_the_child() -> None:
-    stamper = Stamper(incarnation(5))
+    stamper = Stamper(speaker=incarnation(5))
     passed_on = stamper.incarnation_of("child")
     assert passed_on != incarnation(5)
     assert stamper.subject("scope_sub_delegated", "child") == passed_on
@@ -127,7 +149,7 @@ def test_process_has_one_stamper() -> None:
     assert process_stamper() is process_stamper()
 
 
-SHOW = "from podledger.core.stamps import process_stamper; print(process_stamper().source)"
+SHOW = "from podledger.core.stamps import process_stamper; print(process_stamper().speaker)"
 
 
 def test_child_uses_the_incarnation_from_its_parent() -> None:
@@ -136,9 +158,9 @@ def test_child_uses_the_incarnation_from_its_parent() -> None:
     assert done.stdout.strip() == incarnation(5)
 
 
-def test_process_without_an_incarnation_makes_one() -> None:
-    runs = [subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True) for _ in range(2)]
-    assert len({run.stdout for run in runs}) == 2
+def test_process_without_an_incarnation_claims_none() -> None:
+    done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
 
 
 FORK = """
@@ -149,7 +171,7 @@ parent.stamp(None)
 reader, writer = os.pipe()
 if os.fork() == 0:
     child = process_stamper()
-    os.write(writer, f"{child.source} {child.stamp(None)['sequence']}".encode())
+    os.write(writer, f"{child.source} {child.stamp(None)['sequence']} {child.speaker}".encode())
     os._exit(0)
 os.wait()
 print(parent.source, parent.stamp(None)["sequence"], os.read(reader, 999).decode())
@@ -161,10 +183,26 @@ def test_forked_child_has_its_own_stamper(inherited: str | None) -> None:
     """If two processes shared a source, they would send one sequence number twice."""
     environment = os.environ | ({INCARNATION_VARIABLE: inherited} if inherited else {})
     done = subprocess.run([sys.executable, "-c", FORK], env=environment, capture_output=True, text=True, check=True)
-    source, sequence, child_source, child_sequence = done.stdout.split()
-    assert (sequence, child_sequence) == ("2", "1")
+    source, sequence, child_source, child_sequence, child_speaker = done.stdout.split()
+    assert (sequence, child_sequence, child_speaker) == ("2", "1", "None")
     assert child_source != source
-    assert inherited in (None, source)
+
+
+def test_prepared_spawn_gives_the_child_its_incarnation() -> None:
+    stamper = Stamper()
+    spawn = prepare_spawn("child", "/run/me.sock", socket_path="/run/child.sock", stamper=stamper)
+    incarnation_of_child = stamper.incarnation_of("child")
+    assert spawn.environment == {
+        "PODLEDGER_INCARNATION": incarnation_of_child,
+        "PODLEDGER_POD": "child",
+        "PODLEDGER_SOCKET": "/run/me.sock",
+    }
+    event = spawn.spawned(pid=7)
+    assert (event.stamp and event.stamp.subject, event.pid, event.callback_address) == (
+        *(incarnation_of_child, 7),
+        "/run/me.sock",
+    )
+    assert stamper.subject("scope_sub_delegated", spawn.delegated("me").about) == incarnation_of_child
 
 
 def test_stamps_need_only_the_standard_library() -> None:

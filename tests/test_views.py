@@ -325,8 +325,8 @@ def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:
 def test_circular_parents_end_no_view() -> None:
     bench = Bench(
         [
-            stamped(delegated("ada", parent="bob", scope=writes("/srv")), 1, source=2),
-            stamped(delegated("bob", parent="ada", scope=writes("/srv")), 2, source=1),
+            stamped(delegated("ada", parent="bob", scope=writes("/srv")), 1, speaker=2),
+            stamped(delegated("bob", parent="ada", scope=writes("/srv")), 2, speaker=1),
         ]
     )
     for view in VIEWS:

@@ -51,6 +51,8 @@ TABLES = {
         sequence INTEGER,
         sent_us INTEGER,
         subject TEXT,
+        speaker TEXT,
+        relayed_kind TEXT,
         outcome TEXT NOT NULL,
         rules INTEGER NOT NULL,
         digest TEXT NOT NULL,
@@ -76,8 +78,8 @@ TABLES = {
         from_seq INTEGER NOT NULL,
         opened_evidence TEXT NOT NULL,
         incarnation TEXT,
-        named_seq INTEGER,
-        source TEXT,
+        speaker TEXT,
+        delegated_by TEXT NOT NULL,
         socket_path TEXT NOT NULL,
         scope TEXT NOT NULL,
         parent_pod TEXT NOT NULL,
@@ -111,6 +113,7 @@ TABLES = {
         newest TEXT,
         status TEXT NOT NULL,
         tenure_from INTEGER,
+        early_ends TEXT,
         PRIMARY KEY (ledger, pod_name)
     """,
     # What the ledger owes its parent, written in the transaction of the event that caused it.
@@ -145,6 +148,11 @@ INDEXES = {
     "events_delegations": """
         ON events (ledger, subject, seq)
         WHERE subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')
+    """,
+    # Repetition: whether an emission was recorded before. An unstamped event costs nothing here.
+    "events_stamps": """
+        ON events (ledger, source, sequence)
+        WHERE source IS NOT NULL
     """,
     # The parent of a stamped delegation is the newest tenure of an incarnation.
     "tenures_lives": """

@@ -222,40 +222,47 @@ END"""
 OPEN_TENURES = "ledgers AS l CROSS JOIN tenures AS t ON t.ledger = l.name AND t.node = 0"
 """The open tenures, through the index `tenures_spans`: it begins with the ledger, and node 0 holds the open spans."""
 
-STANDING_TENURE = """\
-(
-    SELECT CASE WHEN p.until_seq IS NULL OR p.until_seq > t.from_seq THEN p.rowid END
-    FROM tenures AS p
-    WHERE p.ledger = t.ledger AND p.pod_name = t.parent_pod AND p.from_seq < t.from_seq
-    ORDER BY p.from_seq DESC LIMIT 1
-)"""
-"""The tenure of the parent's name that stood open when `t` opened; null if its newest tenure had closed by then.
 
-Only the newest one can have been open. Asking for it first reads one row of the index.
-"""
+def open_tenure_of(pod_name: str) -> str:
+    """Return the tenure of a pod name that was open when `t` opened; null if its newest tenure had closed by then.
+
+    Only the newest one can have been open. Asking for it first reads one row of the index.
+    """
+    return fill(
+        """
+        (
+            SELECT CASE WHEN p.until_seq IS NULL OR p.until_seq > t.from_seq THEN p.rowid END
+            FROM tenures AS p
+            WHERE p.ledger = t.ledger AND p.pod_name = {pod_name} AND p.from_seq < t.from_seq
+            ORDER BY p.from_seq DESC LIMIT 1
+        )
+        """,
+        pod_name=pod_name,
+    )
+
 
 TENURE_PARENTS = fill(
     """
     CREATE VIEW tenure_parents AS
     -- Helper of the other views: each tenure and its parent, both by their rowid in the table tenures.
-    -- The parent is the newest tenure of the incarnation that sent the delegation. If the delegation was not stamped,
-    -- the parent is the tenure of the named pod that stood open then. It is null if that is unknown or the owner.
+    -- The parent is the newest tenure of the incarnation that delegated it. If that incarnation is unknown, the parent
+    -- is the tenure of the delegating pod that was open then. It is null if that is unknown or the owner.
     SELECT
         t.rowid AS tenure,
         t.ledger,
         t.pod_name,
         t.from_seq,
-        t.parent_pod,
+        t.delegated_by,
         t.node,
-        CASE WHEN t.source IS NULL THEN {standing} ELSE (
+        coalesce((
             SELECT p.rowid
             FROM tenures AS p
-            WHERE p.ledger = t.ledger AND p.incarnation = t.source
+            WHERE p.ledger = t.ledger AND p.incarnation = t.speaker
             ORDER BY p.from_seq DESC LIMIT 1
-        ) END AS parent
+        ), {by_name}) AS parent
     FROM tenures AS t
     """,
-    standing=STANDING_TENURE,
+    by_name=open_tenure_of("t.delegated_by"),
 )
 
 NEAREST_OPEN_ANCESTOR = f"""\
@@ -300,7 +307,7 @@ def descends(child: str, ancestor: str) -> str:
 
 CALLBACK_ADDRESS = fill(
     """
-    coalesce(t.callback_address, CASE WHEN t.source IS NULL
+    coalesce(t.callback_address, CASE WHEN t.speaker IS NULL
         THEN coalesce(
             (SELECT p.socket_path FROM tenures AS p WHERE p.rowid = {standing}),
             (
@@ -312,18 +319,18 @@ CALLBACK_ADDRESS = fill(
         ELSE (
             SELECT json_extract(d.payload, CASE d.kind WHEN 'pod_spawned' THEN '$.socket_path' ELSE '$.sub_socket' END)
             FROM events AS d
-            WHERE d.ledger = t.ledger AND d.subject = t.source
+            WHERE d.ledger = t.ledger AND d.subject = t.speaker
                 AND d.subject IS NOT NULL AND d.{delegation}
             ORDER BY d.seq LIMIT 1
         )
     END, '')
     """,
-    standing=STANDING_TENURE,
+    standing=open_tenure_of("t.parent_pod"),
     delegation=DELEGATION,
 )
 """Where the pod of `t` reports to: the address that was stated, else the socket of the pod that delegated it.
 
-If the delegation was stamped, that is the socket in the first delegation of the incarnation that sent it; the query
+If the delegation names its speaker, that is the socket in the first delegation of that incarnation; the query
 repeats the condition of the index `events_delegations`. Otherwise it is the socket of the named parent: of the tenure
 that stood open then, else of the next one.
 """
@@ -361,7 +368,9 @@ EVENT_LOG = fill(
         stamp_id,
         rules,
         payload,
-        digest
+        digest,
+        speaker,
+        relayed_kind
     FROM (
         SELECT
             *,
@@ -406,7 +415,8 @@ LIVE_PODS = fill(
         t.socket_path,
         {callback_address} AS callback_address,
         t.incarnation,
-        t.opened_evidence AS evidence
+        t.opened_evidence AS evidence,
+        t.delegated_by
     FROM {open_tenures}
     """,
     ancestor=NEAREST_OPEN_ANCESTOR,
@@ -436,7 +446,8 @@ POD_HISTORY = fill(
         {scope} AS scope,
         t.socket_path,
         t.incarnation,
-        t.source
+        t.delegated_by,
+        t.speaker
     FROM tenures AS t
     """,
     since=recorded_at("t.ledger", "t.from_seq"),
@@ -552,8 +563,8 @@ NOTIFICATIONS = fill(
             END AS line,
         outcome
     FROM event_log
-    WHERE kind IN ('turn_ended', 'errored', 'shut_down') AND NOT (kind = 'shut_down' AND outcome = 'duplicate')
-        AND payload <> '{}'
+    WHERE kind IN ('turn_ended', 'errored', 'shut_down') AND outcome <> 'duplicate'
+        AND relayed_kind IS NULL AND payload <> '{}'
     """,
     pod_name=one_line("pod_name"),
 )
@@ -562,8 +573,11 @@ GAPS = fill(
     """
     CREATE VIEW gaps AS
     -- What stamped senders sent and the ledger never received: one row per run of missing numbers.
-    WITH heard AS (
-        SELECT ledger, source, sequence, min(seq) AS seq, max(CASE WHEN subject = source THEN pod_name END) AS pod_name
+    WITH received AS (
+        SELECT
+            ledger, source, sequence, min(seq) AS seq,
+            max(CASE WHEN kind IN ('turn_ended', 'errored', 'shut_down') AND relayed_kind IS NULL
+                AND (speaker IS NULL OR speaker = subject) THEN pod_name END) AS pod_name
         FROM events WHERE source IS NOT NULL
         GROUP BY ledger, source, sequence
     ),
@@ -573,7 +587,7 @@ GAPS = fill(
             max(pod_name) OVER (PARTITION BY ledger, source) AS pod_name,
             lag(sequence, 1, 0) OVER (PARTITION BY ledger, source ORDER BY sequence) AS before,
             lag(seq) OVER (PARTITION BY ledger, source ORDER BY sequence) AS after_seq
-        FROM heard
+        FROM received
     )
     SELECT
         ledger,
@@ -610,14 +624,14 @@ ORPHANS = """\
 orphans AS (
     SELECT
         t.ledger, max(t.from_seq, coalesce(p.until_seq, 0)) AS seq, 'orphan' AS what, t.pod_name,
-        'its parent ' || CASE WHEN p.from_seq IS NULL THEN t.parent_pod || ' is not in the registry'
+        'its parent ' || CASE WHEN p.from_seq IS NULL THEN t.delegated_by || ' is not in the registry'
             ELSE p.pod_name || ' ended at seq ' || p.until_seq || ' (' || p.closed_by || ')' END AS detail
     FROM ledgers AS l
         CROSS JOIN tenure_parents AS t ON t.ledger = l.name AND t.node = 0
         LEFT JOIN tenures AS p ON p.rowid = t.parent
-    WHERE p.until_seq IS NOT NULL OR (p.from_seq IS NULL AND t.parent_pod <> t.ledger AND NOT EXISTS (
+    WHERE p.until_seq IS NOT NULL OR (p.from_seq IS NULL AND t.delegated_by <> t.ledger AND NOT EXISTS (
         SELECT 1 FROM tenures AS n
-        WHERE n.ledger = t.ledger AND n.pod_name = t.parent_pod AND n.until_seq IS NULL))
+        WHERE n.ledger = t.ledger AND n.pod_name = t.delegated_by AND n.until_seq IS NULL))
 )"""
 """The open tenures whose parent has ended, or is unknown, not the owner and not in the registry by its name."""
 
@@ -729,21 +743,21 @@ OTHER_PROCESS = fill(
     other_process AS (
         SELECT
             ledger, seq, 'other_process' AS what, pod_name,
-            kind || ' by process ' || sender_pid || ', where ' || speaker || ' is process ' || known AS detail
+            kind || ' by process ' || sender_pid || ', where ' || sender_pod || ' is process ' || known AS detail
         FROM (
             SELECT e.*, (
                 SELECT CASE o.kind
                     WHEN 'pod_spawned' THEN {opener_pid}
                 END
                 FROM tenures AS t JOIN events AS o ON o.ledger = t.ledger AND o.seq = t.from_seq
-                WHERE t.ledger = e.ledger AND t.pod_name = e.speaker AND t.from_seq < e.seq
+                WHERE t.ledger = e.ledger AND t.pod_name = e.sender_pod AND t.from_seq < e.seq
                     AND o.{delegation}
                 ORDER BY t.from_seq DESC LIMIT 1) AS known
             FROM (
-                SELECT *, CASE kind WHEN 'scope_sub_delegated' THEN parent_pod ELSE pod_name END AS speaker
+                SELECT *, CASE kind WHEN 'scope_sub_delegated' THEN parent_pod ELSE pod_name END AS sender_pod
                 FROM event_log WHERE sender_pid IS NOT NULL AND evidence = 'reported'
             ) AS e
-            WHERE (e.ledger, e.speaker) IN (
+            WHERE (e.ledger, e.sender_pod) IN (
                 SELECT ledger, pod_name FROM events
                 WHERE kind = 'pod_spawned'
                     AND {pid} IS NOT NULL)

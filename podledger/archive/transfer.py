@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, get_args
 
 from podledger.core import protocol, strict_json
+from podledger.core.delegations import speaker_of
 from podledger.core.entries import Draft, Entry, Outcome, draft
 from podledger.core.errors import ProtocolError
 from podledger.core.events import EVIDENCE, Evidence, event_from, parse_event
@@ -125,7 +126,8 @@ def entry_from(fields: dict[str, Any]) -> Entry:
         payload = strict_json.dumps(fields.get("event"))
     elif not isinstance(payload, str) or fields.get("event", ...) not in (..., strict_json.loads(payload)):
         raise ProtocolError("event and payload differ")
-    stamp = parse_event(payload).stamp
+    event = parse_event(payload)
+    stamp = event.stamp
     sender = fields.get("sender") or {}
     if not isinstance(sender, dict):
         raise ProtocolError("sender is not an object")
@@ -145,6 +147,8 @@ def entry_from(fields: dict[str, Any]) -> Entry:
         sequence=stamp.sequence if stamp else None,
         sent_us=stamp.sent_us if stamp else None,
         subject=stamp.subject if stamp else None,
+        speaker=speaker_of(event),
+        relayed_kind=event.relay.kind if event.relay else None,
         outcome=_word(fields, "outcome", Outcome),
         rules=_integer(fields, "rules"),
         digest=_text(fields, "digest"),

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, or_,
 from podledger.bundle.scope import BundleScope
 from podledger.core.errors import UsageError
 from podledger.queries.gaps import Gap, gaps_until
-from podledger.queries.lineage import delegated_source, is_named_parent, is_source, lineage
+from podledger.queries.lineage import delegates_speaker, is_delegating_pod, is_named_parent, is_speaker, lineage
 from podledger.queries.moments import Moment, span
 from podledger.store.driver import PAGE
 from podledger.store.log import read_head
@@ -86,10 +86,10 @@ def _ancestors(ledger: str, names: Sequence[str], last: int) -> Select[str]:
     parents = children.join(parent, and_(*_up_to(parent, ledger, last)))
     name = select(parent.c.pod_name).select_from(parents)
     line = line.union(
-        name.where(child.c.source.is_(None), is_named_parent(parent, child)),
-        name.where(is_source(parent, child)),
+        name.where(or_(is_named_parent(parent, child), is_delegating_pod(parent, child))),
+        name.where(is_speaker(parent, child)),
         select(events.c.pod_name)
-        .select_from(children.join(events, delegated_source(child)))
+        .select_from(children.join(events, delegates_speaker(child)))
         .where(events.c.seq <= last),
     )
     return select(line.c.pod_name)

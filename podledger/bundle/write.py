@@ -22,6 +22,7 @@ from podledger.store.driver import insert_rows
 from podledger.store.files import placing
 from podledger.store.log import Head
 from podledger.store.projections import Fold, StateCache, save
+from podledger.store.repetition import Repetitions
 from podledger.store.schema import prepare
 from podledger.store.sqlite.files import finalize
 from podledger.store.tables import events, ledgers
@@ -108,9 +109,9 @@ def _copy_log(here: Connection, there: Connection, scope: BundleScope, progress:
     while page := log.read_page(here, scope.ledger, log.Selection(after, scope.until_seq)):
         outside = [entry for entry in page if not scope.shows(entry.seq, entry.kind, entry.pod_name)]
         hidden = {entry.seq: payload_digest(entry.payload) for entry in outside}
+        _project(there, scope, cache, page, after)
         insert_rows(there, events, [e._replace(payload=NO_PAYLOAD) if e.seq in hidden else e for e in page])
         insert_rows(there, withheld, [(scope.ledger, *item) for item in hidden.items()])
-        _project(there, scope, cache, page, after)
         after, shown, last = page[-1].seq, shown + len(page) - len(hidden), page[-1]
         if progress:
             progress(after, scope.until_seq)
@@ -118,8 +119,12 @@ def _copy_log(here: Connection, there: Connection, scope: BundleScope, progress:
 
 
 def _project(there: Connection, scope: BundleScope, cache: StateCache, page: list[Entry], after: int) -> None:
-    """Apply a page of the log to the projections of the bundle's pods."""
-    facts = [fact_of(entry, scope.ledger) for entry in page if scope.projects(entry.pod_name)]
+    """Apply a page of the log, which is not inserted yet, to the projections of the bundle's pods."""
+    repetitions = Repetitions(there, scope.ledger, [entry.source for entry in page if entry.source])
+    repeated = {entry.seq for entry in page if repetitions.add_entry(entry)}
+    facts = [
+        fact_of(entry, scope.ledger, repeated=entry.seq in repeated) for entry in page if scope.projects(entry.pod_name)
+    ]
     fold = Fold(cache.load(there, scope.ledger, {fact.pod_name for fact in facts}))
     for fact in facts:
         fold.take(fact)

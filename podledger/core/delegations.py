@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 from pydantic import Strict, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -11,28 +11,44 @@ from typing_extensions import TypedDict
 from podledger.core.errors import ProtocolError
 from podledger.core.events import Event, PodSpawned, ScopeSubDelegated
 from podledger.core.fields import PodName, Scope, Text
+from podledger.core.relays import Relay
 
 _SCOPE = TypeAdapter(Scope)
 
 
 class Delegation(NamedTuple):
-    """The socket, scope and parent of a pod. `scope` is canonical JSON; `callback_address` is None if not stated."""
+    """The socket, scope and parent of a pod, and who delegated it.
+
+    `scope` is canonical JSON; `callback_address` is None unless the owner itself spawned the pod. `delegated_by` names
+    the pod that really delegated: in a relay, `parent_pod` is the relaying owner. `speaker` is the incarnation of
+    `delegated_by`, if known.
+    """
 
     socket_path: str
     scope: str
     parent_pod: str
     callback_address: str | None
+    delegated_by: str
+    speaker: str | None
 
 
 def delegation_of(event: Event, owner: str) -> Delegation | None:
     """Return the delegation in an event, or None if the event is of another kind."""
     match event:
         case PodSpawned():
-            return Delegation(event.socket_path, scope_text(event.scope), owner, event.callback_address)
+            return Delegation(event.socket_path, scope_text(event.scope), owner, event.callback_address, owner, None)
         case ScopeSubDelegated():
-            return Delegation(event.sub_socket, scope_text(event.scope), event.parent_pod, None)
+            by = (event.relay and event.relay.delegated_by) or event.parent_pod
+            return Delegation(event.sub_socket, scope_text(event.scope), event.parent_pod, None, by, speaker_of(event))
         case _:
             return None
+
+
+def speaker_of(event: Event) -> str | None:
+    """Return the incarnation that really spoke: of a relayed event, the one that the relay states."""
+    if event.relay is not None:
+        return event.relay.speaker
+    return event.stamp.speaker if event.stamp else None
 
 
 def scope_text(scope: Scope) -> str:
@@ -68,13 +84,14 @@ class _Delegated(TypedDict):
     sub_socket: str
     scope: list[_Rule]
     parent_pod: PodName
+    relay: NotRequired[Any]
 
 
-_SPAWNED, _DELEGATED = TypeAdapter(_Spawned), TypeAdapter(_Delegated)
+_SPAWNED, _DELEGATED, _RELAY = TypeAdapter(_Spawned), TypeAdapter(_Delegated), TypeAdapter(Relay)
 
 
-def delegation_from(kind: str, payload: str, owner: str) -> Delegation:
-    """Return the delegation in a stored payload.
+def delegation_from(kind: str, payload: str, owner: str, speaker: str | None) -> Delegation:
+    """Return the delegation in a stored payload; `speaker` is the entry's.
 
     It validates into dictionaries, which is faster than into models: a rebuild reads each delegation of the log.
 
@@ -85,11 +102,22 @@ def delegation_from(kind: str, payload: str, owner: str) -> Delegation:
         if kind == "pod_spawned":
             spawned = _SPAWNED.validate_json(payload)
             scope, callback = spawned.get("scope", []), spawned.get("callback_address", "")
-            return Delegation(spawned["socket_path"], _canonical(scope), owner, callback)
-        told = _DELEGATED.validate_json(payload)
-        return Delegation(told["sub_socket"], _canonical(told["scope"]), told["parent_pod"], None)
+            return Delegation(spawned["socket_path"], _canonical(scope), owner, callback, owner, None)
+        fields = _DELEGATED.validate_json(payload)
     except ValidationError as error:
         raise ProtocolError(f"the payload of a {kind} is not a delegation") from error
+    by = _delegated_by(fields.get("relay")) or fields["parent_pod"]
+    return Delegation(fields["sub_socket"], _canonical(fields["scope"]), fields["parent_pod"], None, by, speaker)
+
+
+def _delegated_by(relay: Any) -> str | None:
+    """Return who really delegated, by a relay that may be malformed."""
+    if relay is None:
+        return None
+    try:
+        return _RELAY.validate_python(relay).delegated_by
+    except ValidationError:
+        return None
 
 
 def _canonical(scope: list[_Rule]) -> str:

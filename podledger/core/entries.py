@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from podledger.core import strict_json
-from podledger.core.delegations import Delegation, delegation_of
+from podledger.core.delegations import Delegation, delegation_of, speaker_of
 from podledger.core.events import DELEGATIONS, EVIDENCE, Evidence, Kind, LedgerEvent, parse_event
 from podledger.core.fields import Stamp
+from podledger.core.relays import RelayedKind
 from podledger.core.times import moment, timestamp
 
 Outcome = Literal["applied", "duplicate", "conflict", "late", "unknown", "noted", "confirmed", "revived", "ignored"]
@@ -32,7 +33,9 @@ class Draft(NamedTuple):
     payload: str
     sender: Sender | None
     stamp: Stamp | None
-    content: Delegation | None
+    delegation: Delegation | None
+    speaker: str | None
+    relayed_kind: RelayedKind | None
 
 
 def draft(
@@ -53,6 +56,8 @@ def draft(
         sender,
         event.stamp,
         delegation_of(event, owner) if kind in DELEGATIONS else None,
+        speaker_of(event),
+        event.relay.kind if event.relay else None,
     )
 
 
@@ -60,8 +65,9 @@ class Entry(NamedTuple):
     """One entry of a ledger's log, as stored.
 
     Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact.
-    `stamp_id` to `subject` are the stamp, None for an unstamped event. `rules` is the version of the rules that
-    decided `outcome`.
+    `stamp_id` to `subject` are the stamp, None for an unstamped event. `speaker` is the incarnation that spoke, and
+    `relayed_kind` the kind of the entry that an owner relayed; both are None if not known. `rules` is the version of
+    the rules that decided `outcome`.
     """
 
     ledger: str
@@ -79,6 +85,8 @@ class Entry(NamedTuple):
     sequence: int | None
     sent_us: int | None
     subject: str | None
+    speaker: str | None
+    relayed_kind: RelayedKind | None
     outcome: Outcome
     rules: int
     digest: str

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from podledger.core import strict_json
 from podledger.core.errors import ProtocolError
 from podledger.core.fields import Int, PodName, Scope, Stamp, Text, WireModel
+from podledger.core.relays import Relay
 from podledger.core.text import escape
 
 Kind = Literal[
@@ -27,10 +28,11 @@ Evidence = Literal["reported", "observed", "inferred"]
 
 
 class Event(WireModel):
-    """The base of all events: a kind, and a stamp if the sender added one."""
+    """The base of all events: a kind, the stamp of a podledger sender, and the origin of a relayed event."""
 
     kind: str
     stamp: Stamp | None = None
+    relay: Relay | None = None
 
     @property
     def about(self) -> str:
@@ -174,7 +176,7 @@ def event_from(fields: Any) -> LedgerEvent:
 
 
 def read_event(adapter: TypeAdapter[E], fields: Any) -> E:
-    """Return the event in a decoded JSON object; a malformed stamp is dropped, and the event stays valid.
+    """Return the event in a decoded JSON object; a malformed stamp or relay is dropped, and the event stays valid.
 
     Raises:
         ProtocolError: the object is not a valid event. The message names the field and the reason.
@@ -182,9 +184,14 @@ def read_event(adapter: TypeAdapter[E], fields: Any) -> E:
     try:
         return adapter.validate_python(fields)
     except ValidationError as error:
-        if not isinstance(fields, dict) or fields.get("stamp") is None:
+        malformed = {part: None for problem in error.errors() for part in problem["loc"][:2] if part in _OPTIONAL}
+        if not malformed or not isinstance(fields, dict):
             raise ProtocolError(_first_problem(error)) from error
-    return read_event(adapter, fields | {"stamp": None})
+    return read_event(adapter, fields | malformed)
+
+
+_OPTIONAL: Final = frozenset({"stamp", "relay"})
+"""The fields that only podledger senders add. A malformed one costs only itself."""
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -61,11 +61,12 @@ class Stamp(WireModel):
 
     Attributes:
         id: The UUID of this emission. A redelivery keeps it.
-        source: The incarnation of the sender.
+        source: The stream: one per sending process, or per shared spool. Never an incarnation.
         sequence: Counts the events of one source: 1, 2, 3, …
         time: The sender's clock, in RFC 3339.
         subject: The incarnation of the pod that the event is about. A sender that does not know it omits it, and the
             rules judge the event as unstamped.
+        speaker: The incarnation of the pod that speaks, if the sender knows it.
     """
 
     id: Uuid
@@ -73,6 +74,7 @@ class Stamp(WireModel):
     sequence: Annotated[int, Strict(), Field(ge=1, le=(1 << 63) - 1)]
     time: Annotated[str, Strict(), AfterValidator(_check_time)]
     subject: Incarnation | None = None
+    speaker: Incarnation | None = None
 
     @classmethod
     def naming(cls, subject: str) -> Self:

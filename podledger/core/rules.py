@@ -1,7 +1,11 @@
-"""The rules: one pure function, `(state, event) → (state, outcome)`. `docs/rules.md` explains them.
+"""The rules: what each event changes, as one pure fold, `(state, event) → (state, outcome)`.
 
-It runs when events are appended, when projections are rebuilt and in replays. Step one (`hear`) applies to events with
-a subject and decides which incarnation they are about. Step two (`_decide`) is a table of status and kind.
+The fold runs when an event is appended, when projections are rebuilt, and in replays that ask "what if". It knows no
+clock, no file and no socket. `docs/rules.md` states the rules in full:
+
+- step zero, repetition: an event that repeats an earlier one is a `duplicate`;
+- step one, incarnation (`_by_incarnation`): only a delegation introduces an incarnation;
+- step two, status (`_by_status`): a table of status and kind.
 """
 
 from __future__ import annotations
@@ -12,46 +16,52 @@ from podledger.core.delegations import Delegation, delegation_from
 from podledger.core.entries import Entry, Outcome
 from podledger.core.errors import ProtocolError
 from podledger.core.events import DELEGATIONS, EVIDENCE, Evidence, Kind
+from podledger.core.relays import RelayedKind
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of these rules, logged with each outcome."""
 
-PodStatus = Literal["unheard", "heard", "open", "inferred", "ended"]
-"""The status of a pod name.
+MAX_EARLY_ENDS: Final = 16
+"""How many incarnations are remembered whose end was reported before their delegation: the newest ones."""
 
-`unheard`: nothing is known. `heard`: an incarnation was named, but not delegated. `open`: it has an open tenure.
-`inferred`: its tenure was closed by inference. `ended`: its end was reported or observed.
-"""
+PodStatus = Literal["unheard", "open", "inferred", "ended"]
+"""Of a pod name: never delegated; its tenure open; its tenure closed by inference; over."""
 
 
 class Fact(NamedTuple):
-    """What the rules read from an event: its seq, its content, and the incarnation that it is about."""
+    """The part of an event that the rules read.
+
+    `kind` and `evidence` are those of the event as it happened: for a relayed end, the relayed ones. `repeated` says
+    that the event repeats an earlier entry. `delegation` is None unless the kind is a delegation.
+    """
 
     seq: int
     kind: Kind
     evidence: Evidence
     pod_name: str
     subject: str | None
-    source: str | None
-    content: Delegation | None
+    delegation: Delegation | None
+    repeated: bool = False
 
 
 class Logged(NamedTuple):
-    """What the rules read from an entry of the log, and what they decided; `payload` matters only for delegations."""
+    """The part of an entry of the log that the rules read, and what they decided; `payload` only of delegations."""
 
     pod_name: str
     seq: int
     kind: Kind
     evidence: Evidence
     subject: str | None
-    source: str | None
+    speaker: str | None
+    relayed_kind: RelayedKind | None
+    repeated: bool
     payload: str
     outcome: Outcome
     rules: int
 
 
-def fact_of(entry: Entry | Logged, owner: str) -> Fact:
-    """Return what the rules read from an entry of the ledger `owner`.
+def fact_of(entry: Entry | Logged, owner: str, *, repeated: bool = False) -> Fact:
+    """Return the part of an entry of the ledger `owner` that the rules read.
 
     Raises:
         ProtocolError: the entry was altered: its kind is unknown, or its payload does not match its kind.
@@ -59,26 +69,32 @@ def fact_of(entry: Entry | Logged, owner: str) -> Fact:
     kind = entry.kind
     if kind not in EVIDENCE:
         raise ProtocolError(f"{kind!r} is not a kind of event")
-    content = delegation_from(kind, entry.payload, owner) if kind in DELEGATIONS else None
-    return Fact(entry.seq, kind, entry.evidence, entry.pod_name, entry.subject, entry.source, content)
+    delegation = delegation_from(kind, entry.payload, owner, entry.speaker) if kind in DELEGATIONS else None
+    judged = kind_judged(kind, entry.relayed_kind)
+    return Fact(entry.seq, judged, entry.evidence, entry.pod_name, entry.subject, delegation, repeated)
+
+
+def kind_judged(kind: Kind, relayed_kind: RelayedKind | None) -> Kind:
+    """Return the kind by which the rules judge an entry: a relayed end counts as what it was in the owner's ledger."""
+    if kind == "shut_down" and relayed_kind in ("pod_exited", "pod_reclaimed"):
+        return relayed_kind
+    return kind
 
 
 class Tenure(NamedTuple):
-    """The span of the log in which an incarnation is in the registry: from `from_seq` to before `until_seq`.
+    """The span of the log in which one incarnation is in the registry: `from_seq` up to, not including, `until_seq`.
 
-    Attributes:
-        incarnation: None until an event names it, which `named_seq` records.
-        source: The incarnation that sent the delegation, if the delegation was stamped.
-        closed_by: The kind of the event that closed the tenure, or `superseded`.
-        confirmed_seq: The report or observation of an end that had been inferred.
+    A tenure without an `incarnation` is unnamed, and stays so. `delegated_by` names the pod that delegated it and
+    `speaker` that pod's incarnation, where known. `closed_by` is the kind of event that closed it, or `superseded`; an
+    end that was inferred and reported later has a `confirmed_seq`.
     """
 
     pod_name: str
     from_seq: int
     opened_evidence: Evidence
     incarnation: str | None
-    named_seq: int | None
-    source: str | None
+    speaker: str | None
+    delegated_by: str
     socket_path: str
     scope: str
     parent_pod: str
@@ -89,28 +105,38 @@ class Tenure(NamedTuple):
     confirmed_seq: int | None = None
     confirmed_evidence: Evidence | None = None
 
-    def states(self, content: Delegation) -> bool:
-        """Return whether `content` has the socket, scope and parent of this tenure."""
-        return (self.socket_path, self.scope, self.parent_pod) == content[:3]
+    def matches(self, delegation: Delegation) -> bool:
+        """Return whether a delegation has the socket, the scope and the parent of this tenure."""
+        return (self.socket_path, self.scope, self.parent_pod) == delegation[:3]
+
+    @property
+    def spawned_by_owner(self) -> bool:
+        """Return whether the owner itself spawned the pod: only then is the callback address stated."""
+        return self.callback_address is not None
 
 
 class State(NamedTuple):
-    """What the rules know of one pod name: the newest incarnation named, the last tenure and the status.
+    """The rules' knowledge of one pod name.
 
-    If a newer incarnation is named, and the last tenure cannot be its tenure, the tenure is dropped. So if `newest` is
-    set and the tenure has no incarnation, an unstamped delegation opened the tenure later.
+    `newest` is the newest incarnation that was delegated, `tenure` the last tenure. `early_ends` holds incarnations
+    newer than `newest` whose end was reported before their delegation, oldest first. A `tenure` without an incarnation
+    next to a `newest` was opened since, by a delegation without a subject.
     """
 
     newest: str | None
     tenure: Tenure | None
     status: PodStatus
+    early_ends: tuple[str, ...] = ()
 
 
 UNHEARD: Final = State(None, None, "unheard")
 
+ENDS: Final = frozenset({"shut_down", "pod_exited"})
+"""The kinds that state the end of an incarnation."""
+
 
 class Decision(NamedTuple):
-    """What an event did: the outcome, the new state and, in order, the tenures that it opened or changed."""
+    """The result of an event: its outcome, the new state, and the tenures that it opened or changed, in order."""
 
     outcome: Outcome
     state: State
@@ -118,64 +144,103 @@ class Decision(NamedTuple):
 
 
 def fold(state: State, fact: Fact) -> Decision:
-    """Apply one event to the state of the pod name that it is about."""
+    """Fold one event into the state of its pod name."""
+    if fact.repeated:
+        return Decision("duplicate", state)
     if fact.subject is None:
-        return _decide(state, fact)
-    heard = hear(state, fact, fact.subject)
-    if heard.outcome == "late":
-        return heard
-    decision = _decide(heard.state, fact)
-    return decision._replace(changed=_merged(heard.changed, decision.changed)) if heard.changed else decision
+        return _by_status(state, fact)
+    return _by_incarnation(state, fact, fact.subject)
 
 
-def may_change(status: PodStatus, kind: Kind) -> bool:
-    """Return whether an unstamped event of `kind` changes a pod with `status`, or only gets an outcome."""
-    return status in _CHANGED_BY.get(kind, _ANY)
+def may_change(state: State, kind: Kind, subject: str | None) -> bool:
+    """Return whether an event can change the state; if not, it leaves nothing but its outcome."""
+    if subject is not None and (kind in ENDS or kind == "pod_reclaimed" or kind in DELEGATIONS):
+        return True
+    return state.status in _CHANGED_BY[kind]
 
 
-_ANY: Final[frozenset[PodStatus]] = frozenset({"unheard", "heard", "open", "inferred", "ended"})
-_ENDINGS: Final[frozenset[PodStatus]] = frozenset({"open", "inferred"})
-_OPENINGS: Final[frozenset[PodStatus]] = _ANY - {"open"}
+_OPENED_FROM: Final[frozenset[PodStatus]] = frozenset({"unheard", "inferred", "ended"})
 _CHANGED_BY: Final[dict[Kind, frozenset[PodStatus]]] = {
     "turn_ended": frozenset({"inferred"}),
     "errored": frozenset({"inferred"}),
-    "shut_down": _ENDINGS,
-    "pod_exited": _ENDINGS,
-    "scope_sub_delegated": _OPENINGS,
-    "pod_spawned": _OPENINGS,
+    "shut_down": frozenset({"open", "inferred"}),
+    "pod_exited": frozenset({"open", "inferred"}),
+    "scope_sub_delegated": _OPENED_FROM,
+    "pod_spawned": _OPENED_FROM,
     "pod_unreachable": frozenset(),
     "pod_reclaimed": frozenset({"open"}),
 }
 
 
-def hear(state: State, fact: Fact, subject: str) -> Decision:
-    """Step one: compare `subject`, the incarnation that the event is about, with the newest one named so far."""
-    newest, tenure, status = state
-    if newest is not None and subject <= newest:
-        replaced = tenure is not None and tenure.incarnation is None
-        return Decision("late" if subject < newest or replaced else "noted", state)
-    if tenure is not None and tenure.incarnation is None and _may_be_subject(tenure, status, fact):
-        named = tenure._replace(incarnation=subject, named_seq=fact.seq)
-        return Decision("noted", State(subject, named, status), (named,))
-    if tenure is not None and status == "open":
-        superseded = tenure._replace(until_seq=fact.seq, closed_by="superseded", closed_evidence=fact.evidence)
-        return Decision("noted", State(subject, None, "heard"), (superseded,))
-    return Decision("noted", State(subject, None, "heard"))
+def _by_incarnation(state: State, fact: Fact, subject: str) -> Decision:
+    """Step one: compare the subject with the newest delegated incarnation."""
+    if fact.kind == "pod_spawned":
+        return _on_spawn(state, fact, subject)
+    if state.newest is None or subject > state.newest:
+        newer = _on_new_delegation if fact.kind in DELEGATIONS else _on_new_report
+        return newer(state, fact, subject)
+    replaced = state.tenure is not None and state.tenure.incarnation is None
+    if subject < state.newest or replaced:
+        return Decision("late", state)
+    return _by_status(state, fact)
 
 
-def _may_be_subject(tenure: Tenure, status: PodStatus, fact: Fact) -> bool:
-    if fact.content is not None:
-        return status == "open" and tenure.states(fact.content)
-    return status in ("open", "inferred")
+def _on_spawn(state: State, fact: Fact, subject: str) -> Decision:
+    """The owner saw the spawn itself, so no claim about incarnations can contradict it."""
+    if state.tenure is not None and state.tenure.incarnation == subject:
+        return _by_status(state, fact)
+    return _open_newest(state, fact, subject)
 
 
-def _decide(state: State, fact: Fact) -> Decision:
-    """Step two: decide by status and kind."""
+def _on_new_report(state: State, fact: Fact, subject: str) -> Decision:
+    """A report of an incarnation that nobody delegated yet can speak of an unnamed tenure, and of nothing else."""
+    if state.tenure is not None and state.tenure.incarnation is None and state.status in ("open", "inferred"):
+        return _by_status(state, fact)
+    is_end = fact.kind in ENDS or (fact.kind == "pod_reclaimed" and fact.evidence == "reported")  # a relayed reclaim
+    if not is_end or subject in state.early_ends:
+        return Decision("unknown", state)
+    early_ends = tuple(sorted((*state.early_ends, subject))[-MAX_EARLY_ENDS:])
+    return Decision("unknown", state._replace(early_ends=early_ends))
+
+
+def _on_new_delegation(state: State, fact: Fact, subject: str) -> Decision:
+    """A delegation from the wire introduces its subject, unless the owner's own observation stands against it."""
+    tenure = state.tenure
+    if state.status == "open" and tenure is not None:
+        if tenure.incarnation is None and tenure.matches(_delegation_of(fact)):
+            return Decision("duplicate", state)
+        if tenure.spawned_by_owner:
+            return Decision("conflict", state)
+    if subject not in state.early_ends:
+        return _open_newest(state, fact, subject)
+    over = State(subject, None, "ended", _later(state.early_ends, subject))
+    return Decision("late", over, _superseded(state, fact))
+
+
+def _open_newest(state: State, fact: Fact, subject: str) -> Decision:
+    opened = _opened(fact)
+    after = State(subject, opened, "open", _later(state.early_ends, subject))
+    return Decision("applied", after, (*_superseded(state, fact), opened))
+
+
+def _later(ends: tuple[str, ...], subject: str) -> tuple[str, ...]:
+    return tuple(end for end in ends if end > subject)
+
+
+def _superseded(state: State, fact: Fact) -> tuple[Tenure, ...]:
+    """Return the open tenure, closed as superseded, if there is one."""
+    if state.status != "open" or state.tenure is None:
+        return ()
+    return (state.tenure._replace(until_seq=fact.seq, closed_by="superseded", closed_evidence=fact.evidence),)
+
+
+def _by_status(state: State, fact: Fact) -> Decision:
+    """Step two: the table of status and kind."""
     match fact.kind:
         case "turn_ended" | "errored":
             return _on_activity(state, fact)
         case "shut_down" | "pod_exited":
-            return _on_ending(state, fact)
+            return _on_end(state, fact)
         case "scope_sub_delegated" | "pod_spawned":
             return _on_delegation(state, fact)
         case "pod_unreachable":
@@ -185,84 +250,81 @@ def _decide(state: State, fact: Fact) -> Decision:
 
 
 def _on_activity(state: State, fact: Fact) -> Decision:
-    newest, tenure, status = state
-    match status:
+    match state.status:
         case "open":
             return Decision("noted", state)
         case "ended":
             return Decision("late", state)
-        case "inferred" if tenure is not None:
-            revived = _reopened(tenure, fact)
-            return Decision("revived", State(newest, revived, "open"), (revived,))
+        case "inferred" if state.tenure is not None:
+            revived = _reopened(state.tenure, fact)
+            return Decision("revived", state._replace(tenure=revived, status="open"), (revived,))
         case _:
             return Decision("unknown", state)
 
 
-def _on_ending(state: State, fact: Fact) -> Decision:
-    newest, tenure, status = state
-    match status:
+def _on_end(state: State, fact: Fact) -> Decision:
+    tenure = state.tenure
+    match state.status:
         case "open" if tenure is not None:
-            return _closed(newest, tenure, fact, "ended")
+            return _closed(state, tenure, fact, "ended")
         case "inferred" if tenure is not None:
             confirmed = tenure._replace(confirmed_seq=fact.seq, confirmed_evidence=fact.evidence)
-            return Decision("confirmed", State(newest, confirmed, "ended"), (confirmed,))
+            return Decision("confirmed", state._replace(tenure=confirmed, status="ended"), (confirmed,))
         case "ended":
             return Decision("duplicate", state)
         case _:
-            return Decision("unknown", state._replace(status="ended") if fact.subject else state)
+            return Decision("unknown", state)
 
 
 def _on_delegation(state: State, fact: Fact) -> Decision:
-    newest, tenure, status = state
-    assert fact.content is not None  # noqa: S101 - the fact of a delegation always has its content
-    if status == "open" and tenure is not None:
-        return Decision("duplicate" if tenure.states(fact.content) else "conflict", state)
-    if fact.subject is not None and status in ("inferred", "ended"):
+    if state.status == "open" and state.tenure is not None:
+        return Decision("duplicate" if state.tenure.matches(_delegation_of(fact)) else "conflict", state)
+    if fact.subject is not None and state.status in ("inferred", "ended"):
         return Decision("late", state)
-    opened = _opened(fact, fact.content)
-    return Decision("applied", State(newest, opened, "open"), (opened,))
+    opened = _opened(fact)
+    return Decision("applied", state._replace(tenure=opened, status="open"), (opened,))
 
 
 def _on_reclaim(state: State, fact: Fact) -> Decision:
     if state.status != "open" or state.tenure is None:
         return Decision("ignored", state)
-    return _closed(state.newest, state.tenure, fact, "inferred")
+    return _closed(state, state.tenure, fact, "inferred")
 
 
-def _closed(newest: str | None, tenure: Tenure, fact: Fact, status: PodStatus) -> Decision:
+def _closed(state: State, tenure: Tenure, fact: Fact, status: PodStatus) -> Decision:
     closed = tenure._replace(until_seq=fact.seq, closed_by=fact.kind, closed_evidence=fact.evidence)
-    return Decision("applied", State(newest, closed, status), (closed,))
+    return Decision("applied", state._replace(tenure=closed, status=status), (closed,))
 
 
-def _opened(fact: Fact, content: Delegation) -> Tenure:
+def _delegation_of(fact: Fact) -> Delegation:
+    assert fact.delegation is not None  # noqa: S101 - the fact of a delegation always carries it
+    return fact.delegation
+
+
+def _opened(fact: Fact) -> Tenure:
+    delegation = _delegation_of(fact)
     return Tenure(
         pod_name=fact.pod_name,
         from_seq=fact.seq,
         opened_evidence=fact.evidence,
         incarnation=fact.subject,
-        named_seq=fact.seq if fact.subject else None,
-        source=fact.source if fact.subject else None,
-        socket_path=content.socket_path,
-        scope=content.scope,
-        parent_pod=content.parent_pod,
-        callback_address=content.callback_address,
+        speaker=delegation.speaker,
+        delegated_by=delegation.delegated_by,
+        socket_path=delegation.socket_path,
+        scope=delegation.scope,
+        parent_pod=delegation.parent_pod,
+        callback_address=delegation.callback_address,
     )
 
 
 def _reopened(tenure: Tenure, fact: Fact) -> Tenure:
-    """Return a new tenure of the same incarnation and content that starts at this event."""
+    """Return a tenure of the same incarnation and delegation that opens with this event."""
     return tenure._replace(
         from_seq=fact.seq,
         opened_evidence=fact.evidence,
-        named_seq=fact.seq if tenure.incarnation else None,
         until_seq=None,
         closed_by=None,
         closed_evidence=None,
         confirmed_seq=None,
         confirmed_evidence=None,
     )
-
-
-def _merged(heard: tuple[Tenure, ...], decided: tuple[Tenure, ...]) -> tuple[Tenure, ...]:
-    """Return the tenures that the two steps changed, each once, as the second step left it."""
-    return tuple({(tenure.pod_name, tenure.from_seq): tenure for tenure in (*heard, *decided)}.values())

@@ -1,4 +1,4 @@
-"""Stamps as a sender makes them: its incarnation, and a count of the events that it sent.
+"""Stamps as a sender makes them: a stream of numbered events, and the incarnations that the sender knows.
 
 This module imports only the standard library, so that a short-lived sender starts fast.
 """
@@ -13,6 +13,12 @@ from typing import Final
 
 INCARNATION_VARIABLE: Final = "PODLEDGER_INCARNATION"
 """The environment variable in which a parent passes a child its incarnation."""
+
+POD_VARIABLE: Final = "PODLEDGER_POD"
+"""The environment variable in which a parent passes a child its pod name."""
+
+SOCKET_VARIABLE: Final = "PODLEDGER_SOCKET"
+"""The environment variable in which a parent passes a child the socket to report to."""
 
 MAX_INCARNATIONS: Final = 10_000
 """How many of the pods that it delegated a stamper remembers."""
@@ -42,14 +48,17 @@ def _now() -> str:
 
 
 class Stamper:
-    """Stamps the events of one sending process: one source, and a sequence without gaps.
+    """Stamps the events of one sending process: one stream, numbered without gaps.
 
-    You may call it from several threads. `source` is the incarnation of this process: by default what its parent
-    passed in `PODLEDGER_INCARNATION`, or else a new one.
+    You may call it from several threads. A stamp claims only what the process knows. `source` names the stream, and is
+    never an incarnation: several processes may speak for one pod. `speaker` is the incarnation of the pod that this
+    process belongs to: by default what its parent passed in `PODLEDGER_INCARNATION`, None if it passed nothing.
     """
 
-    def __init__(self, source: str | None = None) -> None:
-        self.source = source or _inherited() or new_incarnation()
+    def __init__(self, source: str | None = None, *, speaker: str | None = None) -> None:
+        self.source = source or new_incarnation()
+        self.speaker = speaker or _inherited()
+        self._pod_name = os.environ.get(POD_VARIABLE)
         self._sequence = 0
         self._incarnations: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
@@ -60,16 +69,23 @@ class Stamper:
         Call this before you start the pod, and pass the result to it in `PODLEDGER_INCARNATION`.
         """
         with self._lock:
-            return self._delegated(pod_name)
+            incarnation = self._incarnations.setdefault(pod_name, new_incarnation())
+            self._incarnations.move_to_end(pod_name)
+            if len(self._incarnations) > MAX_INCARNATIONS:
+                self._incarnations.popitem(last=False)
+            return incarnation
 
-    def subject(self, kind: str, pod_name: str) -> str:
-        """Return the incarnation that an event is about: that of a pod this process delegated, or its own."""
+    def subject(self, kind: str, pod_name: str) -> str | None:
+        """Return the incarnation that an event is about, or None if this process does not know it.
+
+        It knows those of the pods that it spawned (`incarnation_of`), and its own.
+        """
         with self._lock:
-            if kind == "scope_sub_delegated":
-                return self._delegated(pod_name)
-            if kind == "shut_down":
-                return self._incarnations.pop(pod_name, self.source)
-            return self._incarnations.get(pod_name, self.source)
+            spawned = self._incarnations.pop if kind == "shut_down" else self._incarnations.get
+            found = spawned(pod_name, None)
+        if found is not None or kind == "scope_sub_delegated":
+            return found
+        return self.speaker if self._pod_name in (None, pod_name) else None
 
     def stamp(self, subject: str | None) -> dict[str, str | int]:
         """Return the next stamp for an event about the incarnation `subject`, which is left out if it is None."""
@@ -81,14 +97,8 @@ class Stamper:
                 "sequence": self._sequence,
                 "time": _now(),
             }
-        return stamp if subject is None else stamp | {"subject": subject}
-
-    def _delegated(self, pod_name: str) -> str:
-        incarnation = self._incarnations.setdefault(pod_name, new_incarnation())
-        self._incarnations.move_to_end(pod_name)
-        if len(self._incarnations) > MAX_INCARNATIONS:
-            self._incarnations.popitem(last=False)
-        return incarnation
+        known = {"subject": subject, "speaker": self.speaker}
+        return stamp | {name: incarnation for name, incarnation in known.items() if incarnation is not None}
 
 
 def _inherited() -> str | None:

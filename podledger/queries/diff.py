@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from podledger.core.errors import InvalidMomentError
-from podledger.queries.lineage import delegated_source
+from podledger.queries.lineage import delegates_speaker
 from podledger.queries.moments import Moment, resolve
 from podledger.queries.registry import Pod, pods_at
 from podledger.queries.spans import LEDGER, SEQ
@@ -127,15 +127,9 @@ class _Edges:
         return self.at(int(self._scalar(select(tenures.c.until_seq).where(*_tenure_of(pod)))))
 
     def changing(self, pod: Pod, fields: tuple[str, ...]) -> Edge | None:
-        """Return the last event that changed a pod in the same tenure: its incarnation or its callback address."""
-        found = []
-        if "incarnation" in fields:
-            named = select(tenures.c.named_seq).where(*_tenure_of(pod), self._between(tenures.c.named_seq))
-            found.append(self._scalar(named))
-        if "callback_address" in fields:
-            found.append(self._parent_known(pod))
-        seqs = [int(seq) for seq in found if seq is not None]
-        return self.at(max(seqs)) if seqs else None
+        """Return the event that changed a pod in the same tenure, which can only have changed its callback address."""
+        seq = self._parent_known(pod) if "callback_address" in fields else None
+        return None if seq is None else self.at(int(seq))
 
     def passed(self) -> Iterable[tuple[str, int, int]]:
         """Return the tenures that opened and closed in between: name, `from_seq`, `until_seq`."""
@@ -149,9 +143,9 @@ class _Edges:
         return [(name, opened, closed) for name, opened, closed in rows]
 
     def _parent_known(self, pod: Pod) -> Any:
-        """Return the first seq that delegated the pod's source, else the first that opened a tenure of its parent."""
-        tenure = select(tenures.c.source).where(*_tenure_of(pod)).subquery("tenure")
-        delegated = select(func.min(events.c.seq)).where(delegated_source(tenure), self._between(events.c.seq))
+        """Return the first seq that delegated the pod's speaker, else the first that opened a tenure of its parent."""
+        tenure = select(tenures.c.speaker).where(*_tenure_of(pod)).subquery("tenure")
+        delegated = select(func.min(events.c.seq)).where(delegates_speaker(tenure), self._between(events.c.seq))
         opened = select(func.min(tenures.c.from_seq)).where(
             tenures.c.ledger == LEDGER, tenures.c.pod_name == pod.parent_pod, self._between(tenures.c.from_seq)
         )

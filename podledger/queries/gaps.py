@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import BigInteger, Connection, Select, bindparam, case, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, and_, bindparam, case, func, or_, select
 
 from podledger.queries.moments import Moment, resolve
 from podledger.store.tables import events
@@ -85,13 +85,19 @@ _NUMBERED = (
 """The conditions of the stamped entries up to a seq."""
 
 
+def _is_own_report() -> ColumnElement[bool]:
+    """Return the condition that a sender reports about its own pod, which names the pod."""
+    own = or_(events.c.speaker.is_(None), events.c.speaker == events.c.subject)
+    return and_(events.c.kind.in_(("turn_ended", "errored", "shut_down")), events.c.relayed_kind.is_(None), own)
+
+
 def _gaps() -> Select[Any]:
     arrived = (
         select(
             events.c.source,
             events.c.sequence,
             func.min(events.c.seq).label("seq"),
-            func.max(case((events.c.subject == events.c.source, events.c.pod_name))).label("pod_name"),
+            func.max(case((_is_own_report(), events.c.pod_name))).label("pod_name"),
         )
         .where(*_NUMBERED)
         .group_by(events.c.source, events.c.sequence)

@@ -1,8 +1,8 @@
 """Lineage: the parent tenure of a tenure, and the line of its ancestors up to the owner.
 
-A tenure that a stamped delegation opened names in `source` the incarnation that delegated it, and its parent is the
-newest tenure of that incarnation. Otherwise its parent is the tenure of the pod that the delegation names as parent,
-if that one was open. This module alone states how a parent is found; other queries use its conditions.
+The parent is the newest tenure of the incarnation that delegated the tenure (`speaker`), if it is known here. Otherwise
+it is the tenure of the delegating pod (`delegated_by`) that was open when this one opened, else the owner. This module
+alone states how a parent is found; other queries use its conditions.
 """
 
 from __future__ import annotations
@@ -52,14 +52,19 @@ def is_named_parent(parent: FromClause, child: FromClause) -> ColumnElement[bool
     return and_(parent.c.ledger == LEDGER, parent.c.pod_name == child.c.parent_pod)
 
 
-def is_source(parent: FromClause, child: FromClause) -> ColumnElement[bool]:
+def is_delegating_pod(parent: FromClause, child: FromClause) -> ColumnElement[bool]:
+    """Return the condition that `parent` is a tenure of the pod that delegated `child`."""
+    return and_(parent.c.ledger == LEDGER, parent.c.pod_name == child.c.delegated_by)
+
+
+def is_speaker(parent: FromClause, child: FromClause) -> ColumnElement[bool]:
     """Return the condition that `parent` is a tenure of the incarnation that delegated `child`."""
-    return and_(parent.c.ledger == LEDGER, parent.c.incarnation == child.c.source)
+    return and_(parent.c.ledger == LEDGER, parent.c.incarnation == child.c.speaker)
 
 
-def delegated_source(child: FromClause) -> ColumnElement[bool]:
+def delegates_speaker(child: FromClause) -> ColumnElement[bool]:
     """Return the condition that an entry delegates the incarnation that delegated `child`."""
-    return and_(events.c.ledger == LEDGER, events.c.subject == child.c.source, is_stamped_delegation(events))
+    return and_(events.c.ledger == LEDGER, events.c.subject == child.c.speaker, is_stamped_delegation(events))
 
 
 def lineage(
@@ -99,21 +104,21 @@ def _lines(size: int) -> HotStatement:
 
 
 def _above(line: FromClause) -> Select[Any]:
-    """Return one step up each line: the newest tenure of the source, else the named parent's tenure if it was open."""
-    source, named, same = (tenures.alias(name) for name in ("source", "named", "same"))
-    newest = _last(line, same, is_source(same, line), same.c.from_seq <= SEQ, same.c.named_seq <= SEQ)
-    before = _last(line, same, is_named_parent(same, line), same.c.from_seq < line.c.from_seq)
-    of_source = and_(is_source(source, line), source.c.from_seq == newest)
+    """Return one step up each line: the newest tenure of the speaker, else the delegating pod's if it was open."""
+    speaker, named, same = (tenures.alias(name) for name in ("speaker", "named", "same"))
+    newest = _last(line, same, is_speaker(same, line), same.c.from_seq <= SEQ)
+    before = _last(line, same, is_delegating_pod(same, line), same.c.from_seq < line.c.from_seq)
+    of_speaker = and_(is_speaker(speaker, line), speaker.c.from_seq == newest)
     of_name = and_(
         named.c.ledger == LEDGER,
-        named.c.pod_name == case((line.c.source.is_(None), line.c.parent_pod)),  # a null key costs no lookup
+        named.c.pod_name == case((newest.is_(None), line.c.delegated_by)),  # a null key costs no lookup
         named.c.from_seq == before,
         open_at(named, line.c.from_seq),
     )
-    columns = [func.coalesce(one, other) for one, other in zip(_step(source), _step(named), strict=True)]
-    found = func.coalesce(source.c.from_seq, named.c.from_seq).is_not(None)
+    columns = [func.coalesce(one, other) for one, other in zip(_step(speaker), _step(named), strict=True)]
+    found = func.coalesce(speaker.c.from_seq, named.c.from_seq).is_not(None)
     step = select(line.c.child, line.c.depth + 1, *columns).select_from(line)
-    return step.outerjoin(source, of_source).outerjoin(named, of_name).where(line.c.depth < MAX_DEPTH, found)
+    return step.outerjoin(speaker, of_speaker).outerjoin(named, of_name).where(line.c.depth < MAX_DEPTH, found)
 
 
 def _last(line: FromClause, same: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -122,7 +127,7 @@ def _last(line: FromClause, same: FromClause, *conditions: ColumnElement[bool]) 
 
 
 def _step(tenure: FromClause) -> list[ColumnElement[Any]]:
-    return [tenure.c[name] for name in ("pod_name", "from_seq", "source", "parent_pod", "until_seq")]
+    return [tenure.c[name] for name in ("pod_name", "from_seq", "speaker", "delegated_by", "until_seq")]
 
 
 def _without_cycle(child: int, line: list[Ancestor]) -> list[Ancestor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, and_, func, insert, not_, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from podledger.core.digest import NO_PAYLOAD
 from podledger.core.events import parse_event
@@ -45,13 +45,17 @@ class Notification(NamedTuple):
 
 
 def unread(connection: Connection, ledger: str, consumer: str, after: int, limit: int) -> list[Notification]:
-    """Return the first notifications after the consumer's cursor and after a seq, none for a repeated shutdown."""
-    repeated = and_(events.c.kind == "shut_down", events.c.outcome == "duplicate")
+    """Return the first notifications after the consumer's cursor and after a seq: no duplicates, nothing relayed."""
     after = max(after, cursor(connection, ledger, consumer))
     query = (
         select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
         .where(events.c.ledger == ledger, events.c.seq > after)
-        .where(events.c.kind.in_(VISIBLE), not_(repeated), events.c.payload != NO_PAYLOAD)
+        .where(
+            events.c.kind.in_(VISIBLE),
+            events.c.outcome != "duplicate",
+            events.c.relayed_kind.is_(None),
+            events.c.payload != NO_PAYLOAD,
+        )
         .order_by(events.c.seq)
         .limit(limit)
     )

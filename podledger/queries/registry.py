@@ -14,7 +14,7 @@ from podledger.core.events import Evidence
 from podledger.core.fields import Scope
 from podledger.core.rules import Tenure
 from podledger.core.times import timestamp
-from podledger.queries.lineage import delegated_source, is_named_parent
+from podledger.queries.lineage import delegates_speaker, is_named_parent
 from podledger.queries.moments import Moment, instant
 from podledger.queries.spans import LEDGER, SEQ, holds_seq, node_values
 from podledger.store.driver import HotStatement
@@ -33,6 +33,7 @@ class Pod(NamedTuple):
     scope_delegated: Scope
     callback_address: str
     parent_pod: str
+    delegated_by: str
     incarnation: str | None
     from_seq: int
     until_seq: int | None
@@ -49,6 +50,7 @@ class Pod(NamedTuple):
             "scope_delegated": [rule.model_dump() for rule in self.scope_delegated],
             "callback_address": self.callback_address,
             "parent_pod": self.parent_pod,
+            "delegated_by": self.delegated_by,
             "incarnation": self.incarnation,
             "from_seq": self.from_seq,
             "since": None if self.since_us is None else timestamp(self.since_us),
@@ -103,7 +105,7 @@ def _parent_socket(span: FromClause) -> ColumnElement[str]:
     """Return the socket of the parent that was open when the tenure opened, else of the first to open after it."""
     parent = tenures.alias("parent")
     sockets = select(parent.c.socket_path).where(
-        span.c.source.is_(None), span.c.callback_address.is_(None), is_named_parent(parent, span)
+        span.c.speaker.is_(None), span.c.callback_address.is_(None), is_named_parent(parent, span)
     )
     before = sockets.with_only_columns(case((open_at(parent, span.c.from_seq), parent.c.socket_path)))
     before = before.where(parent.c.from_seq < span.c.from_seq).order_by(parent.c.from_seq.desc())
@@ -114,7 +116,7 @@ def _parent_socket(span: FromClause) -> ColumnElement[str]:
 
 def _source_delegation(span: FromClause) -> ColumnElement[str]:
     """Return the kind and payload of the delegation of the incarnation that delegated the tenure."""
-    delegation = select(events.c.kind + ":" + events.c.payload).where(delegated_source(span), events.c.seq <= SEQ)
+    delegation = select(events.c.kind + ":" + events.c.payload).where(delegates_speaker(span), events.c.seq <= SEQ)
     return delegation.order_by(events.c.seq).limit(1).correlate(span).scalar_subquery()
 
 
@@ -136,7 +138,8 @@ def _pod(
         scope_from(tenure.scope),
         _callback(tenure, parent_socket, delegation),
         tenure.parent_pod,
-        tenure.incarnation if (tenure.named_seq or 0) <= seq else None,
+        tenure.delegated_by,
+        tenure.incarnation,
         tenure.from_seq,
         tenure.until_seq if closed else None,
         tenure.closed_by if closed else None,
@@ -149,7 +152,7 @@ def _pod(
 def _callback(tenure: Tenure, parent_socket: str | None, delegation: str | None) -> str:
     if tenure.callback_address is not None:
         return tenure.callback_address
-    if tenure.source is None:
+    if tenure.speaker is None:
         return parent_socket or ""
     kind, _, payload = (delegation or "").partition(":")
-    return delegation_from(kind, payload, "").socket_path if delegation and payload != NO_PAYLOAD else ""
+    return delegation_from(kind, payload, "", None).socket_path if delegation and payload != NO_PAYLOAD else ""

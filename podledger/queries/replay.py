@@ -31,7 +31,8 @@ from podledger.queries.moments import Moment, resolve
 from podledger.queries.registry import pods_at
 from podledger.queries.spans import LEDGER
 from podledger.store.driver import HotStatement
-from podledger.store.tables import events, is_delegation
+from podledger.store.expected_rows import logged_columns
+from podledger.store.tables import events
 
 Order = Literal["logged", "sent"]
 
@@ -126,16 +127,15 @@ def replay(
 def _facts(connection: Connection, ledger: str, until: int, plan: ReplayOptions) -> Iterator[tuple[Fact, Outcome]]:
     for logged in map(Logged._make, _query(plan.order).pages(connection, {"ledger": ledger, "until": until})):
         try:
-            fact = fact_of(logged, ledger)
+            fact = fact_of(logged, ledger, repeated=logged.repeated)
         except ProtocolError as error:
             raise ProtocolError(f"entry {logged.seq}: {error.message}", hint=error.hint) from error
-        yield fact if plan.stamps else fact._replace(subject=None, source=None), logged.outcome
+        yield fact if plan.stamps else fact._replace(subject=None, repeated=False), logged.outcome
 
 
 @cache
 def _query(order: Order) -> HotStatement:
-    payload = case((is_delegation(), events.c.payload), else_="").label("payload")
-    query = select(*(payload if field == "payload" else events.c[field] for field in Logged._fields))
+    query = select(*logged_columns())
     if order == "logged":
         return HotStatement(query.where(*_up_to).order_by(events.c.seq))
     sent = _in_sent_order().cte("sent")

@@ -11,11 +11,12 @@ from podledger.core import rules
 from podledger.core.digest import chain_digest
 from podledger.core.entries import Draft, Entry
 from podledger.core.errors import ChainError, ProtocolError
-from podledger.core.rules import Fact, fact_of
+from podledger.core.rules import Fact, fact_of, kind_judged
 from podledger.store.driver import insert_rows
 from podledger.store.log import Head, Rejection, append_rejections, filled_columns, read_head, write_head
 from podledger.store.outbox_rows import append_outbox, relay_payload
 from podledger.store.projections import Fold, StateCache, save
+from podledger.store.repetition import Repetitions
 from podledger.store.tables import events
 
 _UNSTAMPED = (None, None, None, None, None)
@@ -47,7 +48,9 @@ def append_batch(
     names = {draft.pod_name for draft in drafts}
     fold = Fold(cache.load(connection, ledger, names, (head.head_digest, head.rebuilds)))
     now_us = max(now_us, head.head_us)
-    entries, owed = _fold_drafts(head, fold, drafts, now_us)
+    sources = [draft.stamp.source for draft in drafts if draft.stamp]
+    repetitions = Repetitions(connection, ledger, sources) if sources else None
+    entries, owed = _fold_drafts(head, fold, repetitions, drafts, now_us)
     if owed:
         head = append_outbox(connection, head, owed, now_us)
     if rejections:
@@ -65,12 +68,14 @@ def restore_batch(
     head = at = read_head(connection, ledger)
     names = {entry.pod_name for entry in entries}
     fold = Fold(cache.load(connection, ledger, names, (head.head_digest, head.rebuilds)))
+    repetitions = Repetitions(connection, ledger, [entry.source for entry in entries if entry.source])
     kept: list[Entry] = []
     refused: list[tuple[int, str]] = []
     for position, entry in enumerate(entries):
         try:
             _check_continues(at, entry)
-            fold.take(fact_of(entry, ledger), expected=entry.outcome if entry.rules == rules.VERSION else None)
+            fact = fact_of(entry, ledger, repeated=repetitions.add_entry(entry))
+            fold.take(fact, expected=entry.outcome if entry.rules == rules.VERSION else None)
         except (ChainError, ProtocolError) as error:
             refused.append((position, error.message))
             continue
@@ -80,28 +85,33 @@ def restore_batch(
 
 
 def _fold_drafts(
-    head: Head, fold: Fold, drafts: Sequence[Draft], now_us: int
+    head: Head, fold: Fold, repetitions: Repetitions | None, drafts: Sequence[Draft], now_us: int
 ) -> tuple[list[Entry], list[tuple[int, str]]]:
     """Turn drafts into the entries that follow the head; also return what the parent is owed, each with its seq."""
     entries: list[Entry] = []
     owed: list[tuple[int, str]] = []
     digest, ledger = head.head_digest, head.name
     for seq, draft in enumerate(drafts, head.head_seq + 1):
-        kind, evidence, pod_name, payload, sender, stamp, content = draft
-        subject = stamp.subject if stamp else None
-        source = stamp.source if stamp else None
-        outcome = fold.take(Fact(seq, kind, evidence, pod_name, subject, source, content))
-        stamped = (stamp.id, source, stamp.sequence, stamp.sent_us, subject) if stamp else _UNSTAMPED
+        kind, evidence, pod_name, payload, sender, stamp, delegation, speaker, relayed_kind = draft
+        subject, repeated = None, False
+        stamped: tuple[str | int | None, ...] = _UNSTAMPED
+        if stamp is not None:
+            subject = stamp.subject
+            stamped = (stamp.id, stamp.source, stamp.sequence, stamp.sent_us, subject)
+            repeated = repetitions is not None and repetitions.add(stamp.source, stamp.sequence, stamp.id)
+        judged = kind_judged(kind, relayed_kind)
+        outcome = fold.take(Fact(seq, judged, evidence, pod_name, subject, delegation, repeated))
         fields = (
             *(ledger, seq, now_us, evidence, kind, pod_name, payload),
             *(sender or _NO_SENDER),
             *stamped,
-            *(outcome, rules.VERSION),
+            *(speaker, relayed_kind, outcome, rules.VERSION),
         )
         digest = chain_digest(digest, fields)
-        entries.append(Entry._make((*fields, digest)))
-        if content is not None and head.parent_socket and (payload_up := relay_payload(draft, outcome, ledger)):
-            owed.append((seq, payload_up))
+        entry = Entry._make((*fields, digest))
+        entries.append(entry)
+        if delegation is not None and head.parent_socket and outcome == "applied":
+            owed.append((seq, relay_payload(entry, delegation)))
     return entries, owed
 
 

@@ -12,7 +12,8 @@ from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ClauseElement, Connection, Dialect, Table, insert
+from sqlalchemy import ClauseElement, Connection, Dialect, Table
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -61,6 +62,16 @@ class HotStatement:
         cursor = execute(connection, compiled.text, _bound(compiled, values))
         return chain.from_iterable(iter(lambda: cursor.fetchmany(PAGE), []))
 
+    def run(self, connection: Connection, values: Mapping[str, Any]) -> None:
+        """Run the statement on a sync connection."""
+        compiled = self._for(connection.dialect)
+        execute(connection, compiled.text, _bound(compiled, values))
+
+    def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run the statement on a sync connection, once for each of `rows`."""
+        compiled = self._for(connection.dialect)
+        execute_many(connection, compiled.text, [_bound(compiled, values) for values in rows])
+
     def text(self, connection: Connection) -> str:
         """Return the statement as the connection's driver takes it."""
         return self._for(connection.dialect).text
@@ -94,7 +105,7 @@ def execute(connection: Connection, statement: str, values: Row | Mapping[str, A
     return cursor
 
 
-def execute_many(connection: Connection, statement: str, rows: Iterable[Row]) -> None:
+def execute_many(connection: Connection, statement: str, rows: Iterable[Row | Mapping[str, Any]]) -> None:
     """Run one compiled statement for each of `rows`."""
     _cursor(connection).executemany(statement, rows)  # type: ignore[arg-type]  # any iterable will do
 
@@ -110,9 +121,11 @@ def insert_rows(
     rows: Iterable[Row],
     held: Callable[[Any], Positions] = held,
     *,
-    otherwise: str = "",
+    replaced: tuple[str, ...] = (),
 ) -> None:
-    """Insert rows whose values are in the order of the table's columns; `otherwise` is the clause for a conflict.
+    """Insert rows whose values are in the order of the table's columns.
+
+    `replaced` are the columns to update where a row with the same key exists; by default, that is an error.
 
     The statement names only the columns that `held` returns. Python's driver takes longer to bind a null than to bind
     five other values, and longer for a named tuple than for an exact one.
@@ -120,22 +133,27 @@ def insert_rows(
     cursor = _cursor(connection)
     for positions, run in groupby(rows, held):
         pick = itemgetter(*positions)
-        one = _insertion(table, positions).text(connection)
+        one = _insertion(table, positions, replaced).text(connection)
         while len(some := list(islice(run, ROWS_A_STATEMENT))) == ROWS_A_STATEMENT:
-            cursor.execute(_repeated(one, ROWS_A_STATEMENT) + otherwise, tuple(chain.from_iterable(map(pick, some))))
-        cursor.executemany(one + otherwise, map(pick, some))  # type: ignore[arg-type]
+            cursor.execute(_repeated(one, ROWS_A_STATEMENT), tuple(chain.from_iterable(map(pick, some))))
+        cursor.executemany(one, map(pick, some))  # type: ignore[arg-type]
 
 
 @lru_cache
-def _insertion(table: Table, positions: Positions) -> HotStatement:
+def _insertion(table: Table, positions: Positions, replaced: tuple[str, ...]) -> HotStatement:
     columns = table.columns.keys()
-    return HotStatement(insert(table), [columns[position] for position in positions])
+    insertion = insert(table)
+    if replaced:
+        values = {column: insertion.excluded[column] for column in replaced}
+        insertion = insertion.on_conflict_do_update(index_elements=list(table.primary_key), set_=values)
+    return HotStatement(insertion, [columns[position] for position in positions])
 
 
 def _repeated(insertion: str, rows: int) -> str:
     """Return the insertion of one row as that of several."""
-    _, _, marks = insertion.rpartition("VALUES ")
-    return insertion + f", {marks}" * (rows - 1)
+    start, values, rest = insertion.partition("VALUES ")
+    marks, end, conflict = rest.partition(")")
+    return start + values + ", ".join([marks + end] * rows) + conflict
 
 
 def _cursor(connection: Connection) -> DBAPICursor:

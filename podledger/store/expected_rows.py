@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, case, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, case, exists, not_, or_, select
 
 from podledger.core import rules
 from podledger.core.errors import ProtocolError
@@ -78,9 +78,9 @@ def _tenure_rows(ledger: str, tenure: Tenure) -> Rows:
 def _decisions(ledger: str, of_pod: Iterable[Logged]) -> Iterator[Decision]:
     state = UNHEARD
     for logged in of_pod:
-        if logged.subject is None and not rules.may_change(state.status, logged.kind):
+        if not rules.may_change(state, rules.kind_judged(logged.kind, logged.relayed_kind), logged.subject):
             continue
-        decision = rules.fold(state, fact_of(logged, ledger))
+        decision = rules.fold(state, fact_of(logged, ledger, repeated=logged.repeated))
         state = decision.state
         yield decision
 
@@ -91,7 +91,7 @@ def _checked_decisions(
     state = UNHEARD
     for logged in of_pod:
         try:
-            fact = fact_of(logged, ledger)
+            fact = fact_of(logged, ledger, repeated=logged.repeated)
         except ProtocolError as error:
             on_problem(Problem("payload", logged.seq, error.message))
             continue
@@ -109,20 +109,39 @@ def _read(connection: Connection, statement: HotStatement, values: Mapping[str, 
 
 def _logged(*conditions: ColumnElement[bool]) -> HotStatement:
     """Return the query for what the rules look at, sorted by pod name, without the payloads that they do not read."""
-    payload = case((is_delegation(), events.c.payload), else_="").label("payload")
-    columns = [payload if field == "payload" else events.c[field] for field in Logged._fields]
-    query = select(*columns).where(events.c.ledger == bindparam("ledger"), *conditions)
+    query = select(*logged_columns()).where(events.c.ledger == bindparam("ledger"), *conditions)
     return HotStatement(query.order_by(events.c.pod_name, events.c.seq))
 
 
-def _can_change() -> ColumnElement[bool]:
-    """Return the condition that an entry can change a pod: activity without a subject only revives a reclaimed one."""
-    reclaimed = events.alias("reclaimed")
-    names = select(reclaimed.c.pod_name).where(
-        reclaimed.c.ledger == bindparam("ledger"), reclaimed.c.kind == "pod_reclaimed"
+def logged_columns() -> list[ColumnElement[Any]]:
+    """Return the columns of `Logged`."""
+    computed = {"payload": case((is_delegation(), events.c.payload), else_=""), "repeated": _is_repeated()}
+    return [computed[field] if field in computed else events.c[field] for field in Logged._fields]
+
+
+def _is_repeated() -> ColumnElement[bool]:
+    """Return the condition that an earlier entry has the same source, sequence and id.
+
+    The `+ 0` keeps SQLite from searching all the earlier entries by the primary key instead of the few by their stamp.
+    """
+    earlier = events.alias("earlier")
+    return exists().where(
+        earlier.c.ledger == events.c.ledger,
+        earlier.c.source == events.c.source,
+        earlier.c.source.is_not(None),
+        earlier.c.sequence == events.c.sequence,
+        earlier.c.stamp_id == events.c.stamp_id,
+        earlier.c.seq + 0 < events.c.seq,
     )
+
+
+def _can_change() -> ColumnElement[bool]:
+    """Return the condition that an entry can change a pod: activity only revives a pod that was reclaimed."""
+    reclaimed = events.alias("reclaimed")
+    kinds = or_(reclaimed.c.kind == "pod_reclaimed", reclaimed.c.relayed_kind == "pod_reclaimed")
+    names = select(reclaimed.c.pod_name).where(reclaimed.c.ledger == bindparam("ledger"), kinds)
     activity = events.c.kind.in_([bindparam(None, kind) for kind in ("turn_ended", "errored")])
-    return or_(not_(activity), events.c.subject.is_not(None), events.c.pod_name.in_(names))
+    return or_(not_(activity), events.c.pod_name.in_(names))
 
 
 _ALL: Final = _logged()

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, select, update
 
 from podledger.core import strict_json
 from podledger.core.digest import NO_DIGEST, NO_PAYLOAD
 from podledger.core.entries import Entry, Sender
 from podledger.core.errors import InvalidMomentError, LedgerNotFoundError
 from podledger.core.times import timestamp
-from podledger.store.driver import PAGE, HotStatement, Positions, execute, insert_rows
+from podledger.store.driver import PAGE, HotStatement, Positions, insert_rows
 from podledger.store.tables import events, ledgers, rejected
 
 
@@ -116,25 +116,23 @@ def ledger_names(connection: Connection) -> list[str]:
 def write_head(connection: Connection, head: Head) -> Head:
     """Write the row with its checksum, and return it."""
     head = head.with_checksum()
-    execute(connection, _UPDATE_HEAD, (*head[1:], head.name))
+    _UPDATE_HEAD.run(connection, {**head._asdict(), "of_name": head.name})
     return head
 
 
 _HEAD: Final = HotStatement(select(ledgers).where(ledgers.c.name == bindparam("ledger")))
-_UPDATE_HEAD: Final = f"UPDATE ledgers SET {', '.join(f'{field} = ?' for field in Head._fields[1:])} WHERE name = ?"
+_UPDATE_HEAD: Final = HotStatement(update(ledgers).where(ledgers.c.name == bindparam("of_name")), Head._fields[1:])
 
 
 def filled_columns(entry: Entry) -> Positions:
-    """Return the positions of an entry's values that are not null; its sender and its stamp decide which those are."""
-    return _FILLED[entry.pid is not None, entry.stamp_id is not None]
+    """Return the positions of an entry's values that are not null."""
+    return _filled(entry.pid is not None, entry.stamp_id is not None, *[value is not None for value in entry[14:17]])
 
 
-_SENDER, _STAMP = range(7, 10), range(10, 15)
-_FILLED: Final = {
-    (sent, stamped): (*range(7), *(_SENDER if sent else ()), *(_STAMP if stamped else ()), *range(15, 18))
-    for sent in (False, True)
-    for stamped in (False, True)
-}
+@cache
+def _filled(sent: bool, stamped: bool, *named: bool) -> Positions:
+    optional = ((sent, range(7, 10)), (stamped, range(10, 14)), *zip(named, ((14,), (15,), (16,)), strict=True))
+    return (*range(7), *(position for filled, group in optional if filled for position in group), *range(17, 20))
 
 
 def append_rejections(connection: Connection, head: Head, rejections: Sequence[Rejection], now_us: int) -> Head:

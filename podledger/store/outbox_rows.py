@@ -12,7 +12,9 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, func, select, update
 
 from podledger.core import strict_json
-from podledger.core.entries import Draft, Outcome
+from podledger.core.delegations import Delegation
+from podledger.core.entries import Entry
+from podledger.core.events import parse_event
 from podledger.store.driver import insert_rows
 from podledger.store.log import Head, row_checksum
 from podledger.store.tables import outbox
@@ -43,16 +45,29 @@ class OutboxItem(NamedTuple):
         return self._replace(row_checksum=row_checksum(self[:-1]))
 
 
-def relay_payload(draft: Draft, outcome: Outcome, owner: str) -> str | None:
-    """Return what the owner relays to its parent: a delegation that was applied, and nothing else."""
-    if outcome != "applied" or draft.content is None:
-        return None
+def relay_payload(entry: Entry, delegation: Delegation) -> str:
+    """Return the payload by which the owner relays a delegation to its parent.
+
+    The relay's path grows by the owner at each step up: a delegation that was relayed already keeps who delegated it.
+    """
+    relay = parse_event(entry.payload).relay
+    path = relay.path if relay else (() if delegation.delegated_by == entry.ledger else (delegation.delegated_by,))
     event: dict[str, Any] = {
         "kind": "scope_sub_delegated",
-        "parent_pod": owner,
-        "sub_pod": draft.pod_name,
-        "sub_socket": draft.content.socket_path,
-        "scope": strict_json.loads(draft.content.scope),
+        "parent_pod": entry.ledger,
+        "sub_pod": entry.pod_name,
+        "sub_socket": delegation.socket_path,
+        "scope": strict_json.loads(delegation.scope),
+        "relay": {
+            "kind": entry.kind,
+            "evidence": entry.evidence,
+            "delegated_by": delegation.delegated_by,
+            "speaker": delegation.speaker,
+            "path": [entry.ledger, *path],
+            "ledger": entry.ledger,
+            "seq": entry.seq,
+            "digest": entry.digest,
+        },
     }
     return strict_json.dumps(event)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table, bindparam, select, update
 
+from podledger.core import strict_json
 from podledger.core.delegations import scope_from
 from podledger.core.entries import Outcome
-from podledger.core.errors import ChainError, DamagedError
+from podledger.core.errors import ChainError, DamagedError, ProtocolError
 from podledger.core.paths import normalise
 from podledger.core.rules import UNHEARD, Fact, State, Tenure, fold
 from podledger.core.text import escape
-from podledger.store.driver import execute_many, fetch, held, insert_rows
+from podledger.store.driver import HotStatement, held, insert_rows
+from podledger.store.sqlite.engines import encode_list, text_list
 from podledger.store.tables import grants, pods, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
@@ -104,19 +106,37 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
     states: dict[str, State] = {}
     for start in range(0, len(names), NAMES_A_QUERY):
         some = names[start : start + NAMES_A_QUERY]
-        query = _STATES.format(marks=", ".join("?" * len(some)))
-        for name, newest, status, tenure_from, *tenure in fetch(connection, query, (ledger, *some)):
+        rows = _STATES.fetch(connection, {"ledger": ledger, "names": encode_list(some)})
+        for name, newest, status, tenure_from, early_ends, *tenure in rows:
             if tenure_from is not None and tenure[0] is None:
                 reason = f"the tenure of '{escape(str(name), 60)}' from seq {tenure_from} is missing in the projections"
                 raise DamagedError(reason, hint="run `podledger rebuild`, then `podledger verify`")
-            states[name] = State(newest, Tenure(*tenure) if tenure_from is not None else None, status)
+            last = Tenure(*tenure) if tenure_from is not None else None
+            states[name] = State(newest, last, status, _ends_from(early_ends))
     return states
 
 
-_STATES: Final = (
-    f"SELECT pods.pod_name, newest, status, tenure_from, {', '.join(f'tenures.{field}' for field in Tenure._fields)} "
-    "FROM pods LEFT JOIN tenures ON tenures.ledger = pods.ledger AND tenures.pod_name = pods.pod_name "
-    "AND tenures.from_seq = pods.tenure_from WHERE pods.ledger = ? AND pods.pod_name IN ({marks})"
+def _ends_from(text: str | None) -> tuple[str, ...]:
+    try:
+        return tuple(strict_json.loads(text)) if text else ()
+    except (ProtocolError, TypeError) as error:
+        raise DamagedError("the state of a pod is damaged", hint="run `podledger rebuild`") from error
+
+
+_STATES: Final = HotStatement(
+    select(
+        *(pods.c.pod_name, pods.c.newest, pods.c.status, pods.c.tenure_from, pods.c.early_ends),
+        *(tenures.c[field] for field in Tenure._fields),
+    )
+    .select_from(
+        pods.outerjoin(
+            tenures,
+            (tenures.c.ledger == pods.c.ledger)
+            & (tenures.c.pod_name == pods.c.pod_name)
+            & (tenures.c.from_seq == pods.c.tenure_from),
+        )
+    )
+    .where(pods.c.ledger == bindparam("ledger"), pods.c.pod_name.in_(text_list("names")))
 )
 
 
@@ -134,31 +154,26 @@ def save(
         insert_rows(connection, grants, [row for tenure in opened for row in grant_rows(ledger, tenure)])
     if len(opened) < len(changed):
         kept = [tenure for tenure in changed.values() if tenure.from_seq <= head]
-        execute_many(connection, _UPDATE_TENURE, [_tenure_change(ledger, tenure) for tenure in kept])
-        execute_many(connection, _UPDATE_GRANTS, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
+        _UPDATE_TENURE.run_many(connection, [_tenure_change(ledger, tenure) for tenure in kept])
+        _UPDATE_GRANTS.run_many(connection, [_grant_end(ledger, tenure) for tenure in kept if tenure.until_seq])
     if states:
         rows = [pod_row(ledger, *item) for item in states.items()]
-        insert_rows(connection, pods, sorted(rows, key=held), otherwise=_REPLACE_STATE)
+        insert_rows(connection, pods, sorted(rows, key=held), replaced=_REPLACED)
 
 
-_CHANGING: Final = (
-    "incarnation",
-    "named_seq",
-    "until_seq",
-    "closed_by",
-    "closed_evidence",
-    "confirmed_seq",
-    "confirmed_evidence",
-)
-_UPDATE_TENURE: Final = (
-    f"UPDATE tenures SET {', '.join(f'{field} = ?' for field in _CHANGING)}, node = ? "
-    "WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
-)
-_UPDATE_GRANTS: Final = "UPDATE grants SET until_seq = ?, node = ? WHERE ledger = ? AND pod_name = ? AND from_seq = ?"
-_REPLACE_STATE: Final = (
-    " ON CONFLICT (ledger, pod_name) DO UPDATE SET "
-    "newest = excluded.newest, status = excluded.status, tenure_from = excluded.tenure_from"
-)
+_REPLACED: Final = ("newest", "status", "tenure_from", "early_ends")
+_CHANGING: Final = ("until_seq", "closed_by", "closed_evidence", "confirmed_seq", "confirmed_evidence")
+_ENDING: Final = ("until_seq", "node")
+
+
+def _change(table: Table, columns: Sequence[str]) -> HotStatement:
+    """Return the update of some columns in the rows of one tenure."""
+    of_tenure = (table.c[key] == bindparam(f"of_{key}") for key in ("ledger", "pod_name", "from_seq"))
+    return HotStatement(update(table).where(*of_tenure), columns)
+
+
+_UPDATE_TENURE: Final = _change(tenures, [*_CHANGING, "node"])
+_UPDATE_GRANTS: Final = _change(grants, _ENDING)
 
 
 def tenure_row(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
@@ -166,10 +181,8 @@ def tenure_row(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
     return (ledger, *tenure, span_node(tenure.from_seq, tenure.until_seq))
 
 
-def _tenure_change(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
-    values = (getattr(tenure, field) for field in _CHANGING)
-    node = span_node(tenure.from_seq, tenure.until_seq)
-    return (*values, node, ledger, tenure.pod_name, tenure.from_seq)
+def _tenure_change(ledger: str, tenure: Tenure) -> dict[str, Any]:
+    return {field: getattr(tenure, field) for field in _CHANGING} | _grant_end(ledger, tenure)
 
 
 def grant_rows(ledger: str, tenure: Tenure) -> list[tuple[Any, ...]]:
@@ -192,11 +205,13 @@ _cached_grants = lru_cache(maxsize=1024)(_grants)
 """Most pods get the scope that an earlier one had."""
 
 
-def _grant_end(ledger: str, tenure: Tenure) -> tuple[Any, ...]:
+def _grant_end(ledger: str, tenure: Tenure) -> dict[str, Any]:
     node = span_node(tenure.from_seq, tenure.until_seq)
-    return (tenure.until_seq, node, ledger, tenure.pod_name, tenure.from_seq)
+    end = {"until_seq": tenure.until_seq, "node": node}
+    return end | {"of_ledger": ledger, "of_pod_name": tenure.pod_name, "of_from_seq": tenure.from_seq}
 
 
 def pod_row(ledger: str, name: str, state: State) -> tuple[Any, ...]:
     """Return the state of a pod name as a row of its table."""
-    return (ledger, name, state.newest, state.status, state.tenure.from_seq if state.tenure else None)
+    early_ends = strict_json.dumps(state.early_ends) if state.early_ends else None
+    return (ledger, name, state.newest, state.status, state.tenure.from_seq if state.tenure else None, early_ends)

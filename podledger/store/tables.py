@@ -86,6 +86,8 @@ events = _table(
     _whole("sequence", nullable=True),
     _whole("sent_us", nullable=True),
     _text("subject", nullable=True),
+    _text("speaker", nullable=True),
+    _text("relayed_kind", nullable=True),
     _text("outcome"),
     _whole("rules"),
     _text("digest"),
@@ -111,8 +113,8 @@ tenures = _table(
     _key("from_seq", number=True),
     _text("opened_evidence"),
     _text("incarnation", nullable=True),
-    _whole("named_seq", nullable=True),
-    _text("source", nullable=True),
+    _text("speaker", nullable=True),
+    _text("delegated_by"),
     _text("socket_path"),
     _text("scope"),
     _text("parent_pod"),
@@ -146,6 +148,7 @@ pods = _table(
     _text("newest", nullable=True),
     _text("status"),
     _whole("tenure_from", nullable=True),
+    _text("early_ends", nullable=True),
 )
 
 outbox = _table(
@@ -205,6 +208,7 @@ def _partial_index(name: str, *columns: Column[str] | Column[int], where: Column
 _partial_index(
     "events_delegations", events.c.ledger, events.c.subject, events.c.seq, where=is_stamped_delegation(events)
 )
+_partial_index("events_stamps", events.c.ledger, events.c.source, events.c.sequence, where=events.c.source.is_not(None))
 Index("tenures_spans", tenures.c.ledger, tenures.c.node, tenures.c.from_seq)
 _partial_index(
     "tenures_lives",

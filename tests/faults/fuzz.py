@@ -73,8 +73,10 @@ def _event(found: Report, imported: object) -> str:
     assert made.kind in ("turn_ended", "errored", "shut_down", "scope_sub_delegated")
     assert json.loads(found.payload)["kind"] == made.kind
     assert parse_event(found.payload) == found.event, "the stored payload is another event"
-    if made.content:
-        assert delegation_from(made.kind, found.payload, OWNER) == made.content, "a rebuild reads another delegation"
+    if made.delegation:
+        assert delegation_from(made.kind, found.payload, OWNER, made.speaker) == made.delegation, (
+            "a rebuild reads another delegation"
+        )
     assert imported == made, "an import reads another event"
     stamp = found.event.stamp
     return f"{made.kind} {bool(stamp)} {bool(stamp and stamp.subject)} {'stamp' in found.payload}"

@@ -1,4 +1,4 @@
-"""Rows 5 and 6: rebuild and verify a long log; ask for the registry and a path's holders at random moments."""
+"""Rows 5 and 6: rebuild and verify a long log; query the registry and a path's holders at random moments."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def verify(path: Path) -> float:
 def measure(
     figures: Figures, places: Places, rivals: Sequence[Rival], long_log: Path, *, repeats: int, replayed: int
 ) -> None:
-    """Alternate between rebuild, verify and each rival's replay; then ask the questions."""
+    """Alternate between rebuild, verify and each rival's replay; then run the queries."""
     events = workload.events(replayed)
     stores = {rival.name: places.fresh() for rival in rivals}
     for rival in rivals:
@@ -71,7 +71,7 @@ def measure(
 
 
 async def ask(figures: Figures, path: Path) -> None:
-    """Ask about random moments; for some of them, also replay the log up to that moment."""
+    """Query random moments; for some of them, also replay the log up to that moment."""
     chance = random.Random(2)
     async with Ledger.open(path) as ledger:
         head = (await ledger.head()).head_seq

@@ -1,4 +1,4 @@
-"""`Ledger`: the one front door to a pod's record."""
+"""`Ledger`: the class through which you open, read and write a pod's record."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ T = TypeVar("T")
 
 
 class Ledger:
-    """The record of one owning pod: an append-only log, and all that is projected from it.
+    """The record of one owning pod: an append-only log, and its projections.
 
-    Use it as an asynchronous context manager, made by `Ledger.open`. Calls may overlap freely: what is appended at the
-    same time is committed together. All times it gives are UTC.
+    Use it as an asynchronous context manager, made by `Ledger.open`. Calls may overlap: events that you append at
+    the same time are committed together. All times it gives are UTC.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Ledger:
     ) -> Self:
         """The ledger of the pod `name` in the database `target`, a path or a SQLAlchemy URL.
 
-        Without `name`, the only ledger there. The database and the ledger are made, and brought up to date, unless
+        Without `name`, it is the only ledger there. The database and the ledger are created, or upgraded, unless
         `create` is false or there is no name. `clock` gives nanoseconds since 1970.
 
         Entering the context raises:
@@ -116,7 +116,7 @@ class Ledger:
 
     @property
     def commits(self) -> GroupCommit:
-        """Everything that is appended goes through it: also lines from outside, with their senders and rejections.
+        """The group commit, through which every append goes: also received lines, with their senders and rejections.
 
         Raises:
             StorageError: the ledger is not open.
@@ -236,7 +236,7 @@ class Ledger:
         return [holder for holder in holders if self.database.coverage.covers(holder.pod_name)]
 
     async def gaps(self, at: Moment = None) -> list[Gap]:
-        """Return the gaps at a moment: what stamped senders had sent, as far as what arrived shows, and did not arrive.
+        """Return the gaps at a moment: the sequence numbers of stamped senders whose reports had not arrived.
 
         Raises:
             InvalidMomentError: the moment is not in the log.
@@ -254,7 +254,7 @@ class Ledger:
     async def explain(
         self, pod_name: str, at: Moment = None, *, history: PodHistory | None = None
     ) -> AsyncIterator[Explained]:
-        """Yield each event about a pod name up to a moment, with what it did and why, in words.
+        """Yield each event about a pod name up to a moment, with its outcome and the reason in words.
 
         Pass a `history` of that name to read the pod's status from it afterwards.
 
@@ -271,7 +271,7 @@ class Ledger:
                 yield explained
 
     async def diff(self, before: Moment, after: Moment = None) -> RegistryDiff:
-        """Return what changed in the registry and the grants between two moments, and by which events.
+        """Return the changes of the registry and the grants between two moments, and the events that made them.
 
         Raises:
             InvalidMomentError: a moment is not in the log, or the second is the earlier.
@@ -284,7 +284,7 @@ class Ledger:
         on_result: Callable[[ChangedOutcome], None] | None = None,
         progress: Progress | None = None,
     ) -> ReplayResult:
-        """Return what the registry would be if the events had come as `plan` says; this writes nothing.
+        """Return the registry as it would be if the events had come as `plan` says; this writes nothing.
 
         `on_result` is called, on another thread, with each event whose outcome would change.
 
@@ -319,7 +319,7 @@ class Ledger:
     async def rebuild(self, progress: Progress | None = None) -> int:
         """Derive the projections from the log again, and correct them; return how many rows that changed.
 
-        Other callers can append meanwhile. The pods whose rows differ are then read once more with appending stopped.
+        Other callers can append during this. The pods whose rows differ are then read once more with appending stopped.
 
         Raises:
             ProtocolError: an entry was altered.
@@ -351,7 +351,7 @@ class Ledger:
         Raises:
             InvalidMomentError: a moment is not in the log.
             StorageError: the file cannot be written, or exists and `overwrite` is false.
-            UsageError: there is nothing to put in, or this database does not hold the whole log.
+            UsageError: there are no entries to write, or this database does not hold the whole log.
         """
         check_whole(self.database.path, self.database.coverage)
         make = partial(make_bundle, now_us=self._clock() // 1000, overwrite=overwrite, progress=progress)
@@ -377,7 +377,7 @@ class Ledger:
         await self.database.write(work)
 
     async def configure(self, *, parent_socket: str | None = None, mirror: str | None = None) -> Head:
-        """Set where the owner's parent listens, and where the mirror is written; what is None stays, "" clears.
+        """Set where the owner's parent listens, and where the mirror is written; None keeps a setting, "" clears it.
 
         Raises:
             StorageError: the mirror would be the database itself, or nothing was committed.
@@ -388,11 +388,11 @@ class Ledger:
         return await self.database.write(work)
 
     async def write_mirror(self) -> None:
-        """Write the mirror now, if one is set; it is written by itself after each change of the registry."""
+        """Write the mirror now, if one is set; the ledger also writes it after each change of the registry."""
         await self._mirror.write()
 
     async def outbox_items(self, *, status: OutboxStatus | None = None, after: int = 0) -> list[OutboxItem]:
-        """Return what the ledger owes, or owed, its parent, after the number `after`."""
+        """Return the outbox items whose number is greater than `after`: all of them, or those with `status`."""
         return await self.read(partial(outbox_rows.read_outbox, ledger=self._name, status=status, after=after))
 
     async def count_outbox_items(self, *, status: OutboxStatus) -> int:
@@ -400,7 +400,7 @@ class Ledger:
         return await self.read(partial(outbox_rows.count_outbox, ledger=self._name, status=status))
 
     async def update_outbox_item(self, item: OutboxItem) -> None:
-        """Keep what became of an item."""
+        """Store the new status of an item."""
         await self.database.write(partial(outbox_rows.write_outbox_item, item=item))
 
     async def read(self, work: Callable[[Connection], T]) -> T:

@@ -10,7 +10,7 @@ from podledger.server.limits import Limits
 
 
 class Settings(BaseSettings):
-    """What the environment sets. An option of the command line outweighs it."""
+    """The settings from the environment. An option of the command line overrides them."""
 
     model_config = SettingsConfigDict(env_prefix="PODLEDGER_", frozen=True)
 

@@ -52,7 +52,7 @@ class PodShutDown(DomainEvent):
 
 @register_event
 class PodDelegated(DomainEvent):
-    """A pod was lent a scope."""
+    """A pod was granted a scope."""
 
     event_type: str = "PodDelegated"
     aggregate_type: str = "Pod"

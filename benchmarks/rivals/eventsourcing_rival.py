@@ -39,7 +39,7 @@ class Pod(Aggregate):
 
     @event("Delegated")
     def delegate(self, parent: str, socket: str, scope: list[dict[str, Any]]) -> None:
-        """The pod was lent a scope."""
+        """The pod was granted a scope."""
 
     def report(self, reported: WireEvent) -> None:
         """Trigger the event of the aggregate."""

@@ -4,7 +4,7 @@ podledger/store/tables.py describes the same tables and indexes for SQLAlchemy; 
 two. Every primary key begins with the ledger, because a database can hold several. Times are microseconds since 1970.
 
 A migration is frozen: it states its own SQL and imports nothing of podledger. To change a table after a release, write
-the next migration. On `events` and `rejected` only ever add a column: rebuilding a table would drop its triggers.
+the next migration. On `events` and `rejected`, only add columns: rebuilding a table would drop its triggers.
 """
 
 from textwrap import dedent
@@ -106,7 +106,7 @@ TABLES = {
         node INTEGER NOT NULL,
         PRIMARY KEY (ledger, pod_name, from_seq, position)
     """,
-    # Projection: what the rules remember of each pod name.
+    # Projection: the state of each pod name under the rules.
     "pods": """
         ledger TEXT NOT NULL,
         pod_name TEXT NOT NULL,
@@ -116,7 +116,7 @@ TABLES = {
         early_ends TEXT,
         PRIMARY KEY (ledger, pod_name)
     """,
-    # What the ledger owes its parent, written in the transaction of the event that caused it.
+    # The reports that the ledger owes its parent, each written in the transaction of the event that caused it.
     "outbox": """
         ledger TEXT NOT NULL,
         number INTEGER NOT NULL,
@@ -196,7 +196,7 @@ def append_only(table: str, number: str) -> dict[str, str]:
 
 
 TRIGGERS = {
-    # Nobody changes the record by mistake, whatever program opens the file. Digests find what is done on purpose.
+    # The triggers keep every program from changing the record by mistake. The digests reveal deliberate changes.
     **append_only("events", "seq"),
     **append_only("rejected", "number"),
     # Without its row in `ledgers` a log would have no head to compare its last digest with.

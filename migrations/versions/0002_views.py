@@ -1,4 +1,4 @@
-r"""Create the views: the ledger for people who ask it in SQL.
+r"""Create the views: the ledger for people who query it in SQL.
 
 docs/sql.md describes the seven public views, column by column. Two helper views keep them short: `tenure_parents`
 says who delegated each tenure, `scope_rules` puts each grant into words. Everything else that the views share is a
@@ -11,7 +11,7 @@ Add a column to a view
        create it with the new column last, and copy the fragments that it needs. `downgrade` restores the old text. A
        view that reads another view need not be created again.
     2. Describe the column in docs/sql.md. tests/test_docs_sql.py compares the page with the columns of each view.
-    3. In tests/test_views.py, compare the column with what the library answers.
+    3. In tests/test_views.py, compare the column with the library's answer.
     4. For a new migration, set `SCHEMA_HEAD` in podledger/store/schema.py to its number. tests/test_migrations.py
        runs each migration up, down and up again.
 
@@ -70,11 +70,11 @@ ESCAPES = (
     ("char(157)", r"'\x9d'"),
     ("char(8238)", r"'\u202e'"),
 )
-"""What `escaped` replaces, in this order, after `json_quote` has escaped the control characters up to 0x1f.
+"""The texts that `escaped` replaces, in this order, after `json_quote` has escaped the control characters up to 0x1f.
 
-First the escapes of JSON that a reader does not want. 0x01 cannot be in the output of `json_quote`, so it stands for
-the text's own backslash meanwhile. Then what JSON leaves alone although it can steer a terminal: DEL, DCS, CSI, OSC and
-the right-to-left override.
+First come the escapes of JSON that a reader does not want. 0x01 cannot be in the output of `json_quote`, so it
+temporarily replaces the text's own backslash. Then come characters that JSON does not escape although they can control
+a terminal: DEL, DCS, CSI, OSC and the right-to-left override.
 """
 
 
@@ -332,7 +332,7 @@ CALLBACK_ADDRESS = fill(
 
 If the delegation names its speaker, that is the socket in the first delegation of that incarnation; the query
 repeats the condition of the index `events_delegations`. Otherwise it is the socket of the named parent: of the tenure
-that stood open then, else of the next one.
+that was open then, else of the next one.
 """
 
 
@@ -618,7 +618,7 @@ odd_outcomes AS (
     FROM event_log
     WHERE outcome IN ('conflict', 'late', 'revived', 'unknown')
 )"""
-"""The events with an outcome that an audit asks about."""
+"""The events with an outcome that an audit looks for."""
 
 ORPHANS = """\
 orphans AS (
@@ -686,7 +686,7 @@ MEETINGS = fill(
 
 `up` says how many folders above. Two spans meet where the node of the other one is inside the span, or where it is
 outside, on the way down to one of its ends or of an open span, and the other one lasts long enough. So the index
-`grants_spans` answers with a few look-ups, and reads few rows that did not meet.
+`grants_spans` answers with a few look-ups, and reads few other rows.
 """
 
 OVERLAPPING_WRITES = fill(

@@ -1,7 +1,7 @@
 """Bring the ledgers of a whole tree together in one database, each under its own name.
 
-A collection holds the record: the events with their seq, time and digest, and the rejected lines. It does not copy what
-makes a ledger act (the parent's socket, the mirror, the outbox, the consumers), so that nothing is sent twice.
+A collection holds the record: the events with their seq, time and digest, and the rejected lines. It does not copy
+the parent's socket, the mirror, the outbox and the consumers, so that nothing is sent twice.
 """
 
 from __future__ import annotations

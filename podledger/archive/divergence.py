@@ -1,4 +1,4 @@
-"""Where two ledgers of one name diverge. If one is the beginning of the other, they do not."""
+"""Find where two ledgers of one name diverge. If one is the beginning of the other, they do not."""
 
 from __future__ import annotations
 

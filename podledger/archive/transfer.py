@@ -97,7 +97,7 @@ def _read(line: bytes, owner: str) -> Draft | Entry | None:
     if line.startswith(b'{"method":'):
         return _read_wire(line, owner)
     text = protocol.decode(line)
-    fields = strict_json.loads(text, max_depth=strict_json.MAX_DEPTH + 1)  # an exported entry is one level around
+    fields = strict_json.loads(text, max_depth=strict_json.MAX_DEPTH + 1)  # an entry nests its event one level deeper
     if not isinstance(fields, dict):
         raise ProtocolError("not a JSON object")
     if "method" in fields:

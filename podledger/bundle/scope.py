@@ -17,7 +17,7 @@ from podledger.store.log import row_checksum
 
 
 class BundleScope(NamedTuple):
-    """The entries `since_seq` to `until_seq` of one ledger about `pods` (None: all), and the delegations they rest on.
+    """The entries `since_seq` to `until_seq` of one ledger about `pods` (None: all), and their delegations.
 
     `pod_name` is the pod that the bundle was made for, None for all. `ancestry` names the pods from which `pods`
     descend.

@@ -76,7 +76,7 @@ def make_bundle(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> BundleResult:
-    """Write a part of a ledger into the file `target`, which only its owner may read and nobody may write.
+    """Write a part of a ledger into the file `target`, which its owner may read and no user may write.
 
     `source` must hold the whole log; `now_us` is the time in microseconds since 1970.
 

@@ -43,6 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Discard what standard output still buffers: it cannot be written, and the interpreter would try again at exit."""
+    """Discard the buffer of standard output: it cannot be written, and the interpreter would try again at exit."""
     with suppress(OSError):  # a standard output in memory has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

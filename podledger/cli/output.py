@@ -69,7 +69,7 @@ def wrapped(text: str, on: Screen, style: str = "", *, indent: str = "") -> list
 
 @contextmanager
 def line_printer() -> Iterator[Callable[[str], None]]:
-    """Yield what prints a line. The lines are printed many at once, the last ones when the block ends."""
+    """Yield a function that prints a line. Many lines are printed at once, the last ones when the block ends."""
     pending: list[str] = []
 
     def flush() -> None:
@@ -97,7 +97,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: 
 
 
 def print_tree(root: dict[str, Any]) -> None:
-    """Print a tree of pods under the owner, each with its scope and the moment since when it stands."""
+    """Print a tree of pods under the owner, each with its scope and the time since when it is open."""
     print_lines(tree(root, screen()))
 
 

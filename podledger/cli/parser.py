@@ -12,7 +12,7 @@ from podledger.core.errors import UsageError
 
 
 class CommandModule(Protocol):
-    """What each module in `podledger.cli.commands` defines."""
+    """The functions that each module in `podledger.cli.commands` defines."""
 
     def add_arguments(self, parser: Parser, /) -> None:
         """Add the command's own arguments."""
@@ -49,9 +49,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def shared_options(default: str | None = argparse.SUPPRESS) -> Parser:
-    """Return a parent parser with the options that every command takes.
+    """Return a parent parser with the options of every command.
 
-    They may stand before or after the command. With this default, those after it keep the values given before it.
+    You can give them before or after the command. With this default, those after it keep the values given before it.
     """
     parser = Parser(add_help=False)
     options = parser.add_argument_group("shared options")
@@ -75,7 +75,7 @@ def _top_parser() -> Parser:
         epilog=_command_list(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared_options(default=None)],
-        allow_abbrev=False,  # what follows the command is not ours to interpret
+        allow_abbrev=False,  # the command's own parser interprets the words after it
     )
     parser.add_argument("--version", action="version", version=f"podledger {__version__}")
     parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)

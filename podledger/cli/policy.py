@@ -1,4 +1,4 @@
-"""How patient the reconciler is: the options that `serve` and `reconcile` share."""
+"""The options for the reconciler's policy, which `serve` and `reconcile` share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands that open a ledger share: the settings, the database, the event loop."""
+"""The parts that commands share to open a ledger: the settings, the database, the event loop."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def open_ledger(args: Namespace) -> Ledger:
 
 
 def with_ledger(args: Namespace, work: Callable[[Ledger], Awaitable[T]]) -> T:
-    """Open the ledger that the arguments name, and return what `work` returns."""
+    """Open the ledger that the arguments name, and return the result of `work`."""
 
     async def run() -> T:
         async with open_ledger(args) as ledger:

@@ -1,7 +1,7 @@
 """The table of commands. To add a command, add a row here and a module in `podledger/cli/commands`.
 
-`podledger --help` reads this table alone. Only the module of the chosen command is imported, so it can import what it
-needs at its top.
+`podledger --help` reads this table alone. Only the module of the chosen command is imported, so each can import its
+dependencies at its top.
 """
 
 from __future__ import annotations

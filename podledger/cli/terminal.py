@@ -33,7 +33,7 @@ STYLES: Final = {
 
 
 class Screen(NamedTuple):
-    """What text is laid out for: the width in columns, None for any, and whether it shows colours."""
+    """The screen that text is laid out for: the width in columns, None for any, and whether it shows colours."""
 
     columns: int | None = None
     colours: bool = False
@@ -44,7 +44,7 @@ class Screen(NamedTuple):
 
 
 def screen() -> Screen:
-    """Return what standard output is."""
+    """Return the screen that standard output writes to."""
     if not sys.stdout.isatty():
         return Screen()
     coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -53,9 +53,9 @@ def screen() -> Screen:
 
 @contextmanager
 def progress(what: str, *, prints: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar on standard error, if that is a terminal; yield what updates it, or None.
+    """Show a progress bar on standard error, if that is a terminal; yield the function that updates it, or None.
 
-    `prints` says that the work prints to standard output meanwhile. If both are the terminal, the lines show the
+    `prints` says that the work also prints to standard output. If both are the terminal, the lines show the
     progress, and there is no bar that would mix with them.
     """
     if not sys.stderr.isatty() or (prints and sys.stdout.isatty()):

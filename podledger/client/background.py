@@ -146,7 +146,7 @@ def _try_deliver(path: str, line: bytes) -> None:
 
 
 def _after_fork() -> None:
-    """Start empty in a forked child: the parent sends what is queued, and its threads may hold the lock."""
+    """Start empty in a forked child: the parent sends the queued events, and its threads may hold the lock."""
     global _sender  # noqa: PLW0603 - one background sender for one process
     _sender = _BackgroundSender()
 

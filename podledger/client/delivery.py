@@ -22,7 +22,7 @@ TIMEOUT_S: Final = 5.0
 """The time limit of each socket operation."""
 
 MAX_OPERATIONS: Final = 12
-"""A whole delivery may take this many times the limit of one operation, so that a slow server cannot hold it."""
+"""A whole delivery may take this many times the limit of one operation, so that a slow server cannot block it."""
 
 MAX_GREETING_BYTES: Final = 256 << 20
 """The most bytes that a server may send up to the end of its snapshot."""

@@ -79,7 +79,7 @@ def fire_and_forget(socket: str | os.PathLike[str] | None, event: Event) -> None
         return
     try:
         background.enqueue(os.fspath(socket), event_line(event))
-    except Exception as error:  # noqa: BLE001 - no failed report may harm the pod
+    except Exception as error:  # noqa: BLE001 - a failed report must not stop the pod
         background.warn(str(socket), error)
 
 

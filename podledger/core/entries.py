@@ -13,7 +13,7 @@ from podledger.core.relays import RelayedKind
 from podledger.core.times import moment, timestamp
 
 Outcome = Literal["applied", "duplicate", "conflict", "late", "unknown", "noted", "confirmed", "revived", "ignored"]
-"""What the rules decided about an event; `docs/rules.md` explains each."""
+"""The outcome of an event under the rules; `docs/rules.md` explains each."""
 
 
 class Sender(NamedTuple):

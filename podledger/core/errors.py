@@ -22,11 +22,11 @@
 from __future__ import annotations
 
 DAMAGED_HINT = "run `podledger verify`; restore a backup, or save what is intact with `podledger recover`"
-"""How to go on with a damaged database."""
+"""The hint of every error about a damaged database."""
 
 
 class PodledgerError(Exception):
-    """The base of all errors that podledger raises: `message` says what failed and why, `hint` how to fix it."""
+    """The base of all errors that podledger raises: `message` states the failure and its cause, `hint` the remedy."""
 
     exit_status = 1
 

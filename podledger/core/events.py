@@ -191,7 +191,7 @@ def read_event(adapter: TypeAdapter[E], fields: Any) -> E:
 
 
 _OPTIONAL: Final = frozenset({"stamp", "relay"})
-"""The fields that only podledger senders add. A malformed one costs only itself."""
+"""The fields that only podledger senders add. A malformed one is dropped, and the event stays valid."""
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -57,7 +57,7 @@ def _check_time(text: str) -> str:
 
 
 class Stamp(WireModel):
-    """What a podledger sender adds to an event, so that the receiver can detect order, loss and repetition.
+    """The stamp that a podledger sender adds to an event, so that the receiver can detect order, loss and repetition.
 
     Attributes:
         id: The UUID of this emission. A redelivery keeps it.
@@ -65,7 +65,7 @@ class Stamp(WireModel):
         sequence: Counts the events of one source: 1, 2, 3, …
         time: The sender's clock, in RFC 3339.
         subject: The incarnation of the pod that the event is about. A sender that does not know it omits it, and the
-            rules judge the event as unstamped.
+            rules treat the event as unstamped.
         speaker: The incarnation of the pod that speaks, if the sender knows it.
     """
 

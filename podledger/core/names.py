@@ -12,7 +12,7 @@ MAX_NAME_BYTES = 255
 
 
 def check_name(name: str, what: str = "pod name") -> str:
-    """Return `name` if it is valid; `what` is what the error calls it.
+    """Return `name` if it is valid; `what` is its designation in the error.
 
     Raises:
         InvalidNameError: the name is empty, `.` or `..`, contains `/`, a control character or a lone surrogate, or is

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """What a check found wrong: the check's name, the seq of the entry that it concerns (or None), and the detail."""
+    """A problem: the name of the check that found it, the seq of the entry concerned (or None), and the detail."""
 
     check: str
     seq: int | None

@@ -1,7 +1,8 @@
-"""Relays: what an owner adds to a report that it passes on to its own parent.
+"""Relays: the fields that an owner adds to a report that it passes on to its own parent.
 
 The original runtime relays a delegation with the relaying owner as `parent_pod`, and nothing else. A relay from
-podledger also says who really delegated, and where the relaying owner's log stood. `docs/protocol.md` lists the fields.
+podledger also states the pod that really delegated, and the last entry of the relaying owner's log.
+`docs/protocol.md` lists the fields.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rules: what each event changes, as one pure fold, `(state, event) → (state, outcome)`.
+"""The rules: the effect of each event, as one pure fold, `(state, event) → (state, outcome)`.
 
 The fold runs when an event is appended, when projections are rebuilt, and in replays that ask "what if". It knows no
 clock, no file and no socket. `docs/rules.md` states the rules in full:
@@ -25,7 +25,7 @@ MAX_EARLY_ENDS: Final = 16
 """How many incarnations are remembered whose end was reported before their delegation: the newest ones."""
 
 PodStatus = Literal["unheard", "open", "inferred", "ended"]
-"""Of a pod name: never delegated; its tenure open; its tenure closed by inference; over."""
+"""The status of a pod name: never delegated; tenure open; tenure closed by inference; over."""
 
 
 class Fact(NamedTuple):
@@ -45,7 +45,7 @@ class Fact(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """The part of an entry of the log that the rules read, and what they decided; `payload` only of delegations."""
+    """The part of an entry of the log that the rules read, and their outcome; `payload` only of delegations."""
 
     pod_name: str
     seq: int
@@ -75,7 +75,7 @@ def fact_of(entry: Entry | Logged, owner: str, *, repeated: bool = False) -> Fac
 
 
 def kind_judged(kind: Kind, relayed_kind: RelayedKind | None) -> Kind:
-    """Return the kind by which the rules judge an entry: a relayed end counts as what it was in the owner's ledger."""
+    """Return the kind that the rules apply to an entry: for a relayed end, its kind in the owner's ledger."""
     if kind == "shut_down" and relayed_kind in ("pod_exited", "pod_reclaimed"):
         return relayed_kind
     return kind
@@ -193,7 +193,7 @@ def _on_spawn(state: State, fact: Fact, subject: str) -> Decision:
 
 
 def _on_new_report(state: State, fact: Fact, subject: str) -> Decision:
-    """A report of an incarnation that nobody delegated yet can speak of an unnamed tenure, and of nothing else."""
+    """A report of an incarnation that no event delegated yet can concern an unnamed tenure, and no other."""
     if state.tenure is not None and state.tenure.incarnation is None and state.status in ("open", "inferred"):
         return _by_status(state, fact)
     is_end = fact.kind in ENDS or (fact.kind == "pod_reclaimed" and fact.evidence == "reported")  # a relayed reclaim
@@ -204,7 +204,7 @@ def _on_new_report(state: State, fact: Fact, subject: str) -> Decision:
 
 
 def _on_new_delegation(state: State, fact: Fact, subject: str) -> Decision:
-    """A delegation from the wire introduces its subject, unless the owner's own observation stands against it."""
+    """A delegation from the wire introduces its subject, unless the owner's own observation contradicts it."""
     tenure = state.tenure
     if state.status == "open" and tenure is not None:
         if tenure.incarnation is None and tenure.matches(_delegation_of(fact)):

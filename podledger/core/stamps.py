@@ -50,9 +50,9 @@ def _now() -> str:
 class Stamper:
     """Stamps the events of one sending process: one stream, numbered without gaps.
 
-    You may call it from several threads. A stamp claims only what the process knows. `source` names the stream, and is
-    never an incarnation: several processes may speak for one pod. `speaker` is the incarnation of the pod that this
-    process belongs to: by default what its parent passed in `PODLEDGER_INCARNATION`, None if it passed nothing.
+    You may call it from several threads. A stamp states only facts that the process knows. `source` names the stream,
+    and is never an incarnation: several processes may report for one pod. `speaker` is the incarnation of this
+    process's pod: by default the one that its parent passed in `PODLEDGER_INCARNATION`, None if it passed none.
     """
 
     def __init__(self, source: str | None = None, *, speaker: str | None = None) -> None:

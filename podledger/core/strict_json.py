@@ -1,4 +1,4 @@
-"""Strict JSON: no repeated key, no lone surrogate, no number beyond a double, bounded depth.
+"""Strict JSON: no repeated key, no lone surrogate, no number that a double cannot hold, limited depth.
 
 Python's own decoder accepts these, so that two programs could read one line differently.
 """

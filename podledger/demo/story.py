@@ -67,7 +67,7 @@ class Child:
 
 
 def run(read: Callable[[Ledger], Awaitable[T]]) -> T:
-    """Play the story in a temporary folder, and return what `read` returns for its open ledger."""
+    """Play the story in a temporary folder, and return the result of `read` for its open ledger."""
     with tempfile.TemporaryDirectory(prefix="podledger-") as folder:
         return asyncio.run(_play(Path(folder), read))
 

@@ -1,1 +1,1 @@
-"""The doctor, which finds what endangers a database, and the recovery of a damaged one."""
+"""The doctor, which finds risks and damage, and the recovery of a damaged database."""

@@ -1,4 +1,4 @@
-"""Examine a database for what endangers it, or has already harmed it, and say how to fix each finding.
+"""Examine a database for risks and damage, and say how to fix each finding.
 
 An examination changes nothing. It goes as far as possible in a damaged database and in one of a newer podledger.
 """

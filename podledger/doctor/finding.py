@@ -32,6 +32,6 @@ def guarded(check: str, work: Callable[[], Iterable[Finding]]) -> list[Finding]:
         findings.extend(work())
     except PodledgerError as error:
         findings.append(Finding(check, "error", error.message, error.hint))
-    except Exception as error:  # noqa: BLE001 - a damaged file may raise anything, and the other checks must go on
+    except Exception as error:  # noqa: BLE001 - a damaged file may raise any error, and the other checks must go on
         findings.append(Finding(check, "error", f"the check failed: {escape(repr(error), 300)}", DAMAGED_HINT))
     return findings

@@ -57,7 +57,7 @@ def space_finding(space: procfs.FreeSpace) -> Finding:
 
 
 def permission_findings(path: Path, sockets: Iterable[Path] = ()) -> Iterator[Finding]:
-    """Yield who else could read or change the database's files and the sockets."""
+    """Yield the permissions that let other users read or change the database's files and the sockets."""
     files = [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")), *sockets]
     faults = [*filter(None, map(procfs.file_fault, files)), *filter(None, [procfs.folder_fault(path.parent)])]
     for fault in faults:
@@ -87,7 +87,7 @@ def wal_findings(path: Path) -> Iterator[Finding]:
 
 
 def settings_findings(settings: dict[str, Any]) -> Iterator[Finding]:
-    """Yield whether a writing connection keeps what it acknowledges, and its triggers apply to INSERT OR REPLACE."""
+    """Yield whether a writing connection is durable, and whether its triggers apply to INSERT OR REPLACE."""
     journal, synchronous = str(settings["journal_mode"]).lower(), int(settings["synchronous"])
     if journal == "wal" and synchronous >= 2:
         yield Finding("durability", "ok", "WAL, synchronous FULL")

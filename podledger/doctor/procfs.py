@@ -31,7 +31,7 @@ class FreeSpace(NamedTuple):
 
 
 class PermissionFault(NamedTuple):
-    """A fault in the permissions of a file or folder. A minor one lets nobody read or change our files."""
+    """A fault in the permissions of a file or folder. A minor one does not let others read or change our files."""
 
     path: Path
     detail: str
@@ -68,13 +68,13 @@ def file_system(path: Path, mounts: str | None = None) -> tuple[str, str]:
 
 
 def free_space(path: Path) -> FreeSpace:
-    """Return what an ordinary user can still write on the file system of `path`."""
+    """Return the free space for an ordinary user on the file system of `path`."""
     status = os.statvfs(path)
     return FreeSpace(status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)
 
 
 def file_fault(path: Path) -> PermissionFault | None:
-    """Return what lets others read or change a file; None if nothing does, or there is no file."""
+    """Return the fault that lets others read or change a file; None if there is none, or no file."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def file_fault(path: Path) -> PermissionFault | None:
 
 
 def folder_fault(path: Path) -> PermissionFault | None:
-    """Return what lets others add files to a folder, or remove ours; None if nothing does."""
+    """Return the fault that lets others add files to a folder, or remove ours; None if there is none."""
     folder = path.absolute()
     status = folder.stat()
     mode = stat.S_IMODE(status.st_mode)

@@ -1,4 +1,4 @@
-"""Recover the entries that a damaged ledger still proves into a new database.
+"""Recover the entries of a damaged ledger whose chain still holds into a new database.
 
 Up to the first loss, entries keep their seq, time and digest. After it the numbers cannot continue without a gap, so
 the entries whose chain still holds are appended under new numbers, in their order and with their times. Entries that
@@ -32,7 +32,7 @@ REJECTED_BATCH: Final = 100
 
 
 class Recovered(NamedTuple):
-    """What became of one ledger: entries kept as they were, entries with new numbers, and the runs that are lost.
+    """The result for one ledger: unchanged entries, entries with new numbers, and lost runs.
 
     `moved` holds the first and last seq of each run with new numbers, and the first seq that it has now.
     """
@@ -50,7 +50,7 @@ class Recovered(NamedTuple):
 
 
 class _Clock:
-    """A clock that stands at the time at which an entry was first recorded."""
+    """A clock that returns the time at which an entry was first recorded."""
 
     def __init__(self) -> None:
         self.now_us = 0
@@ -60,7 +60,7 @@ class _Clock:
 
 
 async def recover(source: Path, target: Path, ledger: str | None = None) -> list[Recovered]:
-    """Write what still holds of the ledgers in `source`, or of the one named, into a new database at `target`.
+    """Write the intact entries of the ledgers in `source`, or of the one named, into a new database at `target`.
 
     If the recovery fails, nothing is left at `target`.
 

@@ -1,1 +1,1 @@
-"""The host: facts about processes and files that the kernel vouches for."""
+"""The host: facts about processes that the kernel reports."""

@@ -1,1 +1,1 @@
-"""Proof that a ledger is unchanged: verification, notes and signatures."""
+"""Checks that a ledger is unchanged: verification, notes and signatures."""

@@ -22,7 +22,7 @@ from podledger.store.tables import consumers, events, ledgers, metadata, outbox,
 
 
 def head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
-    """Yield whether the ledger's row was changed, and rows that no ledger and no count accounts for."""
+    """Yield changes of the ledger's row, rows of unknown ledgers, and rows numbered below 1."""
     if head.with_checksum() != head:
         yield Problem("head", None, "the ledger's row was changed in place")
     for table in metadata.tables.values():

@@ -114,7 +114,7 @@ def stored_digest(connection: Connection, ledger: str, seq: int) -> str | None:
 
 
 def note_problems(connection: Connection, ledger: str, expected: Sequence[Note]) -> Iterator[Problem]:
-    """Yield where the log differs from notes that were taken of it."""
+    """Yield the differences between the log and notes that were taken of it."""
     find = partial(stored_digest, connection, ledger)
     for note in expected:
         digest = find(note.seq)

@@ -15,7 +15,7 @@ from podledger.store.sqlite.files import schema_of
 
 
 def schema_problems(connection: Connection, coverage: Coverage) -> Iterator[Problem]:
-    """Yield what differs from the schema that the migrations create."""
+    """Yield the differences from the schema that the migrations create."""
     actual, expected = schema_of(connection), expected_schema(coverage.tables)
     for name, sql in expected.items():
         if name not in actual:

@@ -25,7 +25,7 @@ from podledger.store.log import Head
 from podledger.store.sqlite.files import application_id_of, integrity_faults, user_version_of
 
 MAX_PROBLEMS: Final = 1000
-"""How many problems a result lists. If there are more, its last problem says so."""
+"""The most problems that a result lists. If there are more, its last problem says so."""
 
 
 class VerifyResult(NamedTuple):
@@ -86,7 +86,7 @@ def damage(path: Path, ledger: str | None = None) -> tuple[Problem, ...]:
 
 
 def is_misnamed(path: Path, ledger: str | None) -> bool:
-    """Return whether the name is wrong and not the file: it never held such a ledger, or it holds several."""
+    """Return whether the name is wrong and the file is not: it never held such a ledger, or it holds several."""
     try:
         with read_only(path) as connection:
             names, logs = log.ledger_names(connection), scanned_ledgers(connection)
@@ -134,7 +134,7 @@ def _loss_problems(connection: Connection, ledger: str) -> Iterator[Problem]:
 
 
 def _integrity_problems(connection: Connection) -> Iterator[Problem]:
-    """Yield what SQLite's own check finds wrong with the file."""
+    """Yield the problems that SQLite's own check finds in the file."""
     for fault in integrity_faults(connection):
         yield Problem("file", None, fault)
 

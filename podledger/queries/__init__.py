@@ -1,1 +1,1 @@
-"""Questions about a ledger: the registry at any moment, notifications, explanations, differences, gaps, replays."""
+"""Queries on a ledger: the registry at any moment, notifications, explanations, differences, gaps, replays."""

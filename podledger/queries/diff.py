@@ -30,8 +30,8 @@ class Edge(NamedTuple):
 class PodChange(NamedTuple):
     """A pod that differs between the two moments.
 
-    If it is open at both, `fields` names what differs. `ended` is the event that ended what was before, `began` the one
-    that made it what it is after.
+    If it is open at both, `fields` names the fields that differ. `ended` is the event that ended the earlier state,
+    `began` the one that began the later state.
     """
 
     pod_name: str
@@ -56,7 +56,7 @@ class PodChange(NamedTuple):
 
 
 class GrantChange(NamedTuple):
-    """A rule that was lent to a pod or taken back, by the event `edge`."""
+    """A rule that was granted to a pod or taken back, by the event `edge`."""
 
     pod_name: str
     change: Change
@@ -71,7 +71,7 @@ class GrantChange(NamedTuple):
 
 
 class RegistryDiff(NamedTuple):
-    """What changed after the entry `from_seq` up to the entry `until_seq`."""
+    """The changes after the entry `from_seq` up to the entry `until_seq`."""
 
     from_seq: int
     until_seq: int
@@ -92,7 +92,7 @@ _COMPARED = ("socket_path", "scope_delegated", "callback_address", "parent_pod",
 
 
 def diff(connection: Connection, ledger: str, before: Moment, after: Moment) -> RegistryDiff:
-    """Return what changed in the registry and the grants between two moments.
+    """Return the changes of the registry and the grants between two moments.
 
     Raises:
         InvalidMomentError: one of them is not in the log, or the second is the earlier.
@@ -197,7 +197,7 @@ def _passed(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterato
 
 
 def _changed_grants(edges: _Edges, then: dict[str, Pod], now: dict[str, Pod]) -> Iterator[GrantChange]:
-    """Yield what was lent or taken back, net: what a pod holds at both moments is no change."""
+    """Yield the rules that were granted or taken back, net: a rule that a pod holds at both moments is no change."""
     for name in then.keys() | now.keys():
         before, after = then.get(name), now.get(name)
         lent, kept = _rules(after), _rules(before)

@@ -1,6 +1,6 @@
-"""Explain in words why each event had its outcome: the fold once more, with the reasons.
+"""Explain in words why each event had its outcome: apply the fold again, and add the reasons.
 
-Pure: an entry and the history before it go in, a sentence comes out.
+The functions are pure: they take an entry and the history before it, and return a sentence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Explained(NamedTuple):
 class PodHistory:
     """The history of one pod name, event by event.
 
-    `state` holds the rules' knowledge so far. The history also remembers at which seq that knowledge came about.
+    `state` holds the rules' knowledge so far. The history also keeps the seq at which the rules learned each fact.
     """
 
     def __init__(self, pod_name: str) -> None:
@@ -92,7 +92,7 @@ class PodHistory:
                 return self._of_reclaim(before, decision)
 
     def _stopped_by_incarnation(self, before: State, fact: Fact, decision: Decision) -> str:
-        """Return the reason why step one of the rules went no further, "" if it did."""
+        """Return the reason why step one of the rules decided the outcome, or "" if it did not."""
         subject, newest = fact.subject or "", before.newest
         if fact.kind == "pod_spawned":
             return ""

@@ -39,14 +39,14 @@ class Missing(NamedTuple):
 
 
 class Answer(NamedTuple, Generic[T]):
-    """What a question found, and how many reports were missing at that moment; both are of one snapshot."""
+    """The result of a query, and how many reports were missing at that moment; both are of one snapshot."""
 
     found: T
     missing: Missing
 
 
 def gaps_until(connection: Connection, ledger: str, until: int) -> list[Gap]:
-    """Return the gaps in what had arrived up to the seq `until`.
+    """Return the gaps in the sequences of the reports that had arrived up to the seq `until`.
 
     A sender's last events are missing only if a later one, such as its `shut_down`, has a higher number.
     """
@@ -54,7 +54,7 @@ def gaps_until(connection: Connection, ledger: str, until: int) -> list[Gap]:
 
 
 def missing_until(connection: Connection, ledger: str, until: int) -> Missing:
-    """Count what is missing in what had arrived up to the seq `until`."""
+    """Count the reports that were missing at the seq `until`."""
     lost = connection.execute(_missing(), {"ledger": ledger, "until": until}).scalars().all()
     return Missing(sum(lost), len(lost))
 
@@ -69,7 +69,7 @@ def gaps_at(connection: Connection, ledger: str, at: Moment) -> list[Gap]:
 
 
 def missing_at(connection: Connection, ledger: str, at: Moment) -> Missing:
-    """Count what was missing at a moment.
+    """Count the reports that were missing at a moment.
 
     Raises:
         InvalidMomentError: the moment is not in the log.

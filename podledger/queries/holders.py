@@ -19,7 +19,7 @@ from podledger.store.tables import grants
 class Holder(NamedTuple):
     """A pod that could write a path, the grant that let it, and the chain of delegation from the owner down to it.
 
-    `target` and `recursive` are None for the owner, who holds what it has not lent.
+    `target` and `recursive` are None for the owner, which holds every path that it has not granted.
     """
 
     pod_name: str
@@ -42,7 +42,7 @@ class _Grant(NamedTuple):
 
 
 def holders_at(connection: Connection, ledger: str, path: str, at: Moment) -> list[Holder]:
-    """Return the pods that could write `path` and had not lent it on; if there are none, the owner.
+    """Return the pods that could write `path` and had not granted it on; if there are none, the owner.
 
     Raises:
         InvalidMomentError: the moment is not in the log.

@@ -1,4 +1,4 @@
-"""The registry at any moment: which pods were open, what was lent to each, and where each calls back."""
+"""The registry at any moment: which pods were open, their scopes, and where each calls back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Replays: what the registry would be if the events had come in their senders' order, or without their stamps.
+"""Replays: the registry as it would be if the events had come in their senders' order, or without their stamps.
 
-A replay is a pure fold in memory. It writes nothing, sends nothing and notifies nobody.
+A replay is a pure fold in memory. It writes nothing and sends nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Order = Literal["logged", "sent"]
 
 
 class ReplayOptions(NamedTuple):
-    """What to replay: up to which moment, in which order, and whether with the stamps."""
+    """The plan of a replay: up to which moment, in which order, and whether with the stamps."""
 
     order: Order = "logged"
     stamps: bool = True
@@ -60,7 +60,7 @@ class ChangedOutcome(NamedTuple):
 
 
 class PodContent(NamedTuple):
-    """What the registry holds of a pod: the content of its open tenure, and the seq of the event that opened it."""
+    """The registry's record of a pod: the content of its open tenure, and the seq of the event that opened it."""
 
     opened_by: int
     socket_path: str
@@ -147,10 +147,10 @@ _up_to: Final = (events.c.ledger == LEDGER, events.c.seq <= bindparam("until", t
 
 
 def _in_sent_order() -> CompoundSelect[Any]:
-    """Return what sorts the entries in their senders' order: of one sender by sequence, across senders by time.
+    """Return the sort key for the senders' order: of one sender by sequence, across senders by time.
 
-    A sender's clock may be wrong. Nothing was sent after it was recorded, nor before what the same sender sent before
-    it, and these bounds outweigh the clock. An unstamped entry has the place at which it was recorded.
+    A sender's clock may be wrong. But no event was sent after it was recorded, or before an earlier event of
+    the same sender; these bounds override the clock. An unstamped entry has the place at which it was recorded.
     """
     sent_us = case((events.c.sent_us < events.c.recorded_us, events.c.sent_us), else_=events.c.recorded_us)
     stamped = select(

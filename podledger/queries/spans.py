@@ -15,7 +15,7 @@ from podledger.store.tables import nodes_at, open_at
 
 LEDGER: Final = bindparam("ledger", type_=Text)
 SEQ: Final = bindparam("seq", type_=BigInteger)
-"""The ledger and the seq that a question is about."""
+"""The ledger and the seq that a query is about."""
 
 
 def parameters(name: str, count: int) -> list[BindParameter[Any]]:

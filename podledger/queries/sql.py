@@ -1,4 +1,4 @@
-"""A stranger's SQL: one statement that can only read, limited in time, rows, memory and temporary files."""
+"""SQL from a user: one statement that can only read, limited in time, rows, memory and temporary files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from podledger.store.schema import prepare
 from podledger.store.sqlite.restricted import RestrictedQuery
 
 MAX_RESULT_BYTES: Final = 32 << 20
-"""How much of a result is kept."""
+"""The most bytes of a result that are kept."""
 
 MAX_FILE_BYTES: Final = 1 << 30
 """How long a temporary file may grow where that is limited."""
@@ -25,7 +25,7 @@ GRACE_S: Final = 2.0
 
 
 class SqlResult(NamedTuple):
-    """What a query found; `cut` is the reason why rows are missing, or None if none are."""
+    """The result of a query; `cut` is the reason why rows are missing, or None if none are."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]

@@ -1,4 +1,4 @@
-"""One client's connection: its socket, which never blocks, what it has sent, and the state that it is in."""
+"""One client's connection: its non-blocking socket, the received bytes, and its state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class State(Enum):
-    """What a connection waits for.
+    """The state of a connection: the event that it waits for.
 
     TAKING ──listen──► LISTENING ──the client sends──► TAKING
     TAKING ──ask──► ASKING ──give──► ANSWERING ──the client has read the answer──► TAKING
@@ -114,14 +114,14 @@ class ClientConnection:
             self._waiter.set_result(None)
 
     def receive(self, size: int = CHUNK_BYTES) -> bool:
-        """Add what has arrived to `lines`, at most `size` bytes; return False if nothing more will arrive."""
+        """Add received bytes to `lines`, at most `size` of them; return False if nothing more will arrive."""
         if self.state is State.CLOSED:
             return False
         try:
             data = self._sock.recv(size)
         except BlockingIOError:
             return True
-        except OSError:  # the client closed before it had read our answers; what it sent was read before this
+        except OSError:  # the client closed before it read our answers; its own bytes were read before this
             return False
         if data:
             self.received_at = time.monotonic()
@@ -149,7 +149,7 @@ class ClientConnection:
         return self.state is State.CLOSED
 
     def heard(self) -> None:
-        """Note that the client has sent a whole line."""
+        """Record that the client has sent a whole line."""
         self.heard_at = time.monotonic()
 
     def is_silent(self, since: float) -> bool:
@@ -193,6 +193,6 @@ class ClientConnection:
 
 
 def attested(sock: socket.socket) -> Sender:
-    """Return who is at the other end, as the kernel attests."""
+    """Return the process at the other end, as the kernel reports it."""
     size = _CREDENTIALS.size
     return Sender(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))

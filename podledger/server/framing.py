@@ -8,18 +8,18 @@ KEPT_BYTES: Final = 64 << 10
 """How much is kept of a line that is cut short."""
 
 BLANK: Final = b" \t\r"
-"""A line of these alone is no message."""
+"""A line of only these bytes is no message."""
 
 
 class Frame(NamedTuple):
-    """A line without its newline; `fault` says why it was cut short, and is empty for a whole line."""
+    """A line without its newline; `fault` is the reason why it was cut short, empty for a whole line."""
 
     raw: bytes
     fault: str = ""
 
 
 class LineBuffer:
-    """What arrived on one connection and was not taken yet; its length is in bytes."""
+    """The bytes received on one connection that no line was taken from yet; its length is in bytes."""
 
     __slots__ = ("_data", "_max_bytes", "_searched", "_skipping")
 
@@ -38,7 +38,7 @@ class LineBuffer:
         return b"\n" in self._data.lstrip(BLANK + b"\n")
 
     def feed(self, data: bytes) -> None:
-        """Add what arrived, except the rest of a line that was cut short."""
+        """Add received bytes, except the rest of a line that was cut short."""
         if self._skipping:
             end = data.find(b"\n")
             if end < 0:
@@ -59,13 +59,13 @@ class LineBuffer:
         return Frame(raw) if end <= self._max_bytes else Frame(raw[:KEPT_BYTES], self._too_long())
 
     def last(self) -> Frame | None:
-        """Take out what follows the last newline, once nothing more will arrive; return None if nothing does."""
+        """Take out the bytes after the last newline, once nothing more will arrive; return None if there are none."""
         raw = bytes(self._data)
         self._clear()
         return Frame(raw) if raw else None
 
     def cut_short(self, fault: str) -> Frame:
-        """Take out what there is of an unfinished line, and skip what is still to come of it."""
+        """Take out the received part of an unfinished line, and skip the rest of that line."""
         raw = bytes(memoryview(self._data)[:KEPT_BYTES])
         self._clear()
         self._skipping = True

@@ -1,4 +1,4 @@
-"""Limits on everything that a stranger could make grow."""
+"""Limits on the memory, connections and time that clients can use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from podledger.core.protocol import MAX_FRAME_BYTES
 
 
 class Limits(NamedTuple):
-    """What a receiver takes at most, and from which users.
+    """The limits of a receiver, and the users that it accepts.
 
     Lines: `max_frame_bytes` is the longest one, without its newline. Of `max_queued` lines, which take up to
     `max_queued_bytes` in memory, each waits for its commit; then reading stops. `max_batch` are committed together.
     `max_long_lines` connections at a time may be in the middle of a long line.
 
     Connections: `max_connections` may be open. One that sends no whole line for `idle_timeout_s` seconds is closed.
-    When the receiver stops, it reads what clients send for `drain_grace_s` seconds more.
+    When the receiver stops, it goes on reading from clients for `drain_grace_s` seconds.
 
     Answers: `max_unsent_bytes` wait for their clients, each for `answer_timeout_s` seconds. A registry of more than
     `max_listed_bytes` is not listed.

@@ -25,7 +25,7 @@ class LongLines:
         self.begun: dict[ClientConnection, float] = {}
 
     def begin(self, connection: ClientConnection) -> bool:
-        """Let a connection's line grow long, if there is a place for it; return whether it may."""
+        """Allow a connection's line to grow long, if there is a place for it; return whether it may."""
         if connection in self.begun:
             return True
         if len(self.begun) >= self._most or connection.peer.long_lines >= self._share:

@@ -1,4 +1,4 @@
-"""What is sent on one connection: kept until the client reads it, without holding up anyone else."""
+"""The frames sent on one connection: kept until the client reads them, without delaying other clients."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Outgoing:
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
         except BlockingIOError:
             return
-        except OSError:  # the client is gone
+        except OSError:  # the client has closed the connection
             self._unsent = _NOTHING
 
     def _watch(self) -> None:

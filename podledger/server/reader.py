@@ -1,7 +1,7 @@
 """Reads connections: each a little at a time, so that none takes more than its share.
 
-A connection that has more to give than one turn takes waits in line with the others. While too many lines wait for
-their commit, nothing is read, so that a flood waits at its own end of the socket.
+A connection with more lines than one turn takes waits in line with the others. While too many lines wait for
+their commit, nothing is read, so that further lines wait in the sending processes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Reader:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, connection: ClientConnection) -> None:
-        """Serve a connection by a task of its own."""
+        """Serve a connection in a task of its own."""
         self._tasks.add(self._loop.create_task(self._serve(connection)))
 
     async def finish(self) -> None:
@@ -67,7 +67,7 @@ class Reader:
             await asyncio.wait(self._tasks)
 
     def cut(self, connection: ClientConnection, fault: str) -> None:
-        """Reject what was read of a connection and not taken yet, as one line."""
+        """Reject the bytes of a connection that were read and not taken yet, as one line."""
         if connection.lines:
             self._reject(connection, connection.lines.cut_short(fault), fault)
         self._end_long(connection)
@@ -93,7 +93,7 @@ class Reader:
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _read(self, connection: ClientConnection) -> None:
-        """Take what a connection sends as it arrives, when there is room, until nothing more will arrive."""
+        """Take lines from a connection as they arrive, when there is room, until nothing more will arrive."""
         while await connection.listen():
             is_long = connection in self._long.begun
             if is_long or not self._queue.has_room_for(connection):  # a long line lets short reports pass

@@ -1,4 +1,4 @@
-"""Answers to `list_pods`. Clients that ask at the same time share one reading of the registry."""
+"""Answers to `list_pods`. Clients that ask at the same time share one query of the registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("podledger.receiver")
 class Responses:
     """Lists the pods for clients, each once everything that it sent before is committed.
 
-    It closes connections whose clients do not read their answer, so that they hold up nobody.
+    It closes connections whose clients do not read their answer, so that they do not delay other clients.
     """
 
     def __init__(self, ledger: Ledger, queue: IngestQueue, limits: Limits) -> None:
@@ -51,7 +51,7 @@ class Responses:
                 connection.close()
 
     async def close(self) -> None:
-        """Answer nobody else."""
+        """Send no more answers."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,4 +1,4 @@
-"""The receiver's socket file: claimed only where nobody listens, with mode 0600, and removed only if it is still ours.
+"""The receiver's socket file: created with mode 0600 where no process listens, and removed only if it is still ours.
 
 The file `<socket>.lock` next to it is locked as long as the socket is in use, so that of two receivers that start at
 the same moment neither takes the socket of the other for a dead one. A receiver that is killed leaves both files; the
@@ -100,7 +100,7 @@ def _open_lock(path: Path) -> int:
 
 def _unlock(path: Path, lock: int) -> None:
     with suppress(OSError):
-        _lock_path(path).unlink()  # before the lock is released, so that nobody locks a file that is being removed
+        _lock_path(path).unlink()  # before the lock is released, so that no process locks a file that is being removed
     os.close(lock)
 
 
@@ -109,7 +109,7 @@ def _lock_path(path: Path) -> Path:
 
 
 def _clear(path: Path) -> None:
-    """Make sure that nothing is at `path`; remove a socket on which nobody listens."""
+    """Make sure that nothing is at `path`; remove a socket on which no process listens."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def _is_live(path: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         except (BlockingIOError, TimeoutError):
-            return True  # its queue is full, so somebody listens
+            return True  # its queue is full, so a process listens
         except OSError as error:
             reason = f"cannot find out whether anybody listens on {path}: {error.strerror}"
             raise SocketError(reason, hint="remove it if it is dead, or choose another path") from error
@@ -142,7 +142,7 @@ def _is_live(path: Path) -> bool:
 def _bind(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        # On Linux the file gets the mode of the socket, less the umask. It is thus never open to other users.
+        # On Linux the file gets the mode of the socket, less the umask. So it is never open to other users.
         os.fchmod(listener.fileno(), _MODE)
         listener.bind(str(path))
         if stat.S_IMODE(path.lstat().st_mode) != _MODE:

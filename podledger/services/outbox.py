@@ -1,4 +1,4 @@
-"""The outbox: it sends what the ledger owes its parent, retries with back-off, and gives up after some attempts."""
+"""The outbox: it sends the reports that the ledger owes its parent, retries with back-off, and gives up in the end."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Outbox:
                     await self._wake.wait()
 
     async def _send(self, item: OutboxItem) -> None:
-        """Attempt until one succeeds or none is left. Each attempt is stored, so that a restart goes on counting."""
+        """Try until one succeeds or none is left. Each attempt is stored, so that a restart goes on counting."""
         item = await self._stamped(item)
         while item.status == "pending":
             item = self._after_attempt(item, failure=await self._attempt(item))

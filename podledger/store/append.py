@@ -1,4 +1,4 @@
-"""One transaction on the log: read the head, apply the rules, write the entries and what they change, move the head."""
+"""One transaction on the log: read the head, apply the rules, write the entries and their changes, move the head."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_SENDER = (None, None, None)
 
 
 class Appended(NamedTuple):
-    """What a transaction left: its entries, the head after it, and whether a tenure was opened, closed or named."""
+    """The result of a transaction: its entries, the head after it, and whether a tenure was opened, closed or named."""
 
     entries: list[Entry]
     head: Head
@@ -42,7 +42,7 @@ def append_batch(
 ) -> Appended:
     """Append events and rejected lines, with everything that follows from them, in the connection's transaction.
 
-    `now_us` is the time in microseconds since 1970. If the clock was set back, the head's time counts.
+    `now_us` is the time in microseconds since 1970. If the clock was set back, the head's time is used.
     """
     before = head = read_head(connection, ledger)
     names = {draft.pod_name for draft in drafts}
@@ -63,7 +63,7 @@ def restore_batch(
 ) -> tuple[Appended, list[tuple[int, str]]]:
     """Append entries that another ledger exported, unchanged, each if it continues the chain.
 
-    Returns what was appended, and the refused ones: their positions in `entries`, with the reasons.
+    Returns the appended entries, and the refused ones: their positions in `entries`, with the reasons.
     """
     head = at = read_head(connection, ledger)
     names = {entry.pod_name for entry in entries}
@@ -87,7 +87,7 @@ def restore_batch(
 def _fold_drafts(
     head: Head, fold: Fold, repetitions: Repetitions | None, drafts: Sequence[Draft], now_us: int
 ) -> tuple[list[Entry], list[tuple[int, str]]]:
-    """Turn drafts into the entries that follow the head; also return what the parent is owed, each with its seq."""
+    """Turn drafts into the entries that follow the head; also return the reports owed to the parent, with their seq."""
     entries: list[Entry] = []
     owed: list[tuple[int, str]] = []
     digest, ledger = head.head_digest, head.name
@@ -134,7 +134,7 @@ def _check_continues(head: Head, entry: Entry) -> None:
 def _write(
     connection: Connection, before: Head, head: Head, fold: Fold, cache: StateCache, entries: list[Entry]
 ) -> Appended:
-    """Write entries and what they changed, and move the head behind the last one."""
+    """Write entries and their changes, and move the head to the last one."""
     insert_rows(connection, events, entries, filled_columns)
     save(connection, head.name, fold.changed, fold.states, before.head_seq)
     if entries:

@@ -1,4 +1,4 @@
-"""The engines of a database, and connections that are opened for one piece of work."""
+"""The engines of a database, and connections that are opened for one task."""
 
 from __future__ import annotations
 

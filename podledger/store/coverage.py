@@ -1,6 +1,6 @@
 """The coverage of a database: how much of its ledgers' logs it holds.
 
-Other code asks this value, and does not need to know what kinds of database there are.
+Other code uses this value, and does not need to know the kinds of database.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Coverage(Protocol):
         """Return the digests of the payloads that the database does not hold, by seq, for a page of the log."""
 
     def problems(self, connection: Connection, /) -> Iterator[Problem]:
-        """Yield where the content of the database contradicts its coverage."""
+        """Yield the contradictions between the content of the database and its coverage."""
 
 
 class WholeLog:

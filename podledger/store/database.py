@@ -51,7 +51,7 @@ def locate(target: str | os.PathLike[str]) -> Path:
 class Database:
     """An open database. Open it with `open`; `close` closes every connection, also after an error.
 
-    `read` answers a question on the async engine. `write` runs a transaction on the writer's thread, and `run_job` a
+    `read` runs a query on the async engine. `write` runs a transaction on the writer's thread, and `run_job` a
     job that reads a whole log, each on a sync engine. All three take a function of a sync SQLAlchemy connection.
 
     `path` is the path as it was given; `place` is absolute, so that the process may change its folder.
@@ -165,7 +165,7 @@ class Database:
     def _empty_wal(self, writer: Connection) -> None:
         """Empty a WAL that has grown large: with readers at all times, SQLite's own checkpoints never reach its end.
 
-        What was committed stays committed if this fails; the next try is when the WAL has grown by as much again.
+        Commits are kept if this fails; the next attempt is when the WAL has grown by as much again.
         """
         size = _size(self.place.with_name(f"{self.place.name}-wal"))
         if size < self._empty_wal_at:

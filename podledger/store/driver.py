@@ -1,7 +1,7 @@
 """Hot statements: SQLAlchemy Core that is compiled once and then runs on the driver, in the connection's transaction.
 
-SQLAlchemy adds 20 to 100 µs to each statement, most of what a small one takes. So the statements of every append and
-of the common questions run here; all others run as Core.
+SQLAlchemy adds 20 to 100 µs to each statement, most of the time of a small one. So the statements of every append and
+of the common queries run here; all others run as Core.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class HotStatement:
         found = self._compiled.get(dialect.name)
         if found is None:
             compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)
-            assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what compiles to DDL is no statement for here
+            assert isinstance(compiled, SQLCompiler)  # noqa: S101 - a statement that compiles to DDL cannot be hot
             order = compiled.positiontup if compiled.positional else None
             found = self._compiled[dialect.name] = _Compiled(str(compiled), compiled.params, order)
         return found
@@ -150,7 +150,7 @@ def _insertion(table: Table, positions: Positions, replaced: tuple[str, ...]) ->
 
 
 def _repeated(insertion: str, rows: int) -> str:
-    """Return the insertion of one row as that of several."""
+    """Return the statement that inserts one row, extended to several rows."""
     start, values, rest = insertion.partition("VALUES ")
     marks, end, conflict = rest.partition(")")
     return start + values + ", ".join([marks + end] * rows) + conflict

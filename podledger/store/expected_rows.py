@@ -108,7 +108,7 @@ def _read(connection: Connection, statement: HotStatement, values: Mapping[str, 
 
 
 def _logged(*conditions: ColumnElement[bool]) -> HotStatement:
-    """Return the query for what the rules look at, sorted by pod name, without the payloads that they do not read."""
+    """Return the query for the entries that the rules read, sorted by pod name, without payloads that they ignore."""
     query = select(*logged_columns()).where(events.c.ledger == bindparam("ledger"), *conditions)
     return HotStatement(query.order_by(events.c.pod_name, events.c.seq))
 

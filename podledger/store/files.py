@@ -17,10 +17,10 @@ from podledger.store.sqlite.files import application_id
 def replacing(path: str | os.PathLike[str], database: Path) -> Iterator[BinaryIO]:
     """Open a stream whose bytes replace the file at `path`, with mode 0600, when the block ends without an error.
 
-    `database` is where the bytes come from. Neither it nor any other database of podledger is replaced.
+    `database` is the source of the bytes. Neither it nor any other database of podledger is replaced.
 
     Raises:
-        StorageError: the file was not written, or `path` is a symbolic link; what was there is unchanged.
+        StorageError: the file was not written, or `path` is a symbolic link; the old file is unchanged.
     """
     if application_id(Path(path)):
         raise StorageError(f"{os.fspath(path)} is a database", hint="choose another name")
@@ -32,11 +32,11 @@ def replacing(path: str | os.PathLike[str], database: Path) -> Iterator[BinaryIO
 def placing(path: str | os.PathLike[str], database: Path, *, overwrite: bool, mode: int = 0o600) -> Iterator[Path]:
     """Create a private temporary file that becomes the file at `path` when the block ends without an error.
 
-    It is synced to disk before it takes its place. Without `overwrite` it replaces no file, not even one that appears
-    meanwhile. It never replaces `database`, from which it is made.
+    It is synced to disk before it takes its place. Without `overwrite` it replaces no file, not even one that was
+    created since. It never replaces `database`, from which it is made.
 
     Raises:
-        StorageError: the file was not written, or another one is in its place; what was there is unchanged.
+        StorageError: the file was not written, or another one is in its place; the old file is unchanged.
     """
     target = Path(path)
     check_apart(target, database)

@@ -1,4 +1,4 @@
-"""Group commit: a transaction takes everything that waits when it begins, and each caller is answered after it.
+"""Group commit: a transaction takes everything that waits when it begins, and each caller gets its result after it.
 
 A commit costs the same for one event as for hundreds, so many callers that append at the same time share it.
 """
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """What one caller appends: events, and lines that it rejected."""
+    """The events that one caller appends, and the lines that it rejected."""
 
     drafts: Sequence[Draft]
     rejections: Sequence[Rejection] = ()
@@ -80,7 +80,7 @@ class GroupCommit:
     async def append_from(self, take: Callable[[], Batch], *, size: int) -> list[Entry]:
         """Append the batch that `take` returns when its transaction begins; it holds at most `size` events.
 
-        What reaches a queue until then can thus be part of the batch.
+        So a line that reaches a queue before then can be part of the batch.
 
         Raises:
             StorageError: nothing was committed.
@@ -144,7 +144,7 @@ class GroupCommit:
         except PodledgerError as error:
             _refuse(requests, error)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must learn of it, and the next go on
+        except Exception as error:  # noqa: BLE001 - every error goes to the callers, and the next batch goes on
             refusal = StorageError(f"the batch was not committed: {error!r}")
             refusal.__cause__ = error
             _refuse(requests, refusal)

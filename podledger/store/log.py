@@ -243,7 +243,7 @@ def make_ledger(connection: Connection, name: str, now_us: int) -> Head:
 
 
 def configure(connection: Connection, ledger: str, parent_socket: str | None, mirror: str | None) -> Head:
-    """Set the owner's parent and the mirror; what is None stays, and what is empty is cleared."""
+    """Set the owner's parent and the mirror; None keeps a setting, and an empty text clears it."""
     head = read_head(connection, ledger)
     if parent_socket is not None:
         head = head._replace(parent_socket=parent_socket or None)

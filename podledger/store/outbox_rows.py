@@ -1,6 +1,6 @@
 """The outbox as rows: the reports that a ledger owes its parent.
 
-The outcome of an event decides whether its parent is owed a report, which is written in the event's transaction.
+The outcome of an event decides whether the ledger owes its parent a report, which the event's transaction writes.
 A rebuild or a replay writes none.
 """
 
@@ -25,7 +25,7 @@ OutboxStatus = Literal["pending", "sent", "dropped"]
 class OutboxItem(NamedTuple):
     """One report that the ledger owes its parent for the event `seq`; `payload` is its JSON.
 
-    It gets its stamp when it is first sent, and keeps it, so that only what was sent has a sequence number.
+    It gets its stamp when it is first sent, and keeps it, so that only sent reports have a sequence number.
     """
 
     ledger: str

@@ -32,7 +32,7 @@ TenureKey = tuple[str, int]
 
 @dataclass(slots=True)
 class Fold:
-    """The rules applied to a run of events: `known` holds the states before it, the rest is what the run changes.
+    """The rules applied to a run of events: `known` holds the states before it, the rest the changes of the run.
 
     `changed` holds the tenures that the run opens or changes, by pod name and `from_seq`.
     """

@@ -1,4 +1,4 @@
-"""Rebuild: where the stored rows of the projections differ from the expected ones, and how they are corrected.
+"""Rebuild: find the stored rows of the projections that differ from the expected ones, and correct them.
 
 Both come in the order of the tables' keys, so each is read once, and only one row of either is in memory.
 """
@@ -20,7 +20,7 @@ from podledger.store.sqlite.engines import encode_list, text_list
 from podledger.store.tables import PROJECTIONS
 
 MAX_NAMED: Final = 100_000
-"""Up to how many names of differing pods are kept. Beyond that, every pod counts as differing."""
+"""The most names of differing pods that are kept. If there are more, all pods are corrected."""
 
 
 class RowDifference(NamedTuple):
@@ -88,7 +88,7 @@ def _stored(table: Table, *, some: bool) -> HotStatement:
 
 
 def _rank(key: Row) -> list[tuple[int, Any]]:
-    """Return what sorts keys as SQLite does, also where a damaged file holds values of other types."""
+    """Return the sort key that orders keys as SQLite does, also if a damaged file holds values of other types."""
     return [(_TYPES[type(value)], value) for value in key]
 
 

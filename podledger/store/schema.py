@@ -32,7 +32,7 @@ _MIGRATING: Final = threading.Lock()
 
 
 class Identity(NamedTuple):
-    """What a database file states about itself; `revision` is its migration, None for a database without tables."""
+    """The identity that a database file states; `revision` is its migration, None for a database without tables."""
 
     application_id: int
     revision: str | None
@@ -89,13 +89,13 @@ def _check_header(path: Path) -> None:
 
 
 def _roll_back(path: Path) -> None:
-    """Roll back the transaction of a process that died before the database had a WAL: a reader may not."""
+    """Roll back the transaction of a process that died before the database had a WAL: a reader may not do this."""
     if path.with_name(f"{path.name}-journal").exists():
         writer_settings(path)
 
 
 def identify(path: Path) -> Identity:
-    """Return what the database at `path` states about itself.
+    """Return the identity that the database at `path` states.
 
     Raises:
         DamagedError: it holds tables, and not one schema revision.

@@ -1,6 +1,6 @@
 """The tables as SQLAlchemy sees them, conditions on their rows, and the interval tree of the spans.
 
-Only the migrations create tables; a test compares what they create with these. Times are whole microseconds since 1970
+Only the migrations create tables; a test compares their result with these. Times are whole microseconds since 1970
 (UTC). Every key begins with the ledger.
 """
 
@@ -180,7 +180,7 @@ PROJECTIONS: Final = (tenures, grants, pods)
 
 
 def is_delegation(entry: FromClause = events) -> ColumnElement[bool]:
-    """Return the condition that an entry lends a scope to a pod."""
+    """Return the condition that an entry delegates a scope to a pod."""
     return entry.c.kind.in_([_literal(kind) for kind in sorted(DELEGATIONS)])
 
 

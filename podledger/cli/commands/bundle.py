@@ -18,7 +18,7 @@ MAX_NAMED: Final = 10
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the target and what to put into it."""
+    """Add the target, and the part of the ledger to put into it."""
     parser.add_argument("file", metavar="FILE", help="file to write")
     parser.add_argument("--pod", metavar="NAME", help="only this pod and all its descendants")
     parser.add_argument("--since", metavar="X", help="from this seq or time on")
@@ -27,7 +27,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Write the bundle and print what it holds."""
+    """Write the bundle and print a summary of its content."""
     request = BundleRequest(args.pod, moment_of(args.since), moment_of(args.until))
     with progress("bundle") as update:
         done = with_ledger(

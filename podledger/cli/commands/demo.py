@@ -91,7 +91,7 @@ async def _read(ledger: Ledger) -> Demo:
 
 
 def lines(demo: Demo, on: Screen) -> Iterator[str]:
-    """Yield the lines of the demo: the log first, then what follows from it."""
+    """Yield the lines of the demo: first the log, then the registry and the other parts that follow from it."""
     for sentence in INTRODUCTION:
         yield from wrapped(sentence, on)
     log = table(("seq", "time (UTC)", "outcome", "event"), map(_row, demo.entries), on, empty="no events")

@@ -1,4 +1,4 @@
-"""`diff`: show what changed in the registry and the grants between two moments."""
+"""`diff`: show the changes of the registry and the grants between two moments."""
 
 from __future__ import annotations
 

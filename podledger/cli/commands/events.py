@@ -35,7 +35,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Print the log; with `--follow`, also what arrives."""
+    """Print the log; with `--follow`, also new entries as they arrive."""
     _check(args)
     with_ledger(args, lambda ledger: _print_events(ledger, args))
 

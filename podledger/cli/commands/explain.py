@@ -22,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Print the events about a pod, and at the end how it stands."""
+    """Print the events about a pod, and at the end its status."""
     at, history = moment_of(args.at), PodHistory(args.pod)
 
     async def as_json(ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from podledger.queries.tree import children_by_parent, tree_json
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the moment, and what to list."""
+    """Add the moment, and the choice of pods to list."""
     add_at(parser)
     parser.add_argument("--all", action="store_true", help="also list the tenures that had ended by then")
     parser.add_argument(

@@ -19,7 +19,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Run one round and print what it found."""
+    """Run one round and print its results."""
 
     async def work(ledger: Ledger) -> list[ProbeResult]:
         ledger.database.check_writable()

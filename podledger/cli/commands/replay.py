@@ -1,4 +1,4 @@
-"""`replay`: show what another order of the events would change; nothing is written."""
+"""`replay`: show the changes that another order of the events would make; nothing is written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from podledger.queries.replay import ChangedOutcome, ChangedPod, PodContent, Rep
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the order, and what to ignore."""
+    """Add the order, and the option to ignore stamps."""
     parser.add_argument(
         "--order", choices=("logged", "sent"), default="logged", help="sent: as the senders numbered their reports"
     )
@@ -23,7 +23,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Print each event that would have another outcome, then the pods that would stand otherwise."""
+    """Print each event that would have another outcome, then the pods whose content would differ."""
     plan = ReplayOptions(args.order, not args.without_stamps, moment_of(args.at))
     if args.json:
         with_ledger(args, lambda ledger: _print_json(ledger, plan))

@@ -101,7 +101,7 @@ def _fields(args: Namespace) -> dict[str, Any]:
 
 
 def _stamp(args: Namespace) -> dict[str, Any]:
-    """Return a stamp that claims no more than is known: this process speaks for a pod, but is not that pod.
+    """Return a stamp that claims no more than is known: this process reports for a pod, but is not that pod.
 
     The stamp names an incarnation only if `--incarnation` or the environment does. The stream is this process's own,
     unless `--source` and `--sequence` state another.

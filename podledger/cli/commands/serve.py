@@ -1,4 +1,4 @@
-"""`serve`: receive reports on a Unix socket, and run what belongs to a receiver."""
+"""`serve`: receive reports on a Unix socket, and run the outbox, the mirror and the reconciler."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _stop_on_signals() -> asyncio.Event:
 
 
 async def _wait_for(stop: asyncio.Event, rounds: Coroutine[Any, Any, None] | None) -> None:
-    """Wait for the signal; run the reconciler meanwhile, if there is one."""
+    """Wait for the signal; until then, run the reconciler if there is one."""
     task = None if rounds is None else asyncio.create_task(rounds)
     await stop.wait()
     if task is not None:

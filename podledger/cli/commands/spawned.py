@@ -13,7 +13,7 @@ from podledger.core.fields import Stamp
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the child and what it was spawned with."""
+    """Add the child, and the scope and socket that it was spawned with."""
     parser.add_argument("pod", metavar="POD", help="name of the child")
     parser.add_argument("--socket", metavar="PATH", type=non_empty, required=True, help="socket of the child")
     add_scope(parser)

@@ -1,4 +1,4 @@
-"""`verify`: check that nothing in the ledger was altered."""
+"""`verify`: check that no part of the ledger was altered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SQLite can do with a whole file: its header, catalogue, integrity check, WAL and copies."""
+"""Operations of SQLite on a whole file: its header, catalogue, integrity check, WAL and copies."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def schema_of(connection: Connection) -> dict[str, str]:
 
 
 def integrity_faults(connection: Connection, *, quick: bool = False, limit: int = 100) -> Iterator[str]:
-    """Yield what SQLite's own check finds wrong with the file, at most `limit`; `quick` leaves the indexes out."""
+    """Yield the faults that SQLite's own check finds in the file, at most `limit`; `quick` leaves the indexes out."""
     check = "quick_check" if quick else "integrity_check"
     for (fault,) in connection.exec_driver_sql(f"PRAGMA main.{check}({limit})"):
         if fault != "ok":

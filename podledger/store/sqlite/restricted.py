@@ -1,4 +1,4 @@
-"""A connection for a stranger's SQL: it can only read, and only for so long, with so much memory."""
+"""A connection for SQL from a user: it can only read, within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_HEAP_BYTES: Final = 192 << 20
 """How much memory SQLite may take where it is limited."""
 
 _STEPS: Final = 10_000
-"""How many steps of SQLite's machine pass between two looks at the clock."""
+"""How many steps of SQLite's virtual machine pass between two checks of the clock."""
 
 _LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
@@ -67,7 +67,7 @@ class RestrictedQuery:
         self._refused = ""
 
     def run(self, collect: Callable[[tuple[str, ...], Iterable[tuple[Any, ...]]], T]) -> T:
-        """Run the statement; return what `collect` makes of its columns and rows.
+        """Run the statement; return the result of `collect` for its columns and rows.
 
         Raises:
             TimeLimitError: it was interrupted.

@@ -1,4 +1,4 @@
-"""The lines that were received: kept until they are committed, however long the storage refuses them."""
+"""The queue of received lines: it keeps them until they are committed, however long the storage refuses them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GATHER_S: Final = 0.01
 
 MAX_BATCH_BYTES: Final = 4 << 20
 GRANT_BYTES: Final = 200
-"""What a rule of a scope becomes: a row, with its place in the indexes."""
+"""About how many bytes one rule of a scope adds: a row, with its place in the indexes."""
 
 SHARE: Final = 4
 """One process may have this part of the queue, a quarter."""
@@ -46,8 +46,8 @@ class _Item(NamedTuple):
 class IngestQueue:
     """Keeps lines in their order, bounds how many each process may have here, and retries until they are committed.
 
-    `taken` counts what was put in, `settled` how much of that is committed, `lost` what was given up at the end.
-    `trouble` says why the storage refuses lines; it is empty while all is well.
+    `taken` counts the lines put in, `settled` those of them that are committed, `lost` those given up at the end.
+    `trouble` says why the storage refuses lines; it is empty while the storage works.
     """
 
     def __init__(self, commits: GroupCommit, limits: Limits) -> None:
@@ -71,7 +71,7 @@ class IngestQueue:
         self._task = asyncio.create_task(self._run(), name="podledger-ingest")
 
     def has_room_for(self, connection: ClientConnection) -> bool:
-        """Return whether to read more: the storage works, and neither this process nor all have too much here."""
+        """Return whether to read more: the storage works, and neither the sender's nor the whole queue is full."""
         return self._unbounded or (
             not self.trouble
             and self.taken - self.settled < self._limits.max_queued
@@ -80,16 +80,16 @@ class IngestQueue:
         )
 
     def lift_limits(self) -> None:
-        """Have room for everything that was read, because the receiver stops."""
+        """Accept every line that was read, because the receiver stops."""
         self._unbounded = True
 
     @property
     def is_overfull(self) -> bool:
-        """Whether not even what cannot wait should be put in."""
+        """Whether the queue is too full even for lines that cannot wait."""
         return self._bytes > 2 * self._limits.max_queued_bytes
 
     def put(self, content: Draft | Rejection, connection: ClientConnection) -> None:
-        """Keep a line for the next commit. The reader heeds the limits."""
+        """Keep a line for the next commit. The reader checks the limits."""
         size = _size(content)
         self._queue.append(_Item(content, size, connection))
         self._bytes += size
@@ -98,7 +98,7 @@ class IngestQueue:
         self._arrived.set()
 
     def hurry(self) -> None:
-        """Commit what there is without waiting for more."""
+        """Commit the queued lines without waiting for more."""
         self._hurry.set()
 
     def progress(self) -> asyncio.Future[None]:
@@ -113,7 +113,7 @@ class IngestQueue:
             await asyncio.shield(self.progress())
 
     async def finish(self, grace_s: float) -> None:
-        """Commit what there is; if storage fails, retry for `grace_s` seconds, then log what is lost."""
+        """Commit the queued lines; if storage fails, retry for `grace_s` seconds, then log the loss."""
         self._give_up_at = time.monotonic() + grace_s
         self._stopping.set()
         self._arrived.set()
@@ -125,8 +125,8 @@ class IngestQueue:
         while await self._gather():
             try:
                 await self._commits.append_from(self._take, size=self._limits.max_batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, letting go of the batch would lose it
-                self._suffer(error)
+            except Exception as error:  # noqa: BLE001 - after any error, the batch is kept, so that no line is lost
+                self._record_failure(error)
                 if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
                     self._report_loss()
                     return
@@ -164,7 +164,7 @@ class IngestQueue:
         )
 
     def _settle(self) -> None:
-        """Let go of the batch, which is committed."""
+        """Remove the batch, which is committed, and report progress."""
         for item in self._batch:
             self._bytes -= item.size
             item.connection.peer.queued -= 1
@@ -176,14 +176,14 @@ class IngestQueue:
         if not self._progress.done():
             self._progress.set_result(None)
 
-    def _suffer(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         trouble = (error.message if isinstance(error, PodledgerError) else repr(error)) or type(error).__name__
         if not self.trouble:
             logger.warning("the ledger takes no reports, so none are read until it does: %s", trouble)
         self.trouble = trouble
 
     async def _rest(self, wait_s: float) -> None:
-        """Leave the storage alone for a while, but not past the moment to give up."""
+        """Wait before the next retry, but not past the moment to give up."""
         if self._give_up_at is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -197,7 +197,7 @@ class IngestQueue:
 
 
 def _size(content: Draft | Rejection) -> int:
-    """Return about how many bytes of memory a line takes; text may take four for each of its own."""
+    """Return about how many bytes of memory a line takes; each character of its text may take four."""
     if isinstance(content, Rejection):
         return len(content.raw)
     scope = content.delegation.scope if content.delegation else ""

@@ -1,7 +1,7 @@
 """The receiver: a pod's socket, from which every report goes into the ledger and nothing is dropped silently.
 
-It drives its sockets itself, without the event loop's transports: a transport that cannot write an answer drops what it
-has not read yet, and a client that reports and leaves reads no answers.
+It drives its sockets itself, without the event loop's transports: a transport that cannot write an answer drops the
+bytes that it has not read yet, and a client that reports and leaves reads no answers.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ SWEEP_S: Final = 0.5
 PATIENCE_S: Final = 1.0
 """How long a connection must have been silent, or open, before it may be closed to make room for another."""
 
-HOG_SHARE: Final = 8
+LARGE_SHARE: Final = 8
 """A process that holds more than this part of all connections, an eighth, is the first to lose one."""
 
 
 class Receiver:
     """Receives on `socket` for an open ledger: an asynchronous context manager.
 
-    While the storage fails, `healthy` is false and `trouble` says why. The receiver then accepts nobody and reads no
+    While the storage fails, `healthy` is false and `trouble` says why. The receiver then accepts no client and reads no
     lines, keeps those that it has read, and goes on once the storage works again. When you leave the context, it
-    removes the socket, reads what clients are still sending (for `limits.drain_grace_s` seconds at most) and commits
-    it.
+    removes the socket, reads the lines that clients are still sending (for `limits.drain_grace_s` seconds at most)
+    and commits them.
 
     When `limits.max_connections` are open, the next one replaces one that has sent no whole line for a second, first
     one of the process that holds most. If there is none, the oldest connection of that process must go, if the process
@@ -69,7 +69,7 @@ class Receiver:
 
     @property
     def healthy(self) -> bool:
-        """Whether what is received can be committed."""
+        """Whether received reports can be committed."""
         return not self.trouble
 
     @property
@@ -79,7 +79,7 @@ class Receiver:
 
     @property
     def trouble(self) -> str:
-        """Why the storage refuses what was received; empty if it does not."""
+        """Why the storage refuses received reports; empty if it does not."""
         return self._reception.queue.trouble if self._reception else ""
 
     async def __aenter__(self) -> Self:
@@ -95,7 +95,7 @@ class Receiver:
 
 
 class _Reception:
-    """A receiver at work: its connections, each served by a task, and the parts that they share."""
+    """A running receiver: its connections, each served by a task, and the parts that they share."""
 
     def __init__(self, ledger: Ledger, file: SocketFile, limits: Limits) -> None:
         self._file = file
@@ -115,7 +115,7 @@ class _Reception:
         self._sweep()
 
     async def close(self) -> None:
-        """Accept nobody else, read what is being sent, and commit what was read."""
+        """Accept no more clients, read the lines that are still arriving, and commit them."""
         self._stopping = True
         self._file.remove()
         try:
@@ -142,18 +142,18 @@ class _Reception:
             self._file.close()
 
     def _admit(self, sock: socket.socket, sender: Sender) -> None:
-        """Greet a client, and serve it by a task of its own."""
+        """Greet a client, and serve it in a task of its own."""
         peer = self._peers.get(sender.pid) or Peer(sender.pid)
         self._peers[sender.pid] = peer
         peer.connections += 1
-        with suppress(OSError):  # it may be gone already; what it sent is read all the same
+        with suppress(OSError):  # the client may have left already; its lines are read all the same
             sock.send(self._snapshot)
         connection = ClientConnection(sock, sender, peer, self._limits.max_frame_bytes, self._release)
         self._connections.add(connection)
         self._reader.start(connection)
 
     def _release(self, connection: ClientConnection) -> None:
-        """Give the place of a connection that was closed to others."""
+        """Free the place of a closed connection for another one."""
         self._connections.discard(connection)
         connection.peer.connections -= 1
         if not self._stopping:
@@ -170,7 +170,7 @@ class _Reception:
         earliest = time.monotonic() - PATIENCE_S
         silent = [each for each in self._connections if each.is_silent(earliest)]
         silent.sort(key=lambda each: (-each.peer.connections, each.heard_at))
-        return any(self._close_silent(each) for each in silent) or self._close_of_hog()
+        return any(self._close_silent(each) for each in silent) or self._close_of_largest()
 
     def _close_silent(self, connection: ClientConnection) -> bool:
         """Close a connection, unless it turns out to have sent a line, or to have ended, just now."""
@@ -181,21 +181,21 @@ class _Reception:
         connection.close()
         return True
 
-    def _close_of_hog(self) -> bool:
-        """Close the oldest connection of the process that holds most, if those are too many, in whatever state."""
-        hog = max(self._peers.values(), key=lambda peer: peer.connections)
-        oldest = min((each for each in self._connections if each.peer is hog), key=lambda each: each.opened_at)
+    def _close_of_largest(self) -> bool:
+        """Close the oldest connection of the process that holds most, in any state, if that process holds too many."""
+        largest = max(self._peers.values(), key=lambda peer: peer.connections)
+        oldest = min((each for each in self._connections if each.peer is largest), key=lambda each: each.opened_at)
         is_old = time.monotonic() - oldest.opened_at > PATIENCE_S
-        if not is_old or hog.connections <= self._max_connections // HOG_SHARE or self.queue.is_overfull:
+        if not is_old or largest.connections <= self._max_connections // LARGE_SHARE or self.queue.is_overfull:
             return False
-        text = f"its process held {hog.connections} connections, too many"
-        self._acceptor.warn("hog", f"closing connections of process {hog.pid}: {text}")
+        text = f"its process held {largest.connections} connections, too many"
+        self._acceptor.warn("largest", f"closing connections of process {largest.pid}: {text}")
         self._reader.cut(oldest, f"not read to its end: {text}")
         oldest.close()
         return True
 
     def _sweep(self) -> None:
-        """Close the connections that make others wait, and clean up; repeat every so often."""
+        """Close the connections that make others wait, and clean up; repeat every `SWEEP_S` seconds."""
         every_s = min(SWEEP_S, self._limits.idle_timeout_s / 2)
         self._sweeper = self._loop.call_later(every_s, self._sweep)
         earliest = time.monotonic() - self._limits.idle_timeout_s

@@ -1,6 +1,6 @@
-"""The README's terminal session: run its commands in order.
+"""The terminal sessions of README.md and docs/senders.md: run their commands in order.
 
-`python -m tests.readme` rewrites README.md with the current output of the commands.
+`python -m tests.readme` rewrites both pages with the current output of the commands.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tests.runner import podledger, start
 from tests.waiting import block_until
 
 README: Final = Path(__file__).parent.parent / "README.md"
+SENDERS: Final = README.parent / "docs" / "senders.md"
 _BLOCKS: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
 _VARYING: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+|process \d+|user \d+|\b[0-9a-f]{64}\b")
 """The parts that differ from run to run: times, senders, digests."""
@@ -77,4 +78,5 @@ def _session(folder: Path) -> Iterator[_Session]:
 
 
 if __name__ == "__main__":
-    README.write_text(with_output(README.read_text()))
+    for page in (README, SENDERS):
+        page.write_text(with_output(page.read_text()))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from podledger.cli.parser import parse
-from podledger.cli.table import COMMANDS
+from podledger.cli.table import COMMANDS, Command
 from podledger.settings import Settings
 from tests.readme import README, SENDERS, commands, constant, with_output
 from tests.runner import clean_environment
@@ -82,6 +82,15 @@ def test_parser_accepts_every_shell_example(line: str) -> None:
 def test_every_command_is_documented() -> None:
     documented = (ROOT / "docs" / "commands.md").read_text()
     assert {name for name in set(COMMANDS) if f"### `{name}" not in documented} == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
+def test_every_option_is_documented(command: Command) -> None:
+    module = ROOT / "podledger" / "cli" / "commands" / f"{command.module}.py"
+    page = (ROOT / "docs" / "commands.md").read_text()
+    section = page.split(f"\n### `{command.name}`\n")[1].split("\n### ")[0]
+    options = set(re.findall(r'add_argument\("(--[a-z-]+)"', module.read_text()))
+    assert {option for option in options if option not in section} == set()
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

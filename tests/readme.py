@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.runner import podledger, start
+from tests.runner import podledger, podledger_process, start
 from tests.waiting import block_until
 
 README: Final = Path(__file__).parent.parent / "README.md"
@@ -57,7 +57,8 @@ class _Session:
             assert self.servers[-1].stdout is not None
             return self.servers[-1].stdout.readline()
         logged = self._logged()
-        done = podledger(*words, folder=self._folder, status=None)
+        run = podledger_process if words[0] == "send" else podledger  # the ledger shows who sent a report
+        done = run(*words, folder=self._folder, status=None)
         if words[0] == "send":
             block_until(lambda: self._logged() > logged)
         return "".join(f"{text.rstrip()}\n" for text in (done.out + done.err).splitlines())

@@ -89,7 +89,7 @@ def test_architecture_page_lists_the_layers_in_order() -> None:
 def test_architecture_page_lists_every_module() -> None:
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     listing = re.findall(r"^```text\n(podledger/.*?)```", page, re.DOTALL | re.MULTILINE)[0]
-    listed = {}
+    listed: dict[str, list[str]] = {}
     for word in listing.split():
         if word.endswith("/"):
             modules = listed[word] = []

@@ -1,6 +1,6 @@
-"""The README's terminal session: run its commands in order.
+"""The terminal sessions of README.md and docs/senders.md: run their commands in order.
 
-`python -m tests.readme` rewrites README.md with the current output of the commands.
+`python -m tests.readme` rewrites both pages with the current output of the commands.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.runner import podledger, start
+from tests.runner import podledger, podledger_process, start
 from tests.waiting import block_until
 
 README: Final = Path(__file__).parent.parent / "README.md"
+SENDERS: Final = README.parent / "docs" / "senders.md"
 _BLOCKS: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
 _VARYING: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+|process \d+|user \d+|\b[0-9a-f]{64}\b")
 """The parts that differ from run to run: times, senders, digests."""
@@ -56,7 +57,8 @@ class _Session:
             assert self.servers[-1].stdout is not None
             return self.servers[-1].stdout.readline()
         logged = self._logged()
-        done = podledger(*words, folder=self._folder, status=None)
+        run = podledger_process if words[0] == "send" else podledger  # the ledger shows who sent a report
+        done = run(*words, folder=self._folder, status=None)
         if words[0] == "send":
             block_until(lambda: self._logged() > logged)
         return "".join(f"{text.rstrip()}\n" for text in (done.out + done.err).splitlines())
@@ -77,4 +79,5 @@ def _session(folder: Path) -> Iterator[_Session]:
 
 
 if __name__ == "__main__":
-    README.write_text(with_output(README.read_text()))
+    for page in (README, SENDERS):
+        page.write_text(with_output(page.read_text()))

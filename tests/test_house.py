@@ -86,6 +86,21 @@ def test_architecture_page_lists_the_layers_in_order() -> None:
     ]
 
 
+def test_architecture_page_lists_every_module() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    listing = re.findall(r"^```text\n(podledger/.*?)```", page, re.DOTALL | re.MULTILINE)[0]
+    listed: dict[str, list[str]] = {}
+    for word in listing.split():
+        if word.endswith("/"):
+            modules = listed[word] = []
+        else:
+            modules.append(word)
+    real: dict[str, list[str]] = {}
+    for path in sorted(path for path in SOURCES if not path.stem.startswith("__")):
+        real.setdefault(f"{path.parent.relative_to(PACKAGE.parent)}/", []).append(path.stem)
+    assert listed == real
+
+
 @pytest.mark.parametrize("package", ["core", "client"])
 def test_sqlalchemy_is_not_imported_by(package: str) -> None:
     for path in SOURCES:

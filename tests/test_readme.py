@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from podledger.cli.parser import parse
-from podledger.cli.table import COMMANDS
+from podledger.cli.table import COMMANDS, Command
 from podledger.settings import Settings
-from tests.readme import README, commands, constant, with_output
+from tests.readme import README, SENDERS, commands, constant, with_output
 from tests.runner import clean_environment
 
 ROOT = README.parent
@@ -21,30 +21,49 @@ TEXT = README.read_text()
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's fenced blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    """Return the fenced blocks of one language of a page, by default of the README."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_library_example_runs_and_prints_as_shown(tmp_path: Path) -> None:
-    (tmp_path / "example.py").write_text(blocks("python")[0])
+def run_python(script: str, folder: Path) -> str:
+    """Run a script of the folder with the command `podledger` on its path; return what it printed."""
+    command = folder / "podledger"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m podledger "$@"\n')
+    command.chmod(0o755)
+    environment = clean_environment()
     done = subprocess.run(
-        [sys.executable, "-W", "error", "example.py"],
-        cwd=tmp_path,
-        env=clean_environment(),
+        [sys.executable, "-W", "error", script],
+        cwd=folder,
+        env=environment | {"PATH": f"{folder}:{environment['PATH']}"},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout == blocks("text")[0]
+    return done.stdout
 
 
-def test_session_prints_as_shown() -> None:
-    """If only wording changed, `python -m tests.readme` rewrites the README."""
-    assert len(commands(TEXT)) >= 10
-    assert constant(with_output(TEXT)).splitlines() == constant(TEXT).splitlines()
+def test_library_example_runs_and_prints_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(blocks("python")[0])
+    assert run_python("example.py", tmp_path) == blocks("text")[0]
+
+
+def test_sender_examples_run_and_print_as_shown(tmp_path: Path) -> None:
+    """Each example of the page begins with a comment that names its file."""
+    page = SENDERS.read_text()
+    for code in blocks("python", page) + blocks("sh", page):
+        (tmp_path / code.split()[1]).write_text(code)
+    assert run_python("parent.py", tmp_path) == blocks("text", page)[0]
+
+
+@pytest.mark.parametrize(("page", "least"), [(README, 10), (SENDERS, 6)], ids=["README", "senders"])
+def test_session_prints_as_shown(page: Path, least: int) -> None:
+    """If only wording changed, `python -m tests.readme` rewrites the pages."""
+    text = page.read_text()
+    assert len(commands(text)) >= least
+    assert constant(with_output(text)).splitlines() == constant(text).splitlines()
 
 
 def test_every_command_shown_exists() -> None:
@@ -63,6 +82,15 @@ def test_parser_accepts_every_shell_example(line: str) -> None:
 def test_every_command_is_documented() -> None:
     documented = (ROOT / "docs" / "commands.md").read_text()
     assert {name for name in set(COMMANDS) if f"### `{name}" not in documented} == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
+def test_every_option_is_documented(command: Command) -> None:
+    module = ROOT / "podledger" / "cli" / "commands" / f"{command.module}.py"
+    page = (ROOT / "docs" / "commands.md").read_text()
+    section = page.split(f"\n### `{command.name}`\n")[1].split("\n### ")[0]
+    options = set(re.findall(r'add_argument\("(--[a-z-]+)"', module.read_text()))
+    assert {option for option in options if option not in section} == set()
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

@@ -3,40 +3,43 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format soak fuzz bench bench-quick build clean
+.PHONY: help demo picture test check format soak fuzz bench bench-quick build clean
 
-help: ## List the targets.
+help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## Run a small tree of real processes, and show their ledger.
 	$(BIN)/podledger demo
 
-test: $(VENV)/.dev ## Run the test suite.
+picture: $(VENV)/.installed ## Draw the picture in the README (docs/demo.svg) from a run of the demo.
+	$(BIN)/podledger demo --svg docs/demo.svg
+
+test: $(VENV)/.dev ## Run the test suite (minutes).
 	$(BIN)/pytest --numprocesses auto
 
-soak: $(VENV)/.dev ## Run the long fault tests; set PODLEDGER_SEED to repeat a run.
+soak: $(VENV)/.dev ## Run the long fault tests (half an hour); PODLEDGER_SEED=N repeats a run.
 	$(BIN)/pytest -m soak
 
-fuzz: $(VENV)/.dev ## Send altered lines for MINUTES (default 60); add lines with a new answer to tests/corpus.
+fuzz: $(VENV)/.dev ## Send altered lines to a receiver; MINUTES=N sets how long (default 60).
 	$(BIN)/python -m tests.faults.fuzz $(or $(MINUTES),60)
 
-check: $(VENV)/.dev ## Check lint rules, formatting and types.
+check: $(VENV)/.dev ## Check style, formatting and types.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(VENV)/.dev ## Fix lint problems and formatting.
+format: $(VENV)/.dev ## Fix style and formatting where that is automatic.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.bench ## Compare with bare SQLite, a bare server and other libraries (minutes); update the README.
+bench: $(VENV)/.bench ## Measure the speed (minutes), and update the figures in the README.
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.report
 
-bench-quick: $(VENV)/.bench ## Run a short benchmark (half a minute); keep nothing.
+bench-quick: $(VENV)/.bench ## Measure the speed roughly (half a minute); change no file.
 	$(BIN)/python -m benchmarks --quick --to "$$(mktemp -d)"
 
-build: $(VENV)/.dev ## Build the source distribution, and a wheel from it.
+build: $(VENV)/.dev ## Build the packages in dist/.
 	$(BIN)/python -m build --outdir dist .
 
 clean: ## Remove the virtual environment, builds and caches.

@@ -1,6 +1,7 @@
 """The ledger of `docs/incident.md`: `python -m tests.incident FILE` creates it.
 
-Without FILE, rewrite the page with the current output of its commands.
+Without FILE, rewrite that page and `docs/commands.md`, which uses the same ledger, with the current output of their
+commands.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.given import writes
 from tests.runner import podledger
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "incident.md"
+COMMANDS_PAGE: Final = PAGE.with_name("commands.md")
 PODS: Final = {"root": 1, "planner": 2, "coder": 3, "tester": 4, "scout": 5, "linter": 6, "scribe": 7}
 """The pods in the order in which they started. The process id of a pod is 4100 plus its number."""
 
@@ -148,4 +150,5 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         asyncio.run(create(Path(sys.argv[1])))
     else:
-        PAGE.write_text(with_output(PAGE.read_text()))
+        for page in (PAGE, COMMANDS_PAGE):
+            page.write_text(with_output(page.read_text()))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from podledger.cli.parser import parse
-from podledger.cli.table import COMMANDS, Command
+from podledger.cli.parser import Parser, parse
+from podledger.cli.table import COMMANDS
+from podledger.core.entries import Outcome
+from podledger.core.events import KINDS
 from podledger.settings import Settings
 from tests.readme import README, SENDERS, commands, constant, with_output
 from tests.runner import clean_environment
@@ -84,13 +90,33 @@ def test_every_command_is_documented() -> None:
     assert {name for name in set(COMMANDS) if f"### `{name}" not in documented} == set()
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
-def test_every_option_is_documented(command: Command) -> None:
-    module = ROOT / "podledger" / "cli" / "commands" / f"{command.module}.py"
+def options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the long options that a parser and its subparsers define, without the shared ones."""
+    for action in parser._actions:
+        yield from (option for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            yield from (option for one in action.choices.values() for option in options(one))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented(name: str) -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
-    section = page.split(f"\n### `{command.name}`\n")[1].split("\n### ")[0]
-    options = set(re.findall(r'add_argument\("(--[a-z-]+)"', module.read_text()))
-    assert {option for option in options if option not in section} == set()
+    section = re.split(r"^##", page.split(f"### `{name}", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    parser = Parser()
+    import_module(f"podledger.cli.commands.{COMMANDS[name].module}").add_arguments(parser)
+    shared = {"--help", "--db", "--ledger", "--json"}
+    assert [option for option in options(parser) if option not in shared and option not in section] == []
+
+
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_every_outcome_is_documented(outcome: str) -> None:
+    assert f"| `{outcome}` | " in (ROOT / "docs" / "rules.md").read_text()
+    assert f"`{outcome}`" in (ROOT / "docs" / "sql.md").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_event_is_documented(kind: str) -> None:
+    assert f"`{kind}`" in (ROOT / "docs" / "rules.md").read_text()
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
@@ -117,6 +143,21 @@ def test_named_files_and_tests_exist(page: Path) -> None:
     assert [path for path, _ in named if not (ROOT / path).is_file()] == []
     tests = [(path, name) for path, name in named if name]
     assert [name for path, name in tests if f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_test_file_named_without_a_folder_exists(page: Path) -> None:
+    named = re.findall(r"`(test_\w+\.py)`", page.read_text())
+    assert [name for name in named if not (ROOT / "tests" / "faults" / name).is_file()] == []
+
+
+def test_architecture_page_names_modules_that_exist() -> None:
+    """The page names a module as `podledger/store/append.py`, or for short as store/append."""
+    package = ROOT / "podledger"
+    layers = "|".join(sorted(path.stem for path in package.iterdir()))
+    named = re.findall(rf"(?<![\w/])((?:{layers})/\w+)", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 10
+    assert [name for name in named if not ((package / name).is_dir() or (package / f"{name}.py").is_file())] == []
 
 
 @pytest.mark.parametrize("folder", ["podledger", "tests", "benchmarks", "migrations"])

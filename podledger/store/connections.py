@@ -45,6 +45,7 @@ def read_only(path: Path) -> Iterator[Connection]:
         StorageError: the file cannot be opened or read.
     """
     with _engine(path, writing=False) as engine, engine.connect() as connection:
+        connection.begin()  # closing rolls it back: a commit would fail on a damaged file
         yield connection
 
 

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from podledger.core.errors import StorageError, UsageError
+from podledger.core.errors import ReadOnlyError, StorageError, UsageError
 from podledger.store.connections import BUSY_TIMEOUT_S, Engines
-from podledger.store.coverage import WHOLE_LOG, Coverage, check_writable
+from podledger.store.coverage import USE_SOURCE, WHOLE_LOG, Coverage
 from podledger.store.schema import prepare
 from podledger.store.sqlite.errors import translated
 from podledger.store.sqlite.files import empty_wal
@@ -106,7 +106,7 @@ class Database:
         """Run `work` on one snapshot of the database, read-only."""
         with translated(self.path):
             async with self._engines.questions.connect() as connection:
-                return await connection.run_sync(work)
+                return await connection.run_sync(_on_snapshot, work)
 
     async def run_job(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database, on another thread: for a job that reads a whole log."""
@@ -121,6 +121,7 @@ class Database:
     def snapshot(self) -> Iterator[Connection]:
         """Open a read-only connection for a job; it works on any thread, and may make temporary tables."""
         with translated(self.path), self._engines.jobs.connect() as connection:
+            connection.begin()
             yield connection
 
     def check_writable(self) -> None:
@@ -130,8 +131,11 @@ class Database:
             ReadOnlyError: it does not hold whole logs.
             StorageError: its file was removed or replaced, or this process may not write it.
         """
-        check_writable(self.path, self.coverage)
-        self._check_in_place()
+        if not self.coverage.is_whole:  # nothing can continue a part of a log
+            raise ReadOnlyError(f"{self.path} is read-only: it is {self.coverage.describe()}", hint=USE_SOURCE)
+        if _identity(self.place) != self._file:  # SQLite would go on writing to a file without a name
+            reason = f"{self.path} was removed or replaced while it was open"
+            raise StorageError(reason, hint="put the file back, or open the one that is there now")
         if not os.access(self.place, os.W_OK):
             raise StorageError(f"{self.path} is read-only", hint="check the permissions of the file and its folder")
 
@@ -142,12 +146,6 @@ class Database:
         finally:
             with self._thread:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-
-    def _check_in_place(self) -> None:
-        """Check that the path still names the open file: SQLite would go on writing to a file without a name."""
-        if _identity(self.place) != self._file:
-            reason = f"{self.path} was removed or replaced while it was open"
-            raise StorageError(reason, hint="put the file back, or open the one that is there now")
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         with translated(self.path):
@@ -179,6 +177,11 @@ class Database:
         connection, self._writer = self._writer, None
         if connection is not None:
             connection.close()
+
+
+def _on_snapshot(connection: Connection, work: Callable[[Connection], T]) -> T:
+    connection.begin()
+    return work(connection)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,5 +1,7 @@
 """Hot statements: SQLAlchemy Core that is compiled once and then runs on the driver, in the connection's transaction.
 
+The code that opens a connection begins its transaction: the driver does not begin one by itself.
+
 SQLAlchemy adds 20 to 100 µs to each statement, most of the time of a small one. So the statements of every append and
 of the common queries run here; all others run as Core.
 """
@@ -14,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ClauseElement, Connection, Dialect, Table
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from podledger.store.sqlite import engines
@@ -54,23 +55,25 @@ class HotStatement:
     def fetch(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run the statement; return all its rows."""
         compiled = self._for(connection.dialect)
-        return fetch(connection, compiled.text, _bound(compiled, values))
+        return engines.fetch(connection, compiled.text, _bound(compiled, values))
 
     def pages(self, connection: Connection, values: Mapping[str, Any]) -> Iterator[Row]:
         """Run the statement on a sync connection; yield its rows, with a page in memory at a time."""
         compiled = self._for(connection.dialect)
-        cursor = execute(connection, compiled.text, _bound(compiled, values))
+        cursor = connection.connection.cursor()
+        cursor.execute(compiled.text, _bound(compiled, values))
         return chain.from_iterable(iter(lambda: cursor.fetchmany(PAGE), []))
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> None:
         """Run the statement on a sync connection."""
         compiled = self._for(connection.dialect)
-        execute(connection, compiled.text, _bound(compiled, values))
+        connection.connection.cursor().execute(compiled.text, _bound(compiled, values))
 
     def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run the statement on a sync connection, once for each of `rows`."""
         compiled = self._for(connection.dialect)
-        execute_many(connection, compiled.text, [_bound(compiled, values) for values in rows])
+        bound = [_bound(compiled, values) for values in rows]
+        connection.connection.cursor().executemany(compiled.text, bound)  # type: ignore[arg-type]
 
     def text(self, connection: Connection) -> str:
         """Return the statement as the connection's driver takes it."""
@@ -90,24 +93,6 @@ def _bound(compiled: _Compiled, values: Mapping[str, Any]) -> Row | Mapping[str,
     """Return the values as the driver takes them: in order, or by name."""
     named = {**compiled.constants, **values}
     return named if compiled.order is None else [named[name] for name in compiled.order]
-
-
-def fetch(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-    """Run one compiled statement; return all its rows."""
-    _begin(connection)
-    return engines.fetch(connection, statement, values)
-
-
-def execute(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> DBAPICursor:
-    """Run one compiled statement on a sync connection."""
-    cursor = _cursor(connection)
-    cursor.execute(statement, values)
-    return cursor
-
-
-def execute_many(connection: Connection, statement: str, rows: Iterable[Row | Mapping[str, Any]]) -> None:
-    """Run one compiled statement for each of `rows`."""
-    _cursor(connection).executemany(statement, rows)  # type: ignore[arg-type]  # any iterable will do
 
 
 def held(row: Row) -> Positions:
@@ -130,7 +115,7 @@ def insert_rows(
     The statement names only the columns that `held` returns. Python's driver takes longer to bind a null than to bind
     five other values, and longer for a named tuple than for an exact one.
     """
-    cursor = _cursor(connection)
+    cursor = connection.connection.cursor()
     for positions, run in groupby(rows, held):
         pick = itemgetter(*positions)
         one = _insertion(table, positions, replaced).text(connection)
@@ -154,13 +139,3 @@ def _repeated(insertion: str, rows: int) -> str:
     start, values, rest = insertion.partition("VALUES ")
     marks, end, conflict = rest.partition(")")
     return start + values + ", ".join([marks + end] * rows) + conflict
-
-
-def _cursor(connection: Connection) -> DBAPICursor:
-    _begin(connection)
-    return connection.connection.cursor()
-
-
-def _begin(connection: Connection) -> None:
-    if not connection.in_transaction():
-        connection.begin()

@@ -391,17 +391,33 @@ class Ledger:
         """Write the mirror now, if one is set; the ledger also writes it after each change of the registry."""
         await self._mirror.write()
 
-    async def outbox_items(self, *, status: OutboxStatus | None = None, after: int = 0) -> list[OutboxItem]:
-        """Return the outbox items whose number is greater than `after`: all of them, or those with `status`."""
-        return await self.read(partial(outbox_rows.read_outbox, ledger=self._name, status=status, after=after))
+    async def outbox_items(
+        self, *, status: OutboxStatus | None = None, socket: str | None = None, after: int = 0
+    ) -> list[OutboxItem]:
+        """Return a page of the reports to the parent, after the number `after`; only those for `socket`, if given."""
+        work = partial(outbox_rows.read_outbox, ledger=self._name, status=status, socket=socket, after=after)
+        return await self.read(work)
+
+    async def outbox_sockets(self) -> list[str]:
+        """Return the sockets for which reports are pending, that of the oldest report first."""
+        return await self.read(partial(outbox_rows.pending_sockets, ledger=self._name))
+
+    async def discard_outbox_items(self, numbers: Sequence[int]) -> None:
+        """Discard pending reports to the parent, all or none: the parent will never get them.
+
+        Raises:
+            UsageError: one of them is not pending.
+        """
+        work = partial(outbox_rows.discard_items, ledger=self._name, numbers=numbers, now_us=self._clock() // 1000)
+        await self.database.write(work)
 
     async def count_outbox_items(self, *, status: OutboxStatus) -> int:
         """Return how many outbox items have `status`."""
         return await self.read(partial(outbox_rows.count_outbox, ledger=self._name, status=status))
 
-    async def update_outbox_item(self, item: OutboxItem) -> None:
-        """Store the new status of an item."""
-        await self.database.write(partial(outbox_rows.write_outbox_item, item=item))
+    async def keep_outbox_attempt(self, item: OutboxItem) -> OutboxItem:
+        """Store the stamp or the last attempt of an item, and return it as it is stored."""
+        return await self.database.write(partial(outbox_rows.keep_attempt, item=item))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database."""

@@ -30,7 +30,6 @@ class Settings(BaseSettings):
     allowed_uids: frozenset[int] = Field(
         frozenset(), description="Other users whose pods may report, as a JSON list such as `[1000]`."
     )
-    outbox_attempts: int = Field(5, ge=1, description="How often to try to send a report to the parent.")
 
     def limits(self) -> Limits:
         """Return the limits of a receiver."""

@@ -86,7 +86,7 @@ unstamped_reports = st.lists(wire(st.none()), max_size=30)
 def incarnations(draw: st.DrawFn, number: int) -> list[LedgerEvent]:
     """Generate what travels on the wire about one incarnation: its delegation, and its reports."""
     name = draw(names)
-    by = draw(st.integers(0, INCARNATIONS))
+    by = draw(st.integers(1, INCARNATIONS))
     delegation = ScopeSubDelegated(
         parent_pod=draw(names), sub_pod=name, sub_socket=f"/run/{name}-{number}", scope=draw(scopes)
     )

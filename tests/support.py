@@ -16,9 +16,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
 from podledger.core.entries import Entry, draft
-from podledger.core.events import (
-    LedgerEvent,
-)
+from podledger.core.events import LedgerEvent
 from podledger.integrity.verify import VerifyResult, verify
 from podledger.ledger import Ledger
 from podledger.queries.holders import Holder, holders_at
@@ -27,6 +25,7 @@ from podledger.queries.registry import Pod, pods_at
 from podledger.queries.tree import children_by_parent
 from podledger.store import append, log
 from podledger.store.log import Rejection
+from podledger.store.outbox_rows import OutboxItem, write_outbox_item
 from podledger.store.projections import StateCache
 from podledger.store.schema import prepare, upgrade_to
 from podledger.store.sqlite.files import APPLICATION_ID
@@ -202,3 +201,8 @@ def rows_of(path: Path, *tables: str) -> Rows:
     """Return every row of some tables, read without podledger."""
     with connected(path) as connection:
         return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in tables}
+
+
+async def change_outbox(ledger: Ledger, item: OutboxItem) -> None:
+    """Replace an outbox item, whatever its status is."""
+    await ledger.database.write(functools.partial(write_outbox_item, item=item))

@@ -13,7 +13,7 @@ from podledger.core.protocol import Report, parse_line
 from podledger.ledger import Ledger
 from podledger.store import outbox_rows
 from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
-from tests.support import Bench, connected, fresh_ledger, rows_of
+from tests.support import Bench, change_outbox, connected, fresh_ledger, rows_of
 
 PARENT = "/run/parent"
 
@@ -124,12 +124,10 @@ async def test_result_of_sending_is_kept() -> None:
         await ledger.configure(parent_socket=PARENT)
         await ledger.append_many([spawned("p"), spawned("q")])
         first, second = await ledger.outbox_items()
-        await ledger.update_outbox_item(
-            first._replace(status="dropped", attempts=5, last_error="refused", settled_us=7)
-        )
+        await change_outbox(ledger, first._replace(status="discarded", attempts=5, last_error="refused", settled_us=7))
         assert await ledger.outbox_items(status="pending") == [second]
-        (dropped,) = await ledger.outbox_items(status="dropped")
-        assert (dropped.attempts, dropped.last_error, dropped.payload) == (5, "refused", first.payload)
+        (discarded,) = await ledger.outbox_items(status="discarded")
+        assert (discarded.attempts, discarded.last_error, discarded.payload) == (5, "refused", first.payload)
         assert (await ledger.verify()).ok
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import logging
+import socket
 import time
 import weakref
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +19,20 @@ from podledger.ledger import Ledger
 from podledger.services.outbox import Outbox, Retry
 from podledger.store.outbox_rows import OutboxItem
 from tests.given import OWNER, delegated, incarnation, spawned, stamped, stopped, turned, writes
+from tests.runner import podledger, podledger_json
 from tests.sockets import dead_at, parent_at, silent_at
-from tests.support import fresh_ledger
+from tests.support import change_outbox, fresh_ledger
 from tests.waiting import wait_until
 
-FAST_RETRY = Retry(attempts=3, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
+FAST_RETRY = Retry(first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
 
 
 async def statuses(ledger: Ledger) -> list[str]:
     return [item.status for item in await ledger.outbox_items()]
+
+
+async def _statuses_are(ledger: Ledger, *expected: str) -> bool:
+    return await statuses(ledger) == list(expected)
 
 
 async def test_delegation_reaches_the_parent_once(short: Path) -> None:
@@ -76,7 +83,7 @@ async def test_reports_are_sent_in_order(short: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["absent", "dead", "silent", "closes"])
-async def test_failing_parent_is_retried_then_dropped(
+async def test_failing_parent_is_retried_until_it_returns(
     state: str, short: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = short / "p"
@@ -84,46 +91,43 @@ async def test_failing_parent_is_retried_then_dropped(
         dead_at(path)
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=str(path))
-        await ledger.append(spawned("a"))
-        with _failing_socket(path, state), caplog.at_level(logging.WARNING):
-            async with Outbox(ledger, retry=FAST_RETRY._replace(timeout_s=0.05)) as outbox:
-                assert await outbox.drain(within_s=60) == 0
-        (given_up,) = await ledger.outbox_items()
-        assert (given_up.status, given_up.attempts) == ("dropped", 3)
-        assert given_up.last_error
-        assert str(path) in caplog.text
-        assert "given up after 3 attempts" in caplog.text
+        await ledger.append_many([spawned("a"), spawned("b")])
+        async with Outbox(ledger, retry=FAST_RETRY._replace(timeout_s=0.05)) as outbox:
+            async with failing_at(path, state):
+                failed = await _attempted(ledger, 8)
+            assert (failed.status, bool(failed.last_error)) == ("pending", True)
+            assert caplog.text.count(f"the parent at {path} takes no reports") == 1
+            path.unlink(missing_ok=True)
+            async with parent_at(path) as parent:
+                assert await outbox.drain(within_s=20) == 0
+                await wait_until(lambda: len(parent.lines) >= 2)
+                assert parent.reported_pods == ["a", "b"]
+        assert [(item.status, item.last_error) for item in await ledger.outbox_items()] == [("sent", None)] * 2
         assert (await ledger.verify()).ok
 
 
-class _failing_socket:  # noqa: N801 - read as a phrase
-    def __init__(self, path: Path, state: str) -> None:
-        self._silent = silent_at(path) if state in ("silent", "closes") else None
-        self._closes = state == "closes"
-        self._task: asyncio.Task[None] | None = None
+@contextlib.asynccontextmanager
+async def failing_at(path: Path, state: str) -> AsyncIterator[None]:
+    if state not in ("silent", "closes"):
+        yield
+        return
+    with silent_at(path) as listener:
+        listener.setblocking(False)
+        closing = asyncio.create_task(_close_each(listener)) if state == "closes" else None
+        yield
+        if closing is not None:
+            closing.cancel()
+            await asyncio.wait([closing])
 
-    def __enter__(self) -> None:
-        if self._silent is not None:
-            listener = self._silent.__enter__()
-            if self._closes:
-                listener.setblocking(False)
-                self._task = asyncio.create_task(self._close_each(listener))
 
-    async def _close_each(self, listener: object) -> None:
-        while True:
-            client, _ = await asyncio.get_running_loop().sock_accept(listener)  # type: ignore[arg-type]
-            client.close()
-
-    def __exit__(self, *error: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        if self._silent is not None:
-            self._silent.__exit__(None, None, None)
+async def _close_each(listener: socket.socket) -> None:
+    while True:
+        client, _ = await asyncio.get_running_loop().sock_accept(listener)
+        client.close()
 
 
 async def test_parent_that_returns_in_time_receives_the_report(short: Path) -> None:
-    persistent = FAST_RETRY._replace(attempts=1_000)
-    async with fresh_ledger() as ledger, Outbox(ledger, retry=persistent) as outbox:
+    async with fresh_ledger() as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
         await ledger.configure(parent_socket=str(short / "p"))
         await ledger.append(spawned("a"))
         await _attempted(ledger, 2)
@@ -141,7 +145,7 @@ async def _attempted(ledger: Ledger, attempts: int) -> OutboxItem:
 
 
 async def test_restart_sends_pending_items_and_keeps_counting(short: Path) -> None:
-    persistent = FAST_RETRY._replace(attempts=5, first_wait_s=30, longest_wait_s=30)
+    persistent = FAST_RETRY._replace(first_wait_s=30, longest_wait_s=30)
     async with fresh_ledger() as ledger:
         await ledger.configure(parent_socket=str(short / "p"))
         await ledger.append_many([spawned("a"), spawned("b")])
@@ -162,7 +166,7 @@ async def test_redelivery_keeps_its_stamp(short: Path) -> None:
         await ledger.append(spawned("a"))
         for _ in range(2):
             (item,) = await ledger.outbox_items()
-            await ledger.update_outbox_item(item._replace(status="pending"))
+            await change_outbox(ledger, item._replace(status="pending"))
             async with Outbox(ledger, retry=FAST_RETRY) as outbox:
                 assert await outbox.drain(within_s=10) == 0
         await wait_until(lambda: len(parent.lines) >= 2)
@@ -229,7 +233,7 @@ async def test_more_than_one_page_is_sent(short: Path) -> None:
         assert len(set(parent.reported_pods)) == 1_100 == len(parent.reported_pods)
 
 
-@pytest.mark.parametrize(("attempts", "wait_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, 5.0), (5_000, 5.0)])
+@pytest.mark.parametrize(("attempts", "wait_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (9, 51.2), (10, 60.0), (5_000, 60.0)])
 def test_wait_doubles_up_to_the_longest(attempts: int, wait_s: float) -> None:
     assert Retry().wait_s(attempts) == pytest.approx(wait_s)
 
@@ -255,9 +259,63 @@ async def test_ledger_releases_a_closed_outbox() -> None:
 
 
 async def test_outbox_closes_in_the_moment_of_a_commit(short: Path) -> None:
-    async with fresh_ledger() as ledger, asyncio.timeout(20):
-        await ledger.configure(parent_socket=str(short / "absent"))
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger, asyncio.timeout(20):
+        await ledger.configure(parent_socket=parent.path)
         for number in range(10):
-            async with Outbox(ledger, retry=FAST_RETRY._replace(attempts=1)) as outbox:
+            async with Outbox(ledger, retry=FAST_RETRY) as outbox:
                 await outbox.drain(within_s=20)
                 await ledger.append(spawned(f"p{number}"))
+
+
+async def test_old_parent_that_is_gone_does_not_delay_the_new_one(short: Path) -> None:
+    async with parent_at(short / "new") as parent, fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=str(short / "old"))
+        await ledger.append(spawned("a"))
+        await ledger.configure(parent_socket=parent.path)
+        await ledger.append(spawned("b"))
+        async with Outbox(ledger, retry=FAST_RETRY):
+            await wait_until(lambda: _statuses_are(ledger, "pending", "sent"))
+        assert parent.reported_pods == ["b"]
+
+
+async def test_two_outboxes_send_an_item_with_the_same_stamp(short: Path) -> None:
+    """`podledger outbox --retry` may run next to `podledger serve`."""
+    async with parent_at(short / "p") as parent, fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=parent.path)
+        await ledger.append_many([spawned(f"p{number}") for number in range(20)])
+        await asyncio.gather(*(Outbox(ledger, stamper=Stamper()).send_pending() for _ in range(2)))
+        await wait_until(lambda: len(set(parent.reported_pods)) == 20)
+        assert len({event["stamp"]["id"] for event in parent.events}) == 20
+        assert set(await statuses(ledger)) == {"sent"}
+
+
+def waiting(folder: Path, parent: str) -> None:
+    """Give the ledger in `folder` a parent, and a report that it owes it."""
+    podledger("init", OWNER, "--parent", parent, folder=folder)
+    podledger("spawned", "coder", "--socket", "coder.sock", "--scope", "write:/srv", folder=folder)
+
+
+def test_command_lists_what_waits_and_fails_after_a_failed_attempt(tmp_path: Path) -> None:
+    waiting(tmp_path, "/run/nobody.sock")
+    [item] = podledger_json("outbox", folder=tmp_path)
+    assert (item["number"], item["attempts"], item["payload"]["sub_pod"]) == (1, 0, "coder")
+    done = podledger("outbox", "--retry", folder=tmp_path, status=1)
+    assert "/run/nobody.sock" in done.out
+    assert "No such file" in done.out
+    assert podledger_json("outbox", folder=tmp_path, status=1)[0]["attempts"] == 1
+
+
+async def test_command_retries(short: Path) -> None:
+    async with parent_at(short / "p") as parent:
+        waiting(short, parent.path)
+        assert await asyncio.to_thread(podledger_json, "outbox", "--retry", folder=short) == []
+        assert parent.reported_pods == ["coder"]
+
+
+def test_command_discards(tmp_path: Path) -> None:
+    waiting(tmp_path, "/run/nobody.sock")
+    assert "no report 2 waits" in podledger("outbox", "--discard", 1, "--discard", 2, folder=tmp_path, status=2).err
+    assert podledger_json("outbox", "--discard", 1, folder=tmp_path) == []
+    assert "no report 1 waits" in podledger("outbox", "--discard", 1, folder=tmp_path, status=2).err
+    assert "no report waits" in podledger("outbox", folder=tmp_path).out
+    podledger("verify", folder=tmp_path)

@@ -24,7 +24,7 @@ from podledger.store.projections import StateCache, load_states
 from tests import strategies
 from tests.given import OWNER, delegated, incarnation, reclaimed, spawned, stamped, stopped, turned, writes
 from tests.model import EVIDENCE, Model, OriginalRegistry
-from tests.support import KEPT, PROJECTIONS, Bench, connected, fresh_ledger, rows_of
+from tests.support import KEPT, PROJECTIONS, Bench, change_outbox, connected, fresh_ledger, rows_of
 
 SEED = ("pod_name", "socket_path", "scope_delegated", "callback_address")
 
@@ -354,7 +354,7 @@ async def _everything_happened(ledger: Ledger) -> None:
     await ledger.commits.append([], [Rejection(b"no event", "not JSON", None)])
     await ledger.acknowledge(3)
     first, _ = await ledger.outbox_items()
-    await ledger.update_outbox_item(first._replace(status="sent", attempts=1, settled_us=1))
+    await change_outbox(ledger, first._replace(status="sent", attempts=1, settled_us=1))
 
 
 async def test_rebuild_and_verify_change_only_projections() -> None:

@@ -26,7 +26,7 @@ from podledger.store.coverage import WHOLE_LOG
 from podledger.store.log import Rejection
 from podledger.store.sqlite.errors import translated
 from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
-from tests.support import TRIGGERS, Bench, connected, fresh_ledger, new_database
+from tests.support import TRIGGERS, Bench, change_outbox, connected, fresh_ledger, new_database
 
 Change = Callable[[sqlite3.Connection], object]
 TABLES = (*("alembic_version", "ledgers", "events", "rejected", "tenures", "grants", "pods", "outbox", "consumers"),)
@@ -56,7 +56,7 @@ async def _fill(path: Path) -> None:
         for consumer in ("agent", "other"):
             await ledger.acknowledge(2, consumer)
         sent, *_ = await ledger.outbox_items()
-        await ledger.update_outbox_item(sent._replace(status="sent", attempts=1, settled_us=5))
+        await change_outbox(ledger, sent._replace(status="sent", attempts=1, settled_us=5))
 
 
 def without_triggers(connection: sqlite3.Connection, change: Change) -> None:

@@ -27,6 +27,7 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
     "receive and send reports": (
         Command("serve", "receive reports on a Unix socket", "serve"),
         Command("send", "send one report to the socket of a pod", "send"),
+        Command("outbox", "list, retry or discard the reports to the parent", "outbox"),
         Command("reconcile", "probe all pods once and reclaim the dead ones", "reconcile"),
     ),
     "ask what happened": (

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, literal_column, select
 
 from podledger.core.errors import DAMAGED_HINT
 from podledger.core.text import escape, pluralize
@@ -23,8 +23,7 @@ from podledger.store.tables import events, outbox
 
 AHEAD_S: Final = 5.0
 SKEW_S: Final = 300.0
-SLOW_OUTBOX_S: Final = 60.0
-STUCK_OUTBOX_S: Final = 600.0
+STUCK_OUTBOX_S: Final = 60.0
 RECENT: Final = 1_000
 """How many stamped events are compared with the clock."""
 
@@ -84,19 +83,19 @@ def _clock_findings(connection: Connection, name: str) -> Iterator[Finding]:
 
 
 def _outbox_findings(connection: Connection, name: str) -> Iterator[Finding]:
-    query = select(outbox.c.status, func.count(), func.min(outbox.c.created_us)).where(outbox.c.ledger == name)
-    rows = {status: (count, first) for status, count, first in connection.execute(query.group_by(outbox.c.status))}
-    pending, oldest_us = rows.get("pending", (0, 0))
-    age_s = time.time() - oldest_us / 1e6 if pending else 0.0
-    level: Level = "error" if age_s > STUCK_OUTBOX_S else "warning" if age_s > SLOW_OUTBOX_S else "ok"
-    fix = "run `podledger serve`, and check that the parent listens" if level != "ok" else ""
-    detail = "no report waits for the parent"
-    if pending:
-        detail = f"waiting for the parent: {pluralize(pending, 'report')}, the oldest for {age_s:,.0f} s"
-    yield Finding("outbox", level, detail, fix)
-    if dropped := rows.get("dropped", (0, 0))[0]:
-        detail = f"not delivered and given up: {pluralize(dropped, 'report')}"
-        yield Finding("outbox", "warning", detail, "check the parent's receiver")
+    pending = (outbox.c.ledger == name, outbox.c.status == literal_column("'pending'"))
+    query = select(func.count(), func.min(outbox.c.created_us), func.max(outbox.c.last_error)).where(*pending)
+    count, oldest_us, failure = connection.execute(query).one()
+    if not count:
+        yield Finding("outbox", "ok", "no report waits for the parent")
+        return
+    age_s = time.time() - oldest_us / 1e6
+    detail = f"waiting for the parent: {pluralize(count, 'report')}, the oldest for {age_s:,.0f} s"
+    if failure:
+        detail += f"; the last attempt failed: {escape(failure, 200)}"
+    level: Level = "error" if age_s > STUCK_OUTBOX_S else "warning" if failure else "ok"
+    fix = "run `podledger serve`, and check that the parent listens; `podledger outbox` lists the reports"
+    yield Finding("outbox", level, detail, "" if level == "ok" else fix)
 
 
 def _rejected_findings(connection: Connection, name: str) -> Iterator[Finding]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, literal_column, select, update
 
 from podledger.core import strict_json
 from podledger.core.delegations import Delegation
 from podledger.core.entries import Entry
+from podledger.core.errors import UsageError
 from podledger.core.events import parse_event
 from podledger.store.driver import insert_rows
 from podledger.store.log import Head, row_checksum
 from podledger.store.tables import outbox
 
-OutboxStatus = Literal["pending", "sent", "dropped"]
+OutboxStatus = Literal["pending", "sent", "discarded"]
+"""Of an item: the parent has not taken it yet; it was sent; a person discarded it."""
 
 
 class OutboxItem(NamedTuple):
@@ -87,19 +89,60 @@ def append_outbox(connection: Connection, head: Head, owed: Sequence[tuple[int, 
 
 
 def read_outbox(
-    connection: Connection, ledger: str, *, status: OutboxStatus | None = None, after: int = 0, limit: int = 1000
+    connection: Connection,
+    ledger: str,
+    *,
+    status: OutboxStatus | None = None,
+    socket: str | None = None,
+    after: int = 0,
+    limit: int = 1000,
 ) -> list[OutboxItem]:
     """Return the outbox's rows after one number, in order, at most `limit`."""
     query = select(outbox).where(outbox.c.ledger == ledger, outbox.c.number > after)
     if status is not None:
-        query = query.where(outbox.c.status == status)
+        query = query.where(outbox.c.status == literal_column(f"'{status}'"))  # so that the partial index applies
+    if socket is not None:
+        query = query.where(outbox.c.socket == socket)
     return [OutboxItem(*row) for row in connection.execute(query.order_by(outbox.c.number).limit(limit))]
+
+
+def pending_sockets(connection: Connection, ledger: str) -> list[str]:
+    """Return the sockets of the pending items, that of the oldest item first."""
+    query = select(outbox.c.socket).where(outbox.c.ledger == ledger, outbox.c.status == literal_column("'pending'"))
+    return list(connection.execute(query.group_by(outbox.c.socket).order_by(func.min(outbox.c.number))).scalars())
+
+
+def discard_items(connection: Connection, ledger: str, numbers: Sequence[int], *, now_us: int) -> None:
+    """Discard pending items.
+
+    Raises:
+        UsageError: one of them is not pending. None is discarded.
+    """
+    for number in numbers:
+        found = read_outbox(connection, ledger, after=number - 1, limit=1)
+        if not found or found[0].number != number or found[0].status != "pending":
+            raise UsageError(f"no report {number} waits in the outbox", hint="list them with `podledger outbox`")
+        write_outbox_item(connection, found[0]._replace(status="discarded", settled_us=now_us))
 
 
 def count_outbox(connection: Connection, ledger: str, *, status: OutboxStatus) -> int:
     """Return how many outbox items of a ledger have `status`."""
     query = select(func.count()).select_from(outbox).where(outbox.c.ledger == ledger, outbox.c.status == status)
     return connection.execute(query).scalar_one()
+
+
+def keep_attempt(connection: Connection, item: OutboxItem) -> OutboxItem:
+    """Store the stamp or the last attempt of an item, and return it as it is stored.
+
+    Another process may send the same item: an item that is settled stays so, and a stamp is never replaced.
+    """
+    [stored] = read_outbox(connection, item.ledger, after=item.number - 1, limit=1)
+    if stored.status != "pending":
+        return stored
+    if "stamp" in strict_json.loads(stored.payload):
+        item = item._replace(payload=stored.payload)
+    write_outbox_item(connection, item)
+    return item
 
 
 def write_outbox_item(connection: Connection, item: OutboxItem) -> None:

@@ -17,7 +17,7 @@ from podledger.cli.parser import Parser, at_least
 from podledger.cli.policy import add_policy, policy_of
 from podledger.cli.session import open_ledger, settings
 from podledger.server.receiver import Receiver
-from podledger.services.outbox import Outbox, Retry
+from podledger.services.outbox import Outbox
 from podledger.services.reconciler import Reconciler
 from podledger.settings import Settings
 
@@ -55,7 +55,7 @@ async def _serve(args: Namespace, chosen: Settings) -> int:
         ledger = await stack.enter_async_context(open_ledger(args))
         ledger.database.check_writable()
         await ledger.write_mirror()
-        outbox = await stack.enter_async_context(Outbox(ledger, retry=Retry(chosen.outbox_attempts)))
+        outbox = await stack.enter_async_context(Outbox(ledger))
         stop = _stop_on_signals()
         async with Receiver(ledger, args.socket, limits=limits) as receiver:
             if args.json:

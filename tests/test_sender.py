@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,8 @@ from podledger.core.events import Errored, Event, ScopeSubDelegated, ShutDown, T
 from podledger.core.fields import ScopeRule, Stamp
 from podledger.core.protocol import parse_line
 from podledger.core.stamps import Stamper, new_incarnation
+from tests.given import incarnation
+from tests.runner import podledger, podledger_process
 from tests.sockets import SNAPSHOT, dead_at, parent_at, silent_at
 from tests.waiting import wait_until
 
@@ -350,3 +353,57 @@ def test_sender_does_not_import_heavy_packages() -> None:
     script = "import sys, podledger.client.sender; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert not {"sqlalchemy", "pydantic", "asyncio", "logging", "concurrent.futures"} & set(loaded)
+
+
+# `podledger send` inside a pod
+
+
+async def sent(short: Path, *words: str) -> dict[str, Any]:
+    """Send one report by the command, with the variables that a parent passes to a pod; return the event."""
+    async with parent_at(short / "p") as parent:
+        done = await asyncio.to_thread(
+            podledger_process,
+            *("send", *words),
+            folder=short,
+            PODLEDGER_SOCKET=str(parent.path),
+            PODLEDGER_POD="coder",
+            PODLEDGER_INCARNATION=incarnation(5),
+        )
+        assert done.status == 0, done.err
+        await wait_until(lambda: parent.lines)
+        [event] = parent.events
+        return dict(event)
+
+
+@pytest.mark.parametrize(
+    ("words", "fields"),
+    [
+        (["turn-ended"], {"kind": "turn_ended", "pod_name": "coder"}),
+        (["errored", "3 tests failed"], {"kind": "errored", "pod_name": "coder", "message": "3 tests failed"}),
+        (["shut-down", "coder"], {"kind": "shut_down", "pod_name": "coder"}),
+        (
+            ["scope-sub-delegated", "sub", "/run/sub"],
+            {"parent_pod": "coder", "sub_pod": "sub"},
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+async def test_send_takes_socket_and_name_from_the_environment(
+    words: list[str], fields: dict[str, str], short: Path
+) -> None:
+    event = await sent(short, *words)
+    assert fields.items() <= event.items()
+    assert event["stamp"]["speaker"] == incarnation(5)
+    assert event["stamp"].get("subject") == (None if words[0].startswith("scope") else incarnation(5))
+
+
+async def test_send_about_another_pod_does_not_claim_the_own_incarnation(short: Path) -> None:
+    event = await sent(short, "turn-ended", "other")
+    assert ("subject" in event["stamp"], event["stamp"]["speaker"]) == (False, incarnation(5))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"), [(("turn-ended",), "PODLEDGER_SOCKET"), (("s", "turn-ended"), "PODLEDGER_POD")]
+)
+def test_send_names_the_variable_that_is_missing(words: tuple[str, ...], hint: str, tmp_path: Path) -> None:
+    assert hint in podledger("send", *words, folder=tmp_path, status=2).err

@@ -117,7 +117,7 @@ def test_delegation_claims_only_an_incarnation_that_was_passed_on() -> None:
 
 def test_delegation_is_about_the_child() -> None:
     stamper = Stamper(speaker=incarnation(5))
-    passed_on = stamper.incarnation_of("child")
+    passed_on = stamper.spawn("child")
     assert passed_on != incarnation(5)
     assert stamper.subject("scope_sub_delegated", "child") == passed_on
     assert stamper.subject("turn_ended", "child") == passed_on
@@ -125,21 +125,26 @@ def test_delegation_is_about_the_child() -> None:
 
 def test_child_keeps_its_incarnation_until_its_shutdown() -> None:
     stamper = Stamper()
-    first = stamper.incarnation_of("child")
-    assert stamper.incarnation_of("child") == first
+    first = stamper.spawn("child")
+    assert stamper.subject("turn_ended", "child") == first
     assert stamper.subject("shut_down", "child") == first
-    assert stamper.incarnation_of("child") > first
+    assert stamper.subject("turn_ended", "child") is None
+
+
+def test_respawned_child_gets_a_new_incarnation() -> None:
+    stamper = Stamper()
+    first = stamper.spawn("child")
+    second = stamper.spawn("child")
+    assert second > first
+    assert stamper.subject("turn_ended", "child") == second
 
 
 def test_remembered_incarnations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamps, "MAX_INCARNATIONS", 3)
     stamper = Stamper()
-    first = stamper.incarnation_of("p0")
-    kept = stamper.incarnation_of("p1")
-    for number in (2, 1, 3, 4):
-        stamper.incarnation_of(f"p{number}")
-    assert stamper.incarnation_of("p1") == kept, "recently used incarnations stay"
-    assert stamper.incarnation_of("p0") != first
+    spawned = {number: stamper.spawn(f"p{number}") for number in (0, 1, 2, 3)}
+    assert stamper.subject("turn_ended", "p0") is None
+    assert [stamper.subject("turn_ended", f"p{number}") for number in (1, 2, 3)] == [spawned[n] for n in (1, 2, 3)]
 
 
 # Processes
@@ -191,7 +196,7 @@ def test_forked_child_has_its_own_stamper(inherited: str | None) -> None:
 def test_prepared_spawn_gives_the_child_its_incarnation() -> None:
     stamper = Stamper()
     spawn = prepare_spawn("child", "/run/me.sock", socket_path="/run/child.sock", stamper=stamper)
-    incarnation_of_child = stamper.incarnation_of("child")
+    incarnation_of_child = stamper.subject("turn_ended", "child")
     assert spawn.environment == {
         "PODLEDGER_INCARNATION": incarnation_of_child,
         "PODLEDGER_POD": "child",

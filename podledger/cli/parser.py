@@ -12,7 +12,10 @@ from podledger.core.errors import UsageError
 
 
 class CommandModule(Protocol):
-    """The functions that each module in `podledger.cli.commands` defines."""
+    """The functions that each module in `podledger.cli.commands` defines.
+
+    A module may also define `complete`, which adds words from the environment to the command line.
+    """
 
     def add_arguments(self, parser: Parser, /) -> None:
         """Add the command's own arguments."""
@@ -43,7 +46,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     description = f"{command.help[0].upper()}{command.help[1:]}."
     parser = Parser(prog=f"podledger {command.name}", description=description, parents=[shared_options()])
     module.add_arguments(parser)
-    parser.parse_args(args.rest, args)
+    parser.parse_args(getattr(module, "complete", list)(args.rest), args)
     args.run = module.run
     return args
 

@@ -59,9 +59,9 @@ def prepare_spawn(
     """Prepare to spawn a pod that reports to `parent_socket`, with an incarnation of its own.
 
     A pod without a `socket_path` only reports. `stamper` (by default this process's) remembers the incarnation for the
-    reports of this process about the pod.
+    reports of this process about the pod. Each call is another incarnation, so a respawned pod gets a new tenure.
     """
-    incarnation = (stamper or process_stamper()).incarnation_of(pod_name)
+    incarnation = (stamper or process_stamper()).spawn(pod_name)
     callback = os.fspath(parent_socket)
     environment = {INCARNATION_VARIABLE: incarnation, POD_VARIABLE: pod_name, SOCKET_VARIABLE: callback}
     return PreparedSpawn(pod_name, incarnation, environment, socket_path, scope, callback)

@@ -63,13 +63,14 @@ class Stamper:
         self._incarnations: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def incarnation_of(self, pod_name: str) -> str:
-        """Return the incarnation of a pod that this process spawns; it stays the same until its `shut_down` is sent.
+    def spawn(self, pod_name: str) -> str:
+        """Return the incarnation of a pod that this process is about to spawn: a new one each time.
 
-        Call this before you start the pod, and pass the result to it in `PODLEDGER_INCARNATION`.
+        Pass it to the pod in `PODLEDGER_INCARNATION`. It is the subject of this process's reports about the pod until
+        the pod's `shut_down` is sent, or until the next spawn under the same name.
         """
         with self._lock:
-            incarnation = self._incarnations.setdefault(pod_name, new_incarnation())
+            incarnation = self._incarnations[pod_name] = new_incarnation()
             self._incarnations.move_to_end(pod_name)
             if len(self._incarnations) > MAX_INCARNATIONS:
                 self._incarnations.popitem(last=False)
@@ -78,7 +79,7 @@ class Stamper:
     def subject(self, kind: str, pod_name: str) -> str | None:
         """Return the incarnation that an event is about, or None if this process does not know it.
 
-        It knows those of the pods that it spawned (`incarnation_of`), and its own.
+        It knows those of the pods that it spawned (`spawn`), and its own.
         """
         with self._lock:
             spawned = self._incarnations.pop if kind == "shut_down" else self._incarnations.get

@@ -10,7 +10,7 @@ from podledger.cli.parser import Parser
 from podledger.cli.session import add_at, moment_of, with_ledger
 from podledger.queries.gaps import Gap
 
-HEADER = ("sender", "incarnation", "missing", "after seq", "before seq")
+HEADER = ("sender", "stream", "missing", "after seq", "before seq")
 
 
 def add_arguments(parser: Parser) -> None:

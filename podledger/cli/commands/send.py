@@ -17,11 +17,11 @@ from podledger.cli.scopes import add_scope
 from podledger.client import sender
 from podledger.core.errors import SocketError, UsageError
 from podledger.core.names import check_name
-from podledger.core.stamps import INCARNATION_VARIABLE, Stamper, new_incarnation
+from podledger.core.stamps import INCARNATION_VARIABLE, POD_VARIABLE, SOCKET_VARIABLE, Stamper, new_incarnation
 
 
 class Kind(NamedTuple):
-    """One kind of report: its help and its positional arguments."""
+    """One kind of report: its help and its positional arguments, of which the first, the reporting pod, is optional."""
 
     help: str
     fields: tuple[str, ...]
@@ -41,7 +41,10 @@ LONG_PATH_HINT: Final = "give a shorter path, or a relative one from a folder ne
 
 def add_arguments(parser: Parser) -> None:
     """Add the socket, and a sub-command for each kind of report."""
-    parser.add_argument("socket", metavar="SOCKET", help="socket of the pod that receives the report")
+    parser.usage = "podledger send [SOCKET] KIND ..."
+    parser.add_argument(
+        "socket", metavar="SOCKET", help=f"socket of the pod that receives the report (default: ${SOCKET_VARIABLE})"
+    )
     subparsers = parser.add_subparsers(
         title="kinds of report", dest="kind", metavar="KIND", required=True, parser_class=Parser
     )
@@ -49,11 +52,24 @@ def add_arguments(parser: Parser) -> None:
         name = kind.replace("_", "-")
         sub = subparsers.add_parser(name, help=text, description=f"R{text[1:]}.", parents=[shared_options()])
         sub.set_defaults(kind=kind)
-        for field in fields:
+        own, *others = fields
+        sub.add_argument(own, metavar=own.upper(), nargs="?", help=f"the pod that reports (default: ${POD_VARIABLE})")
+        for field in others:
             sub.add_argument(field, metavar=field.upper())
         if kind == "scope_sub_delegated":
             add_scope(sub)
         _add_stamp(sub)
+
+
+def complete(words: list[str]) -> list[str]:
+    """Add the socket that the parent passed to the pod, if the command line begins with the kind."""
+    kind = next((position for position, word in enumerate(words) if not word.startswith("-")), None)
+    if kind is None or words[kind].replace("-", "_") not in KINDS:
+        return words
+    socket = os.environ.get(SOCKET_VARIABLE)
+    if not socket:
+        raise UsageError("the report has no socket", hint=f"give SOCKET before the kind, or set {SOCKET_VARIABLE}")
+    return [*words[:kind], socket, *words[kind:]]
 
 
 def _add_stamp(parser: Parser) -> None:
@@ -76,7 +92,7 @@ def run(args: Namespace) -> None:
     """
     fields = _fields(args)
     if not args.no_stamp:
-        fields["stamp"] = _stamp(args)
+        fields["stamp"] = _stamp(args, fields.get("pod_name"))
     try:
         sender.deliver(args.socket, sender.line_of(fields), timeout_s=args.timeout)
     except OSError as error:
@@ -89,27 +105,34 @@ def run(args: Namespace) -> None:
 
 def _fields(args: Namespace) -> dict[str, Any]:
     if args.kind != "scope_sub_delegated":
-        fields = {"kind": args.kind, "pod_name": check_name(args.pod)}
+        fields = {"kind": args.kind, "pod_name": _own_name(args.pod)}
         return fields | ({"message": args.message} if args.kind == "errored" else {})
     return {
         "kind": args.kind,
-        "parent_pod": check_name(args.parent),
+        "parent_pod": _own_name(args.parent),
         "sub_pod": check_name(args.sub),
         "sub_socket": args.sub_socket,
         "scope": args.scope,
     }
 
 
-def _stamp(args: Namespace) -> dict[str, Any]:
-    """Return a stamp that claims no more than is known: this process reports for a pod, but is not that pod.
+def _own_name(given: str | None) -> str:
+    name = given or os.environ.get(POD_VARIABLE)
+    if not name:
+        raise UsageError("the reporting pod has no name", hint=f"give it after the kind, or set {POD_VARIABLE}")
+    return check_name(name)
 
-    The stamp names an incarnation only if `--incarnation` or the environment does. The stream is this process's own,
-    unless `--source` and `--sequence` state another.
+
+def _stamp(args: Namespace, pod_name: str | None) -> dict[str, Any]:
+    """Return a stamp for a report about `pod_name`, None for a delegation, which claims no more than is known.
+
+    Its subject is `--incarnation`, or the incarnation in the environment if the report is about that pod. The stream is
+    this process's own, unless `--source` and `--sequence` state another.
     """
     if (args.source is None) != (args.sequence is None):
         raise UsageError("--source and --sequence go together", hint="give both, or neither")
-    own = None if args.kind == "scope_sub_delegated" else os.environ.get(INCARNATION_VARIABLE)
-    subject = args.incarnation or own
+    own = checked_incarnation(os.environ[INCARNATION_VARIABLE]) if os.environ.get(INCARNATION_VARIABLE) else None
+    is_own = pod_name is not None and os.environ.get(POD_VARIABLE) in (None, "", pod_name)
+    subject = checked_incarnation(args.incarnation) if args.incarnation else own if is_own else None
     source = checked_incarnation(args.source) if args.source else new_incarnation()
-    stamp = Stamper(source).stamp(checked_incarnation(subject) if subject else None)
-    return stamp | {"sequence": args.sequence or 1}
+    return Stamper(source, speaker=own).stamp(subject) | {"sequence": args.sequence or 1}

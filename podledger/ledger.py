@@ -451,7 +451,7 @@ class Ledger:
             return names[0]
         reason = f"no ledger {self._wanted!r} is in it" if self._wanted else f"it holds {len(names)} ledgers"
         known = ", ".join(map(str, names))
-        hint = f"choose one of: {known}" if known else "make one with `podledger init NAME`"
+        hint = f"choose one with --ledger: {known}" if known else "make one with `podledger init NAME`"
         raise LedgerNotFoundError(f"{self.database.path}: {reason}", hint=hint)
 
     def _make(self, connection: Connection) -> None:

@@ -98,7 +98,7 @@ def test_unwritable_output_is_one_line_of_error(folder: Path, command: str) -> N
     podledger(*SPAWN, folder=folder)
     with Path("/dev/full").open("wb") as full:
         done = podledger_process(command, folder=folder, stdout=full, status=1)
-    assert done.err == "podledger: the output: No space left on device\n"
+    assert done.err == "podledger: the output: No space left on device (free some space)\n"
 
 
 def test_serve_exits_with_1_if_it_lost_a_report(folder: Path) -> None:

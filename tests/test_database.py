@@ -138,12 +138,12 @@ def test_newer_schema_is_refused_with_the_fix(tmp_path: Path) -> None:
         assert "update" in caught.value.hint
 
 
-def test_older_schema_is_refused_without_create(tmp_path: Path) -> None:
+def test_empty_file_is_refused_without_create(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     path.touch()
-    with pytest.raises(SchemaError, match="older") as caught:
+    with pytest.raises(SchemaError, match="holds no ledger") as caught:
         prepare(path, create=False)
-    assert "upgrade" in caught.value.hint
+    assert "podledger init" in caught.value.hint
 
 
 @pytest.mark.parametrize("version", [None, "", "0000", "0001x"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -35,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         _discard_output()
-        print(f"podledger: {escape(str(error.filename or 'the output'))}: {error.strerror or error}", file=sys.stderr)
+        place = error.filename or "the output"
+        hint = "free some space" if error.errno == errno.ENOSPC else "check that it exists and that you may use it"
+        print(f"podledger: {escape(str(place))}: {error.strerror or error} ({hint})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

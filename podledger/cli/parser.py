@@ -39,6 +39,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         UsageError: the words are not a valid command line.
     """
     args = _top_parser().parse_args(words)
+    if args.command is None:
+        raise UsageError("no command is given", hint="see `podledger --help`")
     command = COMMANDS.get(args.command)
     if command is None:
         raise UsageError(f"unknown command {args.command!r}{_suggestion(args.command)}", hint="see `podledger --help`")
@@ -81,7 +83,7 @@ def _top_parser() -> Parser:
         allow_abbrev=False,  # the command's own parser interprets the words after it
     )
     parser.add_argument("--version", action="version", version=f"podledger {__version__}")
-    parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("command", metavar="COMMAND", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
@@ -37,8 +38,9 @@ def settings() -> Settings:
         name = "PODLEDGER_" + "_".join(str(part) for part in problem["loc"]).upper()
         if problem["type"] == "frozen_set_type":
             raise UsageError(f"{name} is not a list", hint="give a JSON list, such as [1000]") from error
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{name}: {reason}", hint="correct the variable, or unset it") from error
+        reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        value = escape(os.environ.get(name, ""), 60)
+        raise UsageError(f"{name} is {value!r}, but {reason}", hint="correct the variable, or unset it") from error
 
 
 def database_path(args: Namespace) -> Path:

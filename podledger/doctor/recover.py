@@ -77,7 +77,7 @@ async def recover(source: Path, target: Path, ledger: str | None = None) -> list
             raise DamagedError(f"no ledger can be read in {source}", hint="restore a backup")
         if ledger is not None and ledger not in names:
             raise LedgerNotFoundError(
-                f"there is no ledger {ledger!r} in {source}", hint=f"choose one of: {', '.join(names)}"
+                f"there is no ledger {ledger!r} in {source}", hint=f"choose one with --ledger: {', '.join(names)}"
             )
         with placing(target, source, overwrite=False) as temporary:
             return [await _recover(connection, temporary, name) for name in names if ledger in (None, name)]

@@ -85,7 +85,9 @@ def _check_header(path: Path) -> None:
     and another process may then remove the WAL of an open ledger.
     """
     if 0 < path.stat().st_size < _LEAST_BYTES:
-        raise DamagedError(f"{path} is damaged, or is no podledger database", hint=DAMAGED_HINT)
+        raise DamagedError(
+            f"{path} is no podledger database, or was cut off", hint="give another --db, or restore a backup"
+        )
 
 
 def _roll_back(path: Path) -> None:
@@ -121,8 +123,10 @@ def _check_upgradable(path: Path, found: Identity, *, create: bool) -> None:
     if found.application_id not in (0, APPLICATION_ID):
         reason = f"{path} has schema {revision}, older than this podledger's {SCHEMA_HEAD}, and cannot be upgraded"
         raise SchemaError(reason, hint="read it with the podledger that made it, or with sqlite3")
+    if revision is None and not create:
+        raise SchemaError(f"{path} is empty: it holds no ledger", hint="create one with `podledger init NAME`")
     if not create:
-        reason = f"{path} has schema {revision or 'none'}, older than this podledger's {SCHEMA_HEAD}"
+        reason = f"{path} has schema {revision}, older than this podledger's {SCHEMA_HEAD}"
         raise SchemaError(reason, hint="upgrade it with `podledger init NAME`")
     if revision is not None and not any((migrations_folder() / "versions").glob(f"{revision or '-'}_*.py")):
         raise DamagedError(f"{path} names an unknown schema revision: {revision!r}", hint=DAMAGED_HINT)

@@ -15,7 +15,7 @@ from podledger.cli.parser import Parser
 from podledger.cli.picture import COLUMNS, picture
 from podledger.cli.terminal import BOLD, GREEN, Screen, screen
 from podledger.core.entries import Entry
-from podledger.core.errors import StorageError
+from podledger.core.errors import StorageError, UsageError
 from podledger.core.render import render
 from podledger.demo import story
 from podledger.integrity.verify import VerifyResult
@@ -64,6 +64,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the demo and print its ledger, or write it as a picture."""
+    if args.svg and not (folder := Path(args.svg).parent).is_dir():
+        raise UsageError(f"there is no folder {folder}", hint="give --svg a path in a folder that exists")
     demo = story.run(_read)
     if args.svg:
         _write_picture(Path(args.svg), demo)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 
 from podledger.cli.facts import record
-from podledger.cli.parser import Parser
+from podledger.cli.parser import Parser, at_least
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the child and how it ended."""
     parser.add_argument("pod", metavar="POD", help="name of the child")
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--code", type=int, metavar="N", help="exit code of the process")
-    how.add_argument("--signal", type=int, metavar="N", help="signal that ended the process")
+    how.add_argument("--code", type=at_least(int, 0), metavar="N", help="exit code of the process")
+    how.add_argument("--signal", type=at_least(int, 1), metavar="N", help="signal that ended the process")
 
 
 def run(args: Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from podledger.cli.output import print_json, print_missing, print_table
-from podledger.cli.parser import Parser
+from podledger.cli.parser import Parser, non_empty
 from podledger.cli.scopes import rule_text
 from podledger.cli.session import add_at, moment_of, with_ledger
 from podledger.queries.holders import Holder
@@ -13,7 +13,7 @@ from podledger.queries.holders import Holder
 
 def add_arguments(parser: Parser) -> None:
     """Add the path and the moment."""
-    parser.add_argument("path", metavar="PATH", help="path of a file or a folder; it need not exist")
+    parser.add_argument("path", metavar="PATH", type=non_empty, help="path of a file or a folder; it need not exist")
     add_at(parser)
 
 

@@ -20,6 +20,21 @@ READERS: Final = 4
 JOURNAL_SIZE_LIMIT: Final = 64 << 20
 """The size in bytes to which SQLite cuts a WAL that it has emptied."""
 
+PRAGMAS: Final = (
+    "trusted_schema = OFF",
+    "cell_size_check = ON",
+)
+"""The pragmas of every connection, apart from its timeout."""
+
+WRITER_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "recursive_triggers = ON",
+    "foreign_keys = ON",
+    f"journal_size_limit = {JOURNAL_SIZE_LIMIT}",
+)
+"""The pragmas of a connection that writes, in addition."""
+
 Row = Sequence[Any]
 Values = Row | Mapping[str, Any]
 
@@ -53,10 +68,7 @@ def _url(driver: str, path: Path, *, writing: bool) -> URL:
 
 
 def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
-    pragmas = [f"busy_timeout = {milliseconds(busy_timeout_s)}", "trusted_schema = OFF", "cell_size_check = ON"]
-    if writing:
-        pragmas += ["journal_mode = WAL", "synchronous = FULL", "recursive_triggers = ON", "foreign_keys = ON"]
-        pragmas.append(f"journal_size_limit = {JOURNAL_SIZE_LIMIT}")
+    pragmas = [f"busy_timeout = {milliseconds(busy_timeout_s)}", *PRAGMAS, *(WRITER_PRAGMAS if writing else ())]
     begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
 
     @event.listens_for(engine, "connect")

@@ -36,12 +36,15 @@ _MEANINGS: Final = {
     "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
 }
 
-_DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
+_DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
 
 
 def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
     name = str(getattr(cause, "sqlite_errorname", ""))
     family = "_".join(name.split("_")[:2])
+    if family == "SQLITE_NOTADB":
+        hint = "give another --db; if it was a ledger, restore a backup, or try `podledger recover`"
+        return DamagedError(f"{path} is no SQLite database, or its first page is damaged", hint=hint)
     if family in _DAMAGED:
         return DamagedError(f"{path} is damaged, or is no podledger database: {cause}", hint=DAMAGED_HINT)
     reason, hint = _MEANINGS.get(family, (str(cause), "run `podledger verify`"))

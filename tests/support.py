@@ -8,7 +8,8 @@ import functools
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ class Bench:
     def rows(self, *tables: str) -> Rows:
         """Return every row of some tables, in order."""
         return {table: self.sql(f"SELECT * FROM main.{table} ORDER BY 1, 2, 3") for table in tables}
+
+    def steps(self, work: Callable[[], object]) -> int:
+        """Return how many steps SQLite takes for some work, in hundreds: its cost, whatever the machine."""
+        raw, ticks = self.connection.connection.driver_connection, count()
+        assert isinstance(raw, sqlite3.Connection)
+        raw.set_progress_handler(lambda: next(ticks) < 0, 100)
+        work()
+        raw.set_progress_handler(None, 0)
+        return next(ticks)
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""

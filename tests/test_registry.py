@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -263,6 +264,18 @@ def test_revived_parent_gets_its_stamped_children_back() -> None:
 def test_cyclic_lineage_ends() -> None:
     bench = Bench([stamped(delegated("a"), 5, 6), stamped(delegated("b"), 6, 5)])
     assert bench.tree() == {"a": "b", "b": "a"}
+
+
+@pytest.mark.parametrize("speaker", [lambda n: n, lambda n: n ^ 1, lambda n: n - 1], ids=["self", "pairs", "chain"])
+def test_lines_of_ancestors_share_their_cost(speaker: Callable[[int], int]) -> None:
+    """A circle, and a line that many pods are on, cost no more than the pods in it."""
+
+    def steps(count: int) -> int:
+        bench = Bench([stamped(delegated(f"p{n}"), n, speaker=speaker(n)) for n in range(2, count + 2)])
+        return bench.steps(bench.tree)
+
+    assert steps(200) < 3 * steps(100)
+    assert steps(200) < 2_000
 
 
 def test_pod_that_names_itself_as_parent_belongs_to_the_owner() -> None:

@@ -149,9 +149,10 @@ INDEXES = {
         ON events (ledger, subject, seq)
         WHERE subject IS NOT NULL AND kind IN ('pod_spawned', 'scope_sub_delegated')
     """,
-    # Repetition: whether an emission was recorded before. An unstamped event costs nothing here.
+    # Repetition: whether an emission was recorded before. An unstamped event costs nothing here. The id is part of it,
+    # since many events may claim one source and sequence, and each would else be compared with all the others.
     "events_stamps": """
-        ON events (ledger, source, sequence)
+        ON events (ledger, source, sequence, stamp_id)
         WHERE source IS NOT NULL
     """,
     # The parent of a stamped delegation is the newest tenure of an incarnation.

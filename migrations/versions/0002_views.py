@@ -774,6 +774,22 @@ OTHER_PROCESS = fill(
 The pods that were never spawned with a process are left out first: finding the spawn of each report costs a search.
 """
 
+REUSED_NUMBER = """\
+reused_number AS (
+    SELECT
+        n.ledger, n.seq, 'reused_number' AS what, e.pod_name,
+        e.kind || coalesce(' by process ' || e.pid, '') || ' claims the number ' || e.sequence || ' of ' || e.source
+            || ', as seq ' || n.first_seq || ' did with another id' AS detail
+    FROM (
+        SELECT ledger, min(seq) AS seq, min(min(seq)) OVER (PARTITION BY ledger, source, sequence) AS first_seq
+        FROM events WHERE source IS NOT NULL
+        GROUP BY ledger, source, sequence, stamp_id
+    ) AS n
+        JOIN events AS e ON e.ledger = n.ledger AND e.seq = n.seq
+    WHERE n.seq > n.first_seq
+)"""
+"""The emissions whose number another one of the same stream had before: somebody may have guessed it."""
+
 ANOMALIES = fill(
     """
     CREATE VIEW anomalies AS
@@ -784,12 +800,14 @@ ANOMALIES = fill(
     {overlapping_writes},
     {wider_than_parent},
     {other_process},
+    {reused_number},
     found AS (
         SELECT * FROM odd_outcomes
         UNION ALL SELECT * FROM orphans
         UNION ALL SELECT * FROM overlapping_writes
         UNION ALL SELECT * FROM wider_than_parent
         UNION ALL SELECT * FROM other_process
+        UNION ALL SELECT * FROM reused_number
     )
     SELECT
         ledger,
@@ -806,6 +824,7 @@ ANOMALIES = fill(
     overlapping_writes=OVERLAPPING_WRITES,
     wider_than_parent=WIDER_THAN_PARENT,
     other_process=OTHER_PROCESS,
+    reused_number=REUSED_NUMBER,
     recorded_at=recorded_at("found.ledger", "found.seq"),
 )
 

@@ -7,7 +7,7 @@ alone states how a parent is found; other queries use its conditions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -74,33 +74,49 @@ def lineage(
 
     A line that comes back to a tenure ends before it.
     """
-    lines: dict[int, list[Ancestor]] = {from_seq: [] for _, from_seq in children}
+    parents: dict[int, Ancestor] = {}
     for start in range(0, len(children), MAX_CHILDREN):
         some = children[start : start + MAX_CHILDREN]
         size = 1 << (len(some) - 1).bit_length()
         starts: dict[str, Any] = {"ledger": ledger, "seq": seq}
         for number in range(size):
             starts[f"name{number}"], starts[f"from{number}"] = some[number] if number < len(some) else ("", 0)
-        for child, name, from_seq, is_open in _lines(size).fetch(connection, starts):
-            lines[child].append(Ancestor(name, from_seq, bool(is_open)))
-    return {child: _without_cycle(child, line) for child, line in lines.items()}
+        for child, name, from_seq, is_open in _parents(size).fetch(connection, starts):
+            parents[child] = Ancestor(name, from_seq, bool(is_open))
+    return {from_seq: _line(from_seq, parents) for _, from_seq in children}
+
+
+def _line(child: int, parents: Mapping[int, Ancestor]) -> list[Ancestor]:
+    """Return the ancestors of a tenure, without those after a tenure that was there before."""
+    line: list[Ancestor] = []
+    seen, at = {child}, parents.get(child)
+    while at is not None and at.from_seq not in seen and len(line) < MAX_DEPTH:
+        line.append(at)
+        seen.add(at.from_seq)
+        at = parents.get(at.from_seq)
+    return line
 
 
 @cache
-def _lines(size: int) -> HotStatement:
-    """Return the query for the ancestors of `size` tenures, which is a power of two so that there are few of them."""
+def _parents(size: int) -> HotStatement:
+    """Return the query for the parents of `size` tenures and of all their ancestors.
+
+    Each pair of child and parent comes once, however many lines lead through it: so a circle ends, and many deep lines
+    cost no more than the tenures on them. `size` is a power of two so that there are few such queries.
+    """
     pairs: list[tuple[Any, ...]] = [(bindparam(f"name{number}"), bindparam(f"from{number}")) for number in range(size)]
     starts = values(column("pod_name", Text), column("from_seq", Integer)).data(pairs).cte("starts")
     opened = tenures.alias("opened")
     line = (
-        select(opened.c.from_seq.label("child"), literal(0).label("depth"), *_step(opened))
+        select(literal(0).label("child"), *_step(opened))
         .join_from(starts, opened, and_(opened.c.pod_name == starts.c.pod_name, opened.c.from_seq == starts.c.from_seq))
         .where(opened.c.ledger == LEDGER)
         .cte("line", recursive=True)
     )
-    line = line.union_all(_above(line))
-    query = select(line.c.child, line.c.pod_name, line.c.from_seq, open_at(line, SEQ))
-    return HotStatement(query.where(line.c.depth > 0).order_by(line.c.child, line.c.depth))
+    line = line.union(_above(line))
+    return HotStatement(
+        select(line.c.child, line.c.pod_name, line.c.from_seq, open_at(line, SEQ)).where(line.c.child > 0)
+    )
 
 
 def _above(line: FromClause) -> Select[Any]:
@@ -117,8 +133,8 @@ def _above(line: FromClause) -> Select[Any]:
     )
     columns = [func.coalesce(one, other) for one, other in zip(_step(speaker), _step(named), strict=True)]
     found = func.coalesce(speaker.c.from_seq, named.c.from_seq).is_not(None)
-    step = select(line.c.child, line.c.depth + 1, *columns).select_from(line)
-    return step.outerjoin(speaker, of_speaker).outerjoin(named, of_name).where(line.c.depth < MAX_DEPTH, found)
+    step = select(line.c.from_seq, *columns).select_from(line)
+    return step.outerjoin(speaker, of_speaker).outerjoin(named, of_name).where(found)
 
 
 def _last(line: FromClause, same: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -128,15 +144,6 @@ def _last(line: FromClause, same: FromClause, *conditions: ColumnElement[bool]) 
 
 def _step(tenure: FromClause) -> list[ColumnElement[Any]]:
     return [tenure.c[name] for name in ("pod_name", "from_seq", "speaker", "delegated_by", "until_seq")]
-
-
-def _without_cycle(child: int, line: list[Ancestor]) -> list[Ancestor]:
-    seen = {child}
-    for position, ancestor in enumerate(line):
-        if ancestor.from_seq in seen:
-            return line[:position]
-        seen.add(ancestor.from_seq)
-    return line
 
 
 def nearest_open(line: Sequence[Ancestor]) -> Ancestor | None:

@@ -208,7 +208,11 @@ def _partial_index(name: str, *columns: Column[str] | Column[int], where: Column
 _partial_index(
     "events_delegations", events.c.ledger, events.c.subject, events.c.seq, where=is_stamped_delegation(events)
 )
-_partial_index("events_stamps", events.c.ledger, events.c.source, events.c.sequence, where=events.c.source.is_not(None))
+_partial_index(
+    "events_stamps",
+    *(events.c.ledger, events.c.source, events.c.sequence, events.c.stamp_id),
+    where=events.c.source.is_not(None),
+)
 Index("tenures_spans", tenures.c.ledger, tenures.c.node, tenures.c.from_seq)
 _partial_index(
     "tenures_lives",

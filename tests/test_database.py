@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, bindparam, literal, select
+from sqlalchemy import Connection, Table, bindparam, literal, select, update
 
 import podledger
 from podledger.core.errors import DamagedError, LedgerNotFoundError, SchemaError, StorageError, UsageError
@@ -24,11 +24,11 @@ from podledger.ledger import Ledger
 from podledger.store import log
 from podledger.store.connections import Engines, read_only
 from podledger.store.database import Database, locate
-from podledger.store.driver import HotStatement
+from podledger.store.driver import HotStatement, insert_rows
 from podledger.store.schema import SCHEMA_HEAD, identify, prepare
 from podledger.store.sqlite.errors import translated
 from podledger.store.sqlite.files import APPLICATION_ID
-from podledger.store.tables import ledgers
+from podledger.store.tables import ledgers, pods
 from tests.support import OWNER, connected, memory, new_database, turned
 
 
@@ -309,6 +309,35 @@ def test_hot_statement_binds_its_values_and_constants_in_order() -> None:
         log.make_ledger(connection, "one", 0)
         values = {"first": "one", "second": "two", "later": 3}
         assert statement.fetch(connection, values) == list(statement.pages(connection, values)) == [("one", "fixed", 3)]
+
+
+def test_hot_update_takes_its_columns_then_its_key() -> None:
+    change = update(pods).where(pods.c.pod_name == bindparam("name"))
+    statement = HotStatement(change, ["newest", "status"])
+    with memory() as connection:
+        insert_rows(connection, pods, [("l", "a", None, "open", 1), ("l", "b", None, "open", 2)])
+        statement.run_many(connection, [("i1", "closed", "b"), ("i2", "lost", "a")])
+        assert rows_of(connection, pods) == [("l", "a", "i2", "lost", 1), ("l", "b", "i1", "closed", 2)]
+
+
+def test_hot_update_refuses_columns_in_another_order() -> None:
+    statement = HotStatement(update(pods), ["status", "newest"])
+    with memory() as connection, pytest.raises(AssertionError, match="newest"):
+        statement.run_many(connection, [("open", "i1")])
+
+
+@pytest.mark.parametrize("count", [1, 120])
+def test_rows_with_the_same_key_are_replaced(count: int) -> None:
+    first = [("l", f"{number:03}", "i", "open", number) for number in range(count)]
+    second = [("l", f"{number:03}", None, "closed", None) for number in range(count)]
+    with memory() as connection:
+        insert_rows(connection, pods, first)
+        insert_rows(connection, pods, second, replace=True)
+        assert rows_of(connection, pods) == second
+
+
+def rows_of(connection: Connection, table: Table) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
 
 
 DIALECT = re.compile(r"PRAGMA |sqlite_master|json_each|\browid\b|strftime|\bIS \?|\btotal\(|exec_driver_sql")

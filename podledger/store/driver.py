@@ -12,7 +12,7 @@ from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ClauseElement, Connection, Dialect, Table, insert
+from sqlalchemy import ClauseElement, Connection, Table, insert
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -35,68 +35,58 @@ class _Compiled(NamedTuple):
 
     text: str
     constants: Mapping[str, Any]
-    order: Sequence[str] | None
+    order: Sequence[str]
 
 
 class HotStatement:
     """A Core statement that runs as its compiled text on the driver.
 
     It is compiled once per dialect, so it may hold no parameter that expands: write `in_` with one `bindparam` a value.
-    `columns` are those that an INSERT or UPDATE sets.
+    `columns` are those that an INSERT or UPDATE sets, in the order of its table.
     """
 
-    def __init__(self, statement: ClauseElement, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, statement: ClauseElement, columns: Sequence[str] = ()) -> None:
         self._statement = statement
         self._columns = columns
         self._compiled: dict[str, _Compiled] = {}
 
     def fetch(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run the statement; return all its rows."""
-        compiled = self._for(connection.dialect)
-        return fetch(connection, compiled.text, _bound(compiled, values))
+        """Run the statement with these values, by name; return all its rows."""
+        text, constants, order = self.prepare(connection)
+        named = {**constants, **values}
+        return engines.fetch(connection, text, [named[name] for name in order])
 
     def pages(self, connection: Connection, values: Mapping[str, Any]) -> Iterator[Row]:
         """Run the statement on a sync connection; yield its rows, with a page in memory at a time."""
-        compiled = self._for(connection.dialect)
-        cursor = execute(connection, compiled.text, _bound(compiled, values))
+        text, constants, order = self.prepare(connection)
+        named = {**constants, **values}
+        cursor = connection.connection.cursor()
+        cursor.execute(text, [named[name] for name in order])
         return chain.from_iterable(iter(lambda: cursor.fetchmany(PAGE), []))
 
-    def text(self, connection: Connection) -> str:
-        """Return the statement as the connection's driver takes it."""
-        return self._for(connection.dialect).text
+    def run_many(self, connection: Connection, rows: Iterable[Row]) -> None:
+        """Run the statement once for each row, on a sync connection. It may hold no values of its own.
 
-    def _for(self, dialect: Dialect) -> _Compiled:
+        A row holds the values of `columns`, then those of the WHERE, from left to right. For example,
+        `HotStatement(update(pods).where(pods.c.pod_name == bindparam("name")), ["newest", "status"])` takes rows of
+        `newest`, `status` and `name`. A name in the WHERE must not be that of a column.
+        """
+        text = self.prepare(connection).text
+        connection.connection.cursor().executemany(text, rows)  # type: ignore[arg-type]  # any iterable will do
+
+    def prepare(self, connection: Connection) -> _Compiled:
+        """Return the statement as the connection's driver takes it, and begin a transaction unless it has one."""
+        if not connection.in_transaction():
+            connection.begin()
+        dialect = connection.dialect
         found = self._compiled.get(dialect.name)
         if found is None:
-            compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)
+            compiled = self._statement.compile(dialect=dialect, column_keys=self._columns or None)
             assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what compiles to DDL is no statement for here
-            order = compiled.positiontup if compiled.positional else None
+            order = compiled.positiontup or ()
+            assert list(order[: len(self._columns)]) == list(self._columns), order  # noqa: S101 - or rows are misread
             found = self._compiled[dialect.name] = _Compiled(str(compiled), compiled.params, order)
         return found
-
-
-def _bound(compiled: _Compiled, values: Mapping[str, Any]) -> Row | Mapping[str, Any]:
-    """Return the values as the driver takes them: in order, or by name."""
-    named = {**compiled.constants, **values}
-    return named if compiled.order is None else [named[name] for name in compiled.order]
-
-
-def fetch(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-    """Run one compiled statement; return all its rows."""
-    _begin(connection)
-    return engines.fetch(connection, statement, values)
-
-
-def execute(connection: Connection, statement: str, values: Row | Mapping[str, Any] = ()) -> DBAPICursor:
-    """Run one compiled statement on a sync connection."""
-    cursor = _cursor(connection)
-    cursor.execute(statement, values)
-    return cursor
-
-
-def execute_many(connection: Connection, statement: str, rows: Iterable[Row]) -> None:
-    """Run one compiled statement for each of `rows`."""
-    _cursor(connection).executemany(statement, rows)  # type: ignore[arg-type]  # any iterable will do
 
 
 def held(row: Row) -> Positions:
@@ -110,37 +100,55 @@ def insert_rows(
     rows: Iterable[Row],
     held: Callable[[Any], Positions] = held,
     *,
+    replace: bool = False,
     otherwise: str = "",
 ) -> None:
-    """Insert rows whose values are in the order of the table's columns; `otherwise` is the clause for a conflict.
+    """Insert rows whose values are in the order of the table's columns; `replace` updates a row that has the same key.
 
     The statement names only the columns that `held` returns. Python's driver takes longer to bind a null than to bind
     five other values, and longer for a named tuple than for an exact one.
     """
-    cursor = _cursor(connection)
     for positions, run in groupby(rows, held):
         pick = itemgetter(*positions)
-        one = _insertion(table, positions).text(connection)
+        one = _insertion(table, positions, replace=replace).prepare(connection).text + otherwise
+        cursor = connection.connection.cursor()
         while len(some := list(islice(run, ROWS_A_STATEMENT))) == ROWS_A_STATEMENT:
-            cursor.execute(_repeated(one, ROWS_A_STATEMENT) + otherwise, tuple(chain.from_iterable(map(pick, some))))
-        cursor.executemany(one + otherwise, map(pick, some))  # type: ignore[arg-type]
+            cursor.execute(_repeated(one, ROWS_A_STATEMENT), tuple(chain.from_iterable(map(pick, some))))
+        cursor.executemany(one, map(pick, some))  # type: ignore[arg-type]
 
 
 @lru_cache
-def _insertion(table: Table, positions: Positions) -> HotStatement:
+def _insertion(table: Table, positions: Positions, *, replace: bool) -> HotStatement:
     columns = table.columns.keys()
-    return HotStatement(insert(table), [columns[position] for position in positions])
+    statement = engines.upsert(table) if replace else insert(table)
+    return HotStatement(statement, [columns[position] for position in positions])
 
 
 def _repeated(insertion: str, rows: int) -> str:
     """Return the insertion of one row as that of several."""
-    _, _, marks = insertion.rpartition("VALUES ")
-    return insertion + f", {marks}" * (rows - 1)
+    start = insertion.index("VALUES ") + len("VALUES ")
+    end = insertion.index(")", start) + 1
+    return insertion[:end] + f", {insertion[start:end]}" * (rows - 1) + insertion[end:]
 
 
-def _cursor(connection: Connection) -> DBAPICursor:
+def fetch(connection: Connection, statement: str, values: Row = ()) -> list[tuple[Any, ...]]:
+    """Run one compiled statement; return all its rows."""
     _begin(connection)
-    return connection.connection.cursor()
+    return engines.fetch(connection, statement, values)
+
+
+def execute(connection: Connection, statement: str, values: Row = ()) -> DBAPICursor:
+    """Run one compiled statement on a sync connection."""
+    _begin(connection)
+    cursor = connection.connection.cursor()
+    cursor.execute(statement, values)
+    return cursor
+
+
+def execute_many(connection: Connection, statement: str, rows: Iterable[Row]) -> None:
+    """Run one compiled statement for each of `rows`."""
+    _begin(connection)
+    connection.connection.cursor().executemany(statement, rows)  # type: ignore[arg-type]
 
 
 def _begin(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Table, bindparam, delete, select
 
 from podledger.core.progress import Progress
-from podledger.store.driver import PAGE, HotStatement, Row, execute_many, insert_rows
+from podledger.store.driver import PAGE, HotStatement, Row, insert_rows
 from podledger.store.expected_rows import Rows, expected_rows
 from podledger.store.log import read_head, write_head
 from podledger.store.sqlite.engines import encode_list, text_list
@@ -131,7 +131,7 @@ def correct_rows(connection: Connection, snapshot: Connection, ledger: str, name
 
 
 def _correct(connection: Connection, table: Table, found: list[RowDifference]) -> None:
-    execute_many(connection, _removal(table).text(connection), [each.key for each in found if each.extra])
+    _removal(table).run_many(connection, [each.key for each in found if each.extra])
     insert_rows(connection, table, [each.row for each in found if not each.extra])
 
 

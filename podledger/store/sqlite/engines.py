@@ -7,7 +7,21 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, Select, Text, bindparam, column, create_engine, event, func, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    column,
+    create_engine,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -88,6 +102,13 @@ def fetch(connection: Connection, statement: str, values: Values = ()) -> list[t
     cursor = connection.connection.cursor()
     cursor.execute(statement, values)
     return list(cursor.fetchall())
+
+
+def upsert(table: Table) -> Insert:
+    """Return an INSERT that updates the row with the same key, if there is one."""
+    insertion = insert(table)
+    values = {column.name: insertion.excluded[column.name] for column in table.columns if not column.primary_key}
+    return insertion.on_conflict_do_update(index_elements=table.primary_key, set_=values)
 
 
 def text_list(parameter: str) -> Select[Any]:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from sqlalchemy import Connection, MetaData
 
 from podledger.core.entries import Entry
-from podledger.core.errors import ReadOnlyError, UsageError
+from podledger.core.errors import UsageError
 from podledger.core.problem import Problem
 from podledger.store.sqlite.files import APPLICATION_ID
 
@@ -77,6 +77,8 @@ class WholeLog:
 
 
 WHOLE_LOG: Final = WholeLog()
+USE_SOURCE: Final = "use the ledger that it was made from"
+"""The hint for what a database cannot do that holds a part of a log."""
 
 
 def check_whole(path: Path, coverage: Coverage) -> None:
@@ -86,17 +88,7 @@ def check_whole(path: Path, coverage: Coverage) -> None:
         UsageError: it holds a part of a log.
     """
     if not coverage.is_whole:
-        raise UsageError(f"{path} holds no whole log: it is {coverage.describe()}", hint=_USE_SOURCE)
-
-
-def check_writable(path: Path, coverage: Coverage) -> None:
-    """Check that events may be recorded in the database at `path`.
-
-    Raises:
-        ReadOnlyError: it holds a part of a log, which nothing can continue.
-    """
-    if not coverage.is_whole:
-        raise ReadOnlyError(f"{path} is read-only: it is {coverage.describe()}", hint=_USE_SOURCE)
+        raise UsageError(f"{path} holds no whole log: it is {coverage.describe()}", hint=USE_SOURCE)
 
 
 def check_projected(path: Path, coverage: Coverage, pod_name: str) -> None:
@@ -107,7 +99,4 @@ def check_projected(path: Path, coverage: Coverage, pod_name: str) -> None:
     """
     if not coverage.projects(pod_name):
         what = f"{path} does not show the pod {pod_name!r}: it is {coverage.describe()}"
-        raise UsageError(what, hint=_USE_SOURCE)
-
-
-_USE_SOURCE: Final = "use the ledger that it was made from"
+        raise UsageError(what, hint=USE_SOURCE)

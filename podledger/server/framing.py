@@ -60,9 +60,11 @@ class LineBuffer:
 
     def last(self) -> Frame | None:
         """Take out what follows the last newline, once nothing more will arrive; return None if nothing does."""
+        if not self._data:
+            return None
         raw = bytes(self._data)
         self._clear()
-        return Frame(raw) if raw else None
+        return Frame(raw)
 
     def cut_short(self, fault: str) -> Frame:
         """Take out what there is of an unfinished line, and skip what is still to come of it."""

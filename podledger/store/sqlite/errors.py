@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from podledger.core.errors import DAMAGED_HINT, DamagedError, StorageError
 
 DRIVER_ERRORS: Final = (DBAPIError, sqlite3.Error, UnicodeDecodeError)
-"""What the driver raises, itself or through SQLAlchemy: the last for a message that quotes a damaged schema."""
+"""The driver's exceptions, raw or wrapped by SQLAlchemy; the last is for a message that quotes a damaged schema."""
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def _read(line: bytes, owner: str) -> Draft | Entry | None:
     if "digest" in fields and "seq" in fields:
         return entry_from(fields)
     if "kind" in fields:
-        strict_json.check_depth(text, fields)
+        strict_json.checked(text, fields)
         return draft(event_from(fields), owner, payload=text.strip())
     raise ProtocolError("neither a method, nor an event, nor an exported entry")
 

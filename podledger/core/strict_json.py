@@ -40,7 +40,7 @@ def loads(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
     value, end = _value(text, _skip(text, 0))
     if _skip(text, end) != len(text):
         raise ProtocolError(f"unexpected text after the JSON value at character {end}")
-    return _checked(text, value, max_depth)
+    return checked(text, value, max_depth)
 
 
 def members(text: str) -> dict[str, Member]:
@@ -63,7 +63,7 @@ def members(text: str) -> dict[str, Member]:
         at = after.end() if after and more else end
     if _expect(text, at, "}") != len(text):
         raise ProtocolError("unexpected text after the JSON object")
-    _checked(text, {key: member.value for key, member in found.items()})
+    checked(text, {key: member.value for key, member in found.items()})
     return found
 
 
@@ -76,7 +76,7 @@ def last_member(text: str, at: int) -> tuple[Any, str] | None:
     value, end = _value(text, at)
     if text[end:] != "}":
         return None
-    return _checked(text, value, MAX_DEPTH - 1), text[at:end]
+    return checked(text, value, MAX_DEPTH - 1), text[at:end]
 
 
 def _key(text: str, at: int) -> tuple[str, int]:
@@ -111,24 +111,20 @@ def _expect(text: str, at: int, mark: str) -> int:
     return _skip(text, at + 1)
 
 
-def _checked(text: str, value: Any, max_depth: int = MAX_DEPTH) -> Any:
+def checked(text: str, value: Any, max_depth: int = MAX_DEPTH) -> Any:
+    """Return `value`, which was read from `text`.
+
+    Raises:
+        ProtocolError: it holds a lone surrogate, or is nested deeper than `max_depth`.
+    """
     if "\\" in text and _SURROGATE.search(text):
         try:
             dumps(value).encode()
         except UnicodeEncodeError:
             raise ProtocolError("a string holds a lone surrogate") from None
-    check_depth(text, value, max_depth)
-    return value
-
-
-def check_depth(text: str, value: Any, max_depth: int = MAX_DEPTH) -> None:
-    """Check the depth of `value`, which was read from `text`.
-
-    Raises:
-        ProtocolError: the value is nested deeper than `max_depth`.
-    """
     if text.count("{") + text.count("[") > max_depth and _depth(value) > max_depth:
         raise ProtocolError(f"nested deeper than {max_depth}")
+    return value
 
 
 def _depth(value: Any) -> int:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
 def microseconds(moment: datetime) -> int:
     """Return the whole microseconds from the start of 1970 (UTC) to the aware `moment`."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def moment(microseconds: int) -> datetime:
@@ -33,4 +34,4 @@ def rfc3339_microseconds(text: str) -> int:
     """
     if not _RFC3339.fullmatch(text):
         raise ValueError("not an RFC 3339 time")
-    return microseconds(datetime.fromisoformat(text.upper()))
+    return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND

@@ -148,10 +148,6 @@ class ClientConnection:
         """Whether the socket is closed."""
         return self.state is State.CLOSED
 
-    def heard(self) -> None:
-        """Record that the client has sent a whole line."""
-        self.heard_at = time.monotonic()
-
     def is_silent(self, since: float) -> bool:
         """Return whether the client could have sent a whole line and has not done so after `since`."""
         return self.is_listening and self.heard_at < since
@@ -176,9 +172,9 @@ class ClientConnection:
 
     def close(self) -> None:
         """Close the socket. Lines that were read stay in `lines`, for the task to take."""
-        if self.is_closed:
+        if self.state is State.CLOSED:
             return
-        if self.is_listening:
+        if self.state is State.LISTENING:
             self._loop.remove_reader(self._fd)
         self.outgoing.close()
         self.state = State.CLOSED

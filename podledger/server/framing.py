@@ -60,9 +60,11 @@ class LineBuffer:
 
     def last(self) -> Frame | None:
         """Take out the bytes after the last newline, once nothing more will arrive; return None if there are none."""
+        if not self._data:
+            return None
         raw = bytes(self._data)
         self._clear()
-        return Frame(raw) if raw else None
+        return Frame(raw)
 
     def cut_short(self, fault: str) -> Frame:
         """Take out the received part of an unfinished line, and skip the rest of that line."""

@@ -90,7 +90,11 @@ class IngestQueue:
 
     def put(self, content: Draft | Rejection, connection: ClientConnection) -> None:
         """Keep a line for the next commit. The reader checks the limits."""
-        size = _size(content)
+        if isinstance(content, Rejection):
+            size = len(content.raw)
+        else:  # text may take four bytes of memory for each of its own
+            scope = content.delegation.scope if content.delegation else ""
+            size = sys.getsizeof(content.payload) + sys.getsizeof(scope) + GRANT_BYTES * scope.count("{")
         self._queue.append(_Item(content, size, connection))
         self._bytes += size
         self.taken += 1
@@ -194,11 +198,3 @@ class IngestQueue:
     def _report_loss(self) -> None:
         self.lost = self.taken - self.settled
         logger.error("%s that had been read could not be committed: %s", pluralize(self.lost, "report"), self.trouble)
-
-
-def _size(content: Draft | Rejection) -> int:
-    """Return about how many bytes of memory a line takes; each character of its text may take four."""
-    if isinstance(content, Rejection):
-        return len(content.raw)
-    scope = content.delegation.scope if content.delegation else ""
-    return sys.getsizeof(content.payload) + sys.getsizeof(scope) + GRANT_BYTES * scope.count("{")

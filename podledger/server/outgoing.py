@@ -46,7 +46,8 @@ class Outgoing:
     def close(self) -> None:
         """Send nothing more."""
         self._unsent = _NOTHING
-        self._watch()
+        if self._watching:
+            self._watch()
 
     def _continue(self) -> None:
         self._flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
@@ -120,7 +121,7 @@ class Reader:
         """Put a line into the queue, or answer it."""
         if not frame.raw.strip(BLANK):
             return
-        connection.heard()
+        connection.heard_at = time.monotonic()
         if frame.fault:
             self._reject(connection, frame, frame.fault)
             return
@@ -132,16 +133,17 @@ class Reader:
             logger.exception("a line could not be read")
             self._reject(connection, frame, f"reading it failed: {error!r}")
         else:
-            await self._handle(connection, message)
+            if isinstance(message, Report):
+                event = draft(message.event, self._owner, payload=message.payload, sender=connection.sender)
+                self._queue.put(event, connection)
+            else:
+                await self._answer(connection, message)
 
-    async def _handle(self, connection: ClientConnection, message: Report | Request) -> None:
-        if isinstance(message, Report):
-            event = draft(message.event, self._owner, payload=message.payload, sender=connection.sender)
-            self._queue.put(event, connection)
-        elif message.method == "list_pods":
+    async def _answer(self, connection: ClientConnection, request: Request) -> None:
+        if request.method == "list_pods":
             await self._responses.list_pods(connection)
         else:
-            connection.refuse(error_frame(f"{message.method} is not served here"))
+            connection.refuse(error_frame(f"{request.method} is not served here"))
 
     def _reject(self, connection: ClientConnection, frame: Frame, reason: str) -> None:
         self._queue.put(Rejection(frame.raw, reason, connection.sender), connection)

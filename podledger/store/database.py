@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 
 from podledger.core.errors import ReadOnlyError, StorageError, UsageError
 from podledger.store.connections import BUSY_TIMEOUT_S, Engines
 from podledger.store.coverage import USE_SOURCE, WHOLE_LOG, Coverage
 from podledger.store.schema import prepare
-from podledger.store.sqlite.errors import translated
+from podledger.store.sqlite.errors import DRIVER_ERRORS, storage_error, translated
 from podledger.store.sqlite.files import empty_wal
 
 EMPTY_WAL_BYTES: Final = 16 << 20
@@ -131,7 +131,7 @@ class Database:
             ReadOnlyError: it does not hold whole logs.
             StorageError: its file was removed or replaced, or this process may not write it.
         """
-        if not self.coverage.is_whole:  # nothing can continue a part of a log
+        if not self.coverage.is_whole:
             raise ReadOnlyError(f"{self.path} is read-only: it is {self.coverage.describe()}", hint=USE_SOURCE)
         if _identity(self.place) != self._file:  # SQLite would go on writing to a file without a name
             reason = f"{self.path} was removed or replaced while it was open"
@@ -148,15 +148,14 @@ class Database:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
-        with translated(self.path):
-            try:
-                if self._writer is None:
-                    self._writer = self._engines.writer.connect()
-                with self._writer.begin():
-                    done = work(self._writer)
-            except (DBAPIError, sqlite3.Error):
-                self._disconnect()
-                raise
+        try:
+            if self._writer is None:
+                self._writer = self._engines.writer.connect()
+            with self._writer.begin():
+                done = work(self._writer)
+        except DRIVER_ERRORS as error:
+            self._disconnect()
+            raise storage_error(self.path, error) from error
         self._empty_wal(self._writer)
         return done
 
@@ -165,13 +164,12 @@ class Database:
 
         Commits are kept if this fails; the next attempt is when the WAL has grown by as much again.
         """
-        size = _size(self.place.with_name(f"{self.place.name}-wal"))
-        if size < self._empty_wal_at:
-            return
-        self._empty_wal_at = size + EMPTY_WAL_BYTES
-        with suppress(sqlite3.Error):
-            if empty_wal(writer, self._busy_timeout_s):
-                self._empty_wal_at = EMPTY_WAL_BYTES
+        with suppress(OSError, sqlite3.Error):
+            size = os.stat(f"{self.place}-wal").st_size  # noqa: PTH116 - after each commit, and a path takes longer
+            if size >= self._empty_wal_at:
+                self._empty_wal_at = size + EMPTY_WAL_BYTES
+                if empty_wal(writer, self._busy_timeout_s):
+                    self._empty_wal_at = EMPTY_WAL_BYTES
 
     def _disconnect(self) -> None:
         connection, self._writer = self._writer, None
@@ -190,10 +188,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

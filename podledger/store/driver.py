@@ -15,7 +15,6 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ClauseElement, Connection, Dialect, Table
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from podledger.store.sqlite import engines
@@ -127,11 +126,7 @@ def insert_rows(
 @lru_cache
 def _insertion(table: Table, positions: Positions, replaced: tuple[str, ...]) -> HotStatement:
     columns = table.columns.keys()
-    insertion = insert(table)
-    if replaced:
-        values = {column: insertion.excluded[column] for column in replaced}
-        insertion = insertion.on_conflict_do_update(index_elements=list(table.primary_key), set_=values)
-    return HotStatement(insertion, [columns[position] for position in positions])
+    return HotStatement(engines.insertion(table, replaced), [columns[position] for position in positions])
 
 
 def _repeated(insertion: str, rows: int) -> str:

@@ -113,21 +113,18 @@ class GroupCommit:
             await asyncio.wait([self._task])
 
     async def _commit_waiting(self) -> None:
+        """Commit until nobody waits: as many callers at a time as fit in a batch, but at least one."""
         try:
             while self._waiting:
-                await self._commit(self._next_requests())
+                requests = [self._waiting.popleft()]
+                size = requests[0].size
+                while self._waiting and size + self._waiting[0].size <= MAX_BATCH:
+                    requests.append(self._waiting.popleft())
+                    size += requests[-1].size
+                self._room.set()
+                await self._commit(requests)
         finally:
             self._task = None
-
-    def _next_requests(self) -> list[_Request]:
-        """Take the callers of the next transaction: as many as fit in a batch, but at least one."""
-        requests = [self._waiting.popleft()]
-        size = requests[0].size
-        while self._waiting and size + self._waiting[0].size <= MAX_BATCH:
-            requests.append(self._waiting.popleft())
-            size += requests[-1].size
-        self._room.set()
-        return requests
 
     async def _commit(self, requests: list[_Request]) -> None:
         batches = [request.take() for request in requests]

@@ -7,7 +7,21 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, Select, Text, bindparam, column, create_engine, event, func, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    column,
+    create_engine,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -100,6 +114,15 @@ def fetch(connection: Connection, statement: str, values: Values = ()) -> list[t
     cursor = connection.connection.cursor()
     cursor.execute(statement, values)
     return list(cursor.fetchall())
+
+
+def insertion(table: Table, replaced: Sequence[str] = ()) -> Insert:
+    """Return an INSERT; where a row with the same key exists, it updates the `replaced` columns, or fails."""
+    statement = insert(table)
+    if not replaced:
+        return statement
+    values = {name: statement.excluded[name] for name in replaced}
+    return statement.on_conflict_do_update(index_elements=table.primary_key, set_=values)
 
 
 def text_list(parameter: str) -> Select[Any]:

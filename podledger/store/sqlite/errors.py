@@ -12,18 +12,17 @@ from sqlalchemy.exc import DBAPIError
 
 from podledger.core.errors import DAMAGED_HINT, DamagedError, StorageError
 
+DRIVER_ERRORS: Final = (DBAPIError, sqlite3.Error, UnicodeDecodeError)
+"""The driver's exceptions, raw or wrapped by SQLAlchemy; the last is for a message that quotes a damaged schema."""
+
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Raise the driver's errors as podledger's, with the driver's error as their cause."""
     try:
         yield
-    except DBAPIError as error:
-        raise _storage_error(path, error.orig) from error
-    except sqlite3.Error as error:
-        raise _storage_error(path, error) from error
-    except UnicodeDecodeError as error:  # the driver raises it for a message that quotes a damaged schema
-        raise DamagedError(f"{path} is damaged: its text is not UTF-8", hint=DAMAGED_HINT) from error
+    except DRIVER_ERRORS as error:
+        raise storage_error(path, error) from error
 
 
 _MEANINGS: Final = {
@@ -39,7 +38,11 @@ _MEANINGS: Final = {
 _DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_FORMAT", "SQLITE_SCHEMA", "SQLITE_MISMATCH"}
 
 
-def _storage_error(path: Path, cause: BaseException | None) -> StorageError:
+def storage_error(path: Path, error: BaseException) -> StorageError:
+    """Return one of `DRIVER_ERRORS` as podledger's error about the database at `path`."""
+    if isinstance(error, UnicodeDecodeError):
+        return DamagedError(f"{path} is damaged: its text is not UTF-8", hint=DAMAGED_HINT)
+    cause = error.orig if isinstance(error, DBAPIError) else error
     name = str(getattr(cause, "sqlite_errorname", ""))
     family = "_".join(name.split("_")[:2])
     if family == "SQLITE_NOTADB":

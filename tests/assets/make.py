@@ -22,6 +22,7 @@ def asset(revision: str) -> Path:
 
 def main(revision: str) -> None:
     path = asset(revision)
+    path.unlink(missing_ok=True)
     asyncio.run(make_sample(path, rounds=4))
     with alone(path) as connection:
         downgrade_to(connection, revision)

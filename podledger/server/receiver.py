@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from podledger.core.entries import Sender
 from podledger.core.protocol import snapshot_frame
+from podledger.host.origin import SenderOrigin
 from podledger.ledger import Ledger
 from podledger.server.acceptor import Acceptor, files_left
 from podledger.server.connection import ClientConnection, Peer
@@ -143,7 +144,7 @@ class _Reception:
 
     def _admit(self, sock: socket.socket, sender: Sender) -> None:
         """Greet a client, and serve it in a task of its own."""
-        peer = self._peers.get(sender.pid) or Peer(sender.pid)
+        peer = self._peers.get(sender.pid) or Peer(sender.pid, SenderOrigin(sender))
         self._peers[sender.pid] = peer
         peer.connections += 1
         with suppress(OSError):  # the client may have left already; its lines are read all the same

@@ -25,10 +25,10 @@ from tests.waiting import wait_until
 POD = """
 import subprocess, sys
 sys.stdin.readline()
-report = "from podledger import *; import asyncio; asyncio.run(send_pod_event(sys.argv[1], TurnEnded(pod_name='coder')))"
-exec("import sys\\n" + report)
+report = "import sys; from podledger.client.delivery import deliver; deliver(sys.argv[1], sys.argv[2].encode())"
+exec(report)
 for depth in (1, 2):
-    helper = [sys.executable, "-c", "import sys\\n" + report, sys.argv[1]]
+    helper = [sys.executable, "-c", report, *sys.argv[1:]]
     wrapper = [sys.executable, "-c", "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"]
     subprocess.run((wrapper if depth == 2 else []) + helper, check=True)
 """
@@ -36,7 +36,8 @@ for depth in (1, 2):
 
 
 async def spawn(socket: Path) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(sys.executable, "-c", POD, socket, stdin=subprocess.PIPE)
+    turn = '{"method":"pod_event","params":{"kind":"turn_ended","pod_name":"coder"}}\n'
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", POD, socket, turn, stdin=subprocess.PIPE)
 
 
 async def relations(ledger: Ledger, count: int, kind: str = "turn_ended") -> list[str | None]:

@@ -81,7 +81,7 @@ def test_process_that_the_kernel_hides_is_unknown(
 ) -> None:
     """With `hidepid`, /proc shows no process of another user, although its pid exists."""
     found = identity(child.pid)
-    monkeypatch.setattr(processes, "_read_stat", lambda pid: None)
+    monkeypatch.setattr(processes, "_read_stat", lambda _pid: None)
     assert liveness(*found) == "unknown"
 
 

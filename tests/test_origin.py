@@ -16,7 +16,7 @@ from podledger.core.entries import Sender
 from podledger.core.events import PodSpawned, ScopeSubDelegated, TurnEnded
 from podledger.host import origin
 from podledger.host.origin import SenderOrigin
-from podledger.host.processes import start_of
+from podledger.host.processes import AncestryReader, start_of
 from podledger.ledger import Ledger
 from podledger.server.receiver import Receiver
 from tests.support import connected, fresh_ledger
@@ -33,6 +33,10 @@ for depth in (1, 2):
     subprocess.run((wrapper if depth == 2 else []) + helper, check=True)
 """
 """A pod that reports when it reads a line: itself, then a child of it, then a grandchild."""
+
+
+def origin_of(sender: Sender) -> SenderOrigin:
+    return SenderOrigin(sender, AncestryReader())
 
 
 async def spawn(socket: Path) -> asyncio.subprocess.Process:
@@ -98,21 +102,21 @@ async def test_report_after_the_pod_has_exited_is_not_judged(short: Path) -> Non
 def test_descendant_of_another_user_is_other() -> None:
     us = (os.getpid(), start_of(os.getpid()) or "")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as helper:
-        assert SenderOrigin(Sender(helper.pid, os.geteuid(), 0)).relation_to(*us) == "descendant"
-        assert SenderOrigin(Sender(helper.pid, os.geteuid() + 1, 0)).relation_to(*us) == "other"
+        assert origin_of(Sender(helper.pid, os.geteuid(), 0)).relation_to(*us) == "descendant"
+        assert origin_of(Sender(helper.pid, os.geteuid() + 1, 0)).relation_to(*us) == "other"
         helper.kill()
 
 
 def test_sender_that_is_gone_is_judged_by_its_user_alone() -> None:
     us = (os.getpid(), start_of(os.getpid()) or "")
     gone = 1 << 22
-    assert SenderOrigin(Sender(gone, os.geteuid(), 0)).relation_to(*us) is None
-    assert SenderOrigin(Sender(gone, os.geteuid() + 1, 0)).relation_to(*us) == "other"
+    assert origin_of(Sender(gone, os.geteuid(), 0)).relation_to(*us) is None
+    assert origin_of(Sender(gone, os.geteuid() + 1, 0)).relation_to(*us) == "other"
 
 
 def test_process_with_the_pid_of_the_pod_is_not_the_pod() -> None:
     pid, start = os.getpid(), start_of(os.getpid()) or ""
-    assert SenderOrigin(Sender(pid, os.geteuid(), 0)).relation_to(pid, start + "0") is None
+    assert origin_of(Sender(pid, os.geteuid(), 0)).relation_to(pid, start + "0") is None
 
 
 def test_pods_of_a_sender_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +127,7 @@ def test_pods_of_a_sender_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) ->
         return "gone"
 
     monkeypatch.setattr(origin, "liveness", look)
-    sender = SenderOrigin(Sender(os.getpid(), os.geteuid(), 0))
+    sender = origin_of(Sender(os.getpid(), os.geteuid(), 0))
     for _ in range(3):
         for number in range(10):
             assert sender.relation_to(number, "") is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from podledger.host import processes
-from podledger.host.processes import ancestry, liveness, start_of, user_of
+from podledger.host.processes import AncestryReader, ancestry, liveness, start_of, user_of
 
 SLEEPER = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 NESTED = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *SLEEPER]
@@ -62,7 +62,7 @@ def test_killed_process_is_gone_before_it_is_reaped(child: subprocess.Popen[byte
 def test_pid_without_a_process_has_no_start(pid: int) -> None:
     assert start_of(pid) is None
     assert user_of(pid) is None
-    assert ancestry(pid) == ((), False)
+    assert ancestry(pid) == AncestryReader().read(pid) == ((), False)
 
 
 def test_process_that_was_reaped_is_gone() -> None:
@@ -92,5 +92,7 @@ def test_ancestry_leads_up_from_a_grandchild(child: subprocess.Popen[bytes]) -> 
         assert is_complete
         assert list(line[:3]) == [identity(pid) for pid in (grandchild, middle.pid, os.getpid())]
         assert identity(child.pid) not in line
+        reader = AncestryReader()
+        assert reader.read(grandchild) == reader.read(grandchild) == (line, True)
         assert middle.stdin is not None
         middle.stdin.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from podledger.core.entries import Relation, Sender
-from podledger.host.processes import ancestry, liveness, user_of
+from podledger.host.processes import AncestryReader, liveness, user_of
 
 MAX_KEPT: Final = 64
 """How many relations of one sender are kept."""
@@ -20,9 +20,9 @@ class SenderOrigin:
 
     __slots__ = ("_ancestry", "_kept", "_sender")
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, ancestries: AncestryReader) -> None:
         self._sender = sender
-        self._ancestry = ancestry(sender.pid)
+        self._ancestry = ancestries.read(sender.pid)
         self._kept: dict[tuple[int, str], Relation | None] = {}
 
     def relation_to(self, pid: int, start: str) -> Relation | None:

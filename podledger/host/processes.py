@@ -8,12 +8,17 @@ another pid namespace, such as that of a container. So each process is identifie
 from __future__ import annotations
 
 import os
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 MAX_ANCESTORS: Final = 64
 """How many parents of a process are followed."""
+
+MAX_PARENTS: Final = 1_000
+PARENT_KEPT_S: Final = 1.0
+"""How many ancestries of parents are remembered, and for how long: too short for a pid to be used again."""
 
 Liveness = Literal["running", "gone", "unknown"]
 """Whether a process runs. It is unknown if the kernel hides it, or if it is of another pid namespace."""
@@ -84,6 +89,31 @@ def ancestry(pid: int) -> Ancestry:
         if pid == 0:
             break
     return Ancestry(tuple(found), is_complete=True)
+
+
+class AncestryReader:
+    """Reads ancestries, and remembers those of parents for a second: many short-lived senders have the same one."""
+
+    def __init__(self) -> None:
+        self._parents: dict[int, tuple[float, Ancestry]] = {}
+
+    def read(self, pid: int) -> Ancestry:
+        """Return the ancestry of the process with this pid."""
+        stat = _read_stat(pid)
+        if stat is None:
+            return Ancestry((), is_complete=False)
+        above = self._of_parent(stat.parent) if stat.parent else Ancestry((), is_complete=True)
+        return Ancestry(((pid, stat.start), *above.processes), above.is_complete)
+
+    def _of_parent(self, pid: int) -> Ancestry:
+        now = time.monotonic()
+        until, known = self._parents.get(pid, (now, None))
+        if known is None or until <= now:
+            if len(self._parents) >= MAX_PARENTS:
+                self._parents.clear()
+            known = ancestry(pid)
+            self._parents[pid] = (now + PARENT_KEPT_S, known)
+        return known
 
 
 def user_of(pid: int) -> int | None:

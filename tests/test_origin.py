@@ -19,6 +19,7 @@ from podledger.host.origin import SenderOrigin
 from podledger.host.processes import AncestryReader, start_of
 from podledger.ledger import Ledger
 from podledger.server.receiver import Receiver
+from tests.given import stamped
 from tests.support import connected, fresh_ledger
 from tests.waiting import wait_until
 
@@ -97,6 +98,29 @@ async def test_report_after_the_pod_has_exited_is_not_judged(short: Path) -> Non
         await pod.wait()
         await send_pod_event(short / "s", TurnEnded(pod_name="coder"))
         assert await relations(ledger, 1) == [None]
+
+
+async def test_late_report_of_an_earlier_incarnation_is_not_judged(short: Path) -> None:
+    async with fresh_ledger() as ledger, Receiver(ledger, short / "s"):
+        pod = await spawn(short / "s")
+        for number, pid in ((1, os.getpid()), (2, pod.pid)):
+            spawned = PodSpawned(pod_name="coder", socket_path="", pid=pid)
+            await ledger.append(stamped(spawned, number))
+        await send_pod_event(short / "s", stamped(TurnEnded(pod_name="coder"), 1))
+        await send_pod_event(short / "s", stamped(TurnEnded(pod_name="coder"), 2))
+        assert await relations(ledger, 2) == [None, "other"]
+        pod.kill()
+        await pod.wait()
+
+
+async def test_named_incarnation_hides_no_stranger_from_an_unnamed_pod(short: Path) -> None:
+    async with fresh_ledger() as ledger, Receiver(ledger, short / "s"):
+        pod = await spawn(short / "s")
+        await ledger.append(PodSpawned(pod_name="coder", socket_path="", pid=pod.pid))
+        await send_pod_event(short / "s", stamped(TurnEnded(pod_name="coder"), 1))
+        assert await relations(ledger, 1) == ["other"]
+        pod.kill()
+        await pod.wait()
 
 
 def test_descendant_of_another_user_is_other() -> None:

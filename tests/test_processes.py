@@ -76,6 +76,17 @@ def test_process_of_another_namespace_is_unknown(child: subprocess.Popen[bytes])
     assert liveness(1 << 40, f"{boot}:{identity(child.pid)[1].split(':')[1]}:1") == "unknown"
 
 
+@pytest.mark.parametrize("proc", [["--mount-proc"], []], ids=["own /proc", "outer /proc"])
+def test_process_outside_our_namespace_is_unknown(child: subprocess.Popen[bytes], proc: list[str]) -> None:
+    """In a container, our pids mean other processes, or none."""
+    code = "import sys; from podledger.host.processes import liveness; print(liveness(int(sys.argv[1]), sys.argv[2]))"
+    inside = [sys.executable, "-c", code, *map(str, identity(child.pid))]
+    done = subprocess.run(["unshare", "--pid", "--fork", *proc, *inside], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no namespaces here: {done.stderr.strip()}")
+    assert done.stdout == "unknown\n"
+
+
 def test_process_that_the_kernel_hides_is_unknown(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def _fold_drafts(
     for seq, draft in enumerate(drafts, head.head_seq + 1):
         kind, evidence, pod_name, payload, sender, stamp, delegation, speaker, relayed_kind, origin = draft
         if sender is not None and origin is not None:
-            sender = sender._replace(relation=_relation(origin, fold.state(draft.speaking_pod)))
+            sender = sender._replace(relation=_relation(draft, origin, fold.state(draft.speaking_pod)))
         subject, repeated = None, False
         stamped: tuple[str | int | None, ...] = _UNSTAMPED
         if stamp is not None:
@@ -118,10 +118,16 @@ def _fold_drafts(
     return entries, owed
 
 
-def _relation(origin: Origin, state: State) -> Relation | None:
-    """Return the relation of a sender to the process of the pod that it speaks for, as the last spawn stated it."""
+def _relation(draft: Draft, origin: Origin, state: State) -> Relation | None:
+    """Return the relation of a sender to the process of the pod that it speaks for, as the last spawn stated it.
+
+    A late report of an earlier incarnation comes from an earlier process, of which nothing is known any more.
+    """
     tenure = state.tenure
     if tenure is None or tenure.pid is None or tenure.start is None:
+        return None
+    subject = draft.stamp.subject if draft.stamp and draft.delegation is None else None
+    if None not in (subject, tenure.incarnation) and subject != tenure.incarnation:
         return None
     return origin.relation_to(tenure.pid, tenure.start)
 

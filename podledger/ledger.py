@@ -22,6 +22,7 @@ from podledger.core.events import Evidence, LedgerEvent
 from podledger.core.names import check_name
 from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
+from podledger.host.facts import absolute, stated
 from podledger.integrity.coverage import coverage_of
 from podledger.integrity.notes import Note, note_at
 from podledger.integrity.verify import VerifyResult, verify
@@ -152,19 +153,23 @@ class Ledger:
     async def append(self, event: LedgerEvent, *, evidence: Evidence | None = None) -> Entry:
         """Append one event; return its entry after the commit.
 
+        In a `PodSpawned`, relative paths are made absolute, and the start of its process is added.
+
         Raises:
+            InvalidEventError: a path is relative, and the current folder has no name.
             StorageError: it was not committed.
         """
-        [entry] = await self.commits.append([draft(event, self._name, evidence=evidence)])
+        [entry] = await self.commits.append([draft(stated(event), self._name, evidence=evidence)])
         return entry
 
     async def append_many(self, events: Sequence[LedgerEvent]) -> list[Entry]:
-        """Append events in one transaction, all or nothing; return their entries after the commit.
+        """Append events in one transaction, all or nothing, each as `append` does; return their entries.
 
         Raises:
+            InvalidEventError: a path is relative, and the current folder has no name.
             StorageError: nothing was committed.
         """
-        return await self.commits.append([draft(event, self._name) for event in events])
+        return await self.commits.append([draft(stated(event), self._name) for event in events])
 
     async def entries(
         self,
@@ -218,6 +223,8 @@ class Ledger:
     async def holders(self, path: str, at: Moment = None) -> list[Holder]:
         """Return the pods that could write `path` at a moment, among those that the database shows.
 
+        A relative path is looked up in the current folder.
+
         Raises:
             InvalidMomentError: the moment is not in the log.
         """
@@ -232,7 +239,7 @@ class Ledger:
         return await self.read_with_missing(partial(self._holders, path=path, at=at), at)
 
     def _holders(self, connection: Connection, path: str, at: Moment) -> list[Holder]:
-        holders = holders_at(connection, self._name, path, at)
+        holders = holders_at(connection, self._name, absolute(path), at)
         return [holder for holder in holders if self.database.coverage.covers(holder.pod_name)]
 
     async def gaps(self, at: Moment = None) -> list[Gap]:

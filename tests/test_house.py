@@ -16,7 +16,8 @@ import podledger
 
 PACKAGE = Path(podledger.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("core", "host"),
+    ("core",),
+    ("host",),
     ("client", "store"),
     ("queries",),
     ("bundle",),

@@ -14,6 +14,7 @@ from sqlalchemy import Table
 from podledger import Ledger
 from podledger.bundle import tables as bundle_tables
 from podledger.bundle.request import BundleRequest
+from podledger.core.digest import NO_DIGEST, chain_digest
 from podledger.store.tables import metadata
 from tests.given import make_ledger
 from tests.support import alter
@@ -129,9 +130,11 @@ def test_documented_example_has_the_documented_digest() -> None:
     lines = re.findall(r"```text\n(.*?)\n```", PAGE, re.DOTALL)[0]
     [(payload, digest)] = re.findall(r"payload `(.*?)`, and the digest `(.*?)`", PAGE)
 
-    assert len(lines.split("\n")) == 18
+    fields = ("root", 1, 1767225600000000, "observed", "pod_spawned", "planner", payload, *[None] * 11, "applied", 1)
+
+    assert len(lines.split("\n")) == 21
     assert lines.split("\n")[7] == hashlib.sha256(payload.encode()).hexdigest()
-    assert digest == hashlib.sha256(lines.encode()).hexdigest()
+    assert digest == hashlib.sha256(lines.encode()).hexdigest() == chain_digest(NO_DIGEST, fields)
 
 
 @pytest.mark.parametrize("table", [*metadata.tables.values(), *bundle_tables.metadata.tables.values()], ids=str)

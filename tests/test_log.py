@@ -226,7 +226,7 @@ def some_entry() -> Entry:
         100,
         0,
         0,
-        *[None] * 7,
+        *[None] * 8,
         "noted",
         1,
         "",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,12 +14,16 @@ from pathlib import Path
 import pytest
 
 from podledger.core.errors import StorageError
-from podledger.core.events import PodReclaimed, PodUnreachable
+from podledger.core.events import PodReclaimed, PodSpawned, PodUnreachable
+from podledger.host import processes
+from podledger.host.processes import start_of
 from podledger.ledger import Ledger
+from podledger.queries.streaks import failure_streaks
 from podledger.services.reconciler import ReconcilePolicy, Reconciler, probe
-from tests.given import spawned, stopped, turned
+from tests.given import OWNER, delegated, spawned, stopped, turned
+from tests.runner import podledger, podledger_json
 from tests.sockets import dead_at, silent_at
-from tests.support import connected, fresh_ledger
+from tests.support import Bench, connected, fresh_ledger
 from tests.waiting import wait_until
 
 AT_ONCE = ReconcilePolicy(attempts=1, grace_s=0)
@@ -250,3 +256,105 @@ async def test_result_as_json(short: Path) -> None:
             "attempt": 1,
             "reason": "",
         }
+
+
+# Pods without a socket
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
+async def test_pod_without_a_socket_lives_as_long_as_its_process() -> None:
+    async with fresh_ledger() as ledger:
+        with sleeper() as process:
+            await ledger.append(PodSpawned(pod_name="p", socket_path="", pid=process.pid))
+            assert await verdicts(Reconciler(ledger, AT_ONCE)) == ["alive"]
+            process.kill()
+        reconciler = Reconciler(ledger, THRICE)
+        assert [await verdicts(reconciler) for _ in range(4)] == [["suspected"], ["suspected"], ["reclaimed"], []]
+        (last,) = [entry async for entry in ledger.entries(kind="pod_reclaimed")]
+        assert isinstance(last.event, PodReclaimed)
+        assert f"process {process.pid} has exited" in last.event.reason
+
+
+async def test_pod_whose_pid_was_used_again_is_gone() -> None:
+    """Our own process stands for the one that got the pid later: its start is another."""
+    async with fresh_ledger() as ledger:
+        start = f"{start_of(os.getpid())}0"
+        await ledger.append(PodSpawned(pod_name="p", socket_path="", pid=os.getpid(), start=start))
+        assert await verdicts(Reconciler(ledger, AT_ONCE)) == ["reclaimed"]
+
+
+async def test_process_that_is_hidden_is_never_reclaimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(PodSpawned(pod_name="p", socket_path="", pid=os.getpid()))
+        monkeypatch.setattr(processes, "_read_stat", lambda _pid: None)
+        (result,) = await Reconciler(ledger, AT_ONCE).round()
+        assert (result.verdict, result.attempt) == ("unknown", 0)
+        assert "hidden" in result.reason
+        assert await kinds(ledger) == ["pod_spawned"]
+
+
+async def test_process_without_a_start_is_never_reclaimed() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(PodSpawned(pod_name="p", socket_path="", pid=1 << 22))
+        assert await verdicts(Reconciler(ledger, AT_ONCE)) == ["unknown"]
+
+
+async def test_revived_pod_keeps_its_process() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(PodSpawned(pod_name="p", socket_path="", pid=os.getpid()))
+        await ledger.append(PodReclaimed(pod_name="p", reason="by mistake"))
+        assert (await ledger.append(turned("p"))).outcome == "revived"
+        assert await verdicts(Reconciler(ledger, AT_ONCE)) == ["alive"]
+
+
+async def test_relative_socket_from_the_wire_is_not_judged() -> None:
+    async with fresh_ledger() as ledger:
+        await ledger.append(delegated("p", "p.sock"))
+        (result,) = await Reconciler(ledger, AT_ONCE).round()
+        assert (result.verdict, result.socket_path) == ("unknown", "p.sock")
+        assert "relative" in result.reason
+        assert await names(ledger) == ["p"]
+
+
+def test_reconcile_in_another_folder_finds_the_socket(short: Path) -> None:
+    (short / "sub").mkdir()
+    podledger("init", "root", folder=short)
+    podledger("spawned", "p", "--socket", "p.sock", folder=short)
+    with silent_at(short / "p.sock"):
+        found = podledger_json("--db", short / "podledger.db", "reconcile", "--attempts", "1", folder=short / "sub")
+    assert [result["verdict"] for result in found] == ["alive"]
+
+
+# The cost
+
+
+def test_streaks_of_many_pods_cost_one_look_at_the_log() -> None:
+    """Before, each pod cost a scan of the log."""
+    bench = Bench([spawned(f"p{number}") for number in range(200)])
+    bench.append(*[turned("busy")] * 2000)
+
+    def steps(count: int) -> int:
+        after = dict.fromkeys([f"p{number}" for number in range(count)], 1)
+        return bench.steps(lambda: failure_streaks(bench.connection, OWNER, after))
+
+    assert steps(200) < 3 * steps(1)
+
+
+def test_streaks_end_at_other_events_and_first_attempts() -> None:
+    def failed(name: str, attempt: int) -> PodUnreachable:
+        return PodUnreachable(pod_name=name, reason="-", attempt=attempt)
+
+    bench = Bench([spawned("a"), spawned("b"), spawned("c"), failed("a", 1), failed("b", 1), failed("c", 1)])
+    bench.append(failed("a", 2), turned("b"), failed("c", 1))
+    bench.append(failed("a", 3), failed("b", 1))
+    found = failure_streaks(bench.connection, OWNER, {"a": 1, "b": 2, "c": 3, "d": 0})
+    assert {name: (streak.attempts, streak.since_us) for name, streak in found.items()} == {
+        "a": (3, 2_000_000),
+        "b": (1, 4_000_000),
+        "c": (1, 3_000_000),
+    }
+    assert failure_streaks(bench.connection, OWNER, {"a": 8})["a"].attempts == 3
+    assert failure_streaks(bench.connection, OWNER, {}) == {}

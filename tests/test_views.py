@@ -297,7 +297,7 @@ def test_open_pod_whose_parent_has_ended_is_an_orphan(history: list[LedgerEvent]
 
 def test_report_from_another_process_is_an_anomaly() -> None:
     bench = Bench()
-    known, other = Sender(100, 0, 0), Sender(200, 0, 0)
+    known, other, helper = Sender(100, 0, 0, "pod"), Sender(200, 0, 0, "other"), Sender(300, 0, 0, "descendant")
     spawn = spawned("ada").model_copy(update={"pid": 100})
     record(bench, spawn, None)
     record(bench, turned("ada"), known)
@@ -305,10 +305,27 @@ def test_report_from_another_process_is_an_anomaly() -> None:
     record(bench, delegated("bob", parent="ada"), known)
     record(bench, delegated("cy", parent="ada"), other)
     record(bench, reclaimed("ada"), None)
-    record(bench, turned("ada"), known)
-    record(bench, turned("bob"), other)
-    found = [(seq, name) for seq, name, _ in anomalies(bench, "other_process")]
-    assert found == [(3, "ada"), (5, "cy")]
+    record(bench, turned("ada"), helper)
+    record(bench, turned("bob"), Sender(200, 0, 0))
+    assert anomalies(bench, "other_process") == [
+        (3, "ada", "turn_ended by process 200 of user 0, where ada is process 100"),
+        (5, "cy", "scope_sub_delegated by process 200 of user 0, where ada is process 100"),
+    ]
+
+
+def test_relative_path_is_an_anomaly_of_the_delegation() -> None:
+    bench = Bench()
+    record(bench, delegated("ada", "/run/ada", writes("/srv", "app", "")), None)
+    record(bench, delegated("bob", "bob.sock", writes("/srv/../etc")), None)
+    record(bench, delegated("cy", ""), None)
+    record(bench, reclaimed("bob"), None)
+    record(bench, turned("bob"), None)
+    assert anomalies(bench, "relative_path") == [
+        (1, "ada", "write:"),
+        (1, "ada", "write:app"),
+        (2, "bob", "socket bob.sock"),
+    ]
+    assert {holder.pod_name for holder in bench.holders("/home/app/x")} == {OWNER}
 
 
 def record(bench: Bench, event: LedgerEvent, sender: Sender | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from podledger.core.entries import Sender, draft
+from podledger.core.entries import Relation, Sender, draft
 from podledger.core.events import (
     Errored,
     LedgerEvent,
@@ -28,6 +28,8 @@ INCARNATIONS = {name: f"019c14{number:02x}-0000-7000-8000-000000000000" for numb
     ("root", "planner", "auditor", "coder", "tester"), 1
 )}  # fmt: skip
 PROCESSES = {"planner": 4101, "auditor": 4102, "coder": 4103, "tester": 4104}
+RELATIONS: dict[int, Relation] = {4101: "pod", 4102: "pod", 4199: "other"}
+"""What the receiver would find out about the senders that speak for the two pods whose process the owner knows."""
 
 
 def scope(*rules: str) -> tuple[ScopeRule, ...]:
@@ -101,6 +103,6 @@ async def record(path: Path) -> None:
     async with Ledger.open(path, "root", clock=clock) as ledger:
         for after_s, event, process in story():
             clock.now_s = BEGAN_S + after_s
-            sender = None if process is None else Sender(process, 1000, 1000)
+            sender = None if process is None else Sender(process, 1000, 1000, RELATIONS.get(process))
             await ledger.commits.append([draft(event, "root", sender=sender)])
         await ledger.acknowledge(5)

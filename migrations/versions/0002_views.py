@@ -370,7 +370,8 @@ EVENT_LOG = fill(
         payload,
         digest,
         speaker,
-        relayed_kind
+        relayed_kind,
+        relation AS sender_relation
     FROM (
         SELECT
             *,
@@ -738,41 +739,46 @@ WIDER_THAN_PARENT = fill(
 )
 """The rules that no single rule of the parent covers; a tenure that a report revived repeats an older delegation."""
 
-OTHER_PROCESS = fill(
-    """
-    other_process AS (
-        SELECT
-            ledger, seq, 'other_process' AS what, pod_name,
-            kind || ' by process ' || sender_pid || ', where ' || sender_pod || ' is process ' || known AS detail
-        FROM (
-            SELECT e.*, (
-                SELECT CASE o.kind
-                    WHEN 'pod_spawned' THEN {opener_pid}
-                END
-                FROM tenures AS t JOIN events AS o ON o.ledger = t.ledger AND o.seq = t.from_seq
+OTHER_PROCESS = """\
+other_process AS (
+    SELECT
+        ledger, seq, 'other_process' AS what, pod_name,
+        kind || ' by process ' || sender_pid || ' of user ' || sender_uid
+            || coalesce(', where ' || sender_pod || ' is process ' || (
+                SELECT t.pid FROM tenures AS t
                 WHERE t.ledger = e.ledger AND t.pod_name = e.sender_pod AND t.from_seq < e.seq
-                    AND o.{delegation}
-                ORDER BY t.from_seq DESC LIMIT 1) AS known
-            FROM (
-                SELECT *, CASE kind WHEN 'scope_sub_delegated' THEN parent_pod ELSE pod_name END AS sender_pod
-                FROM event_log WHERE sender_pid IS NOT NULL AND evidence = 'reported'
-            ) AS e
-            WHERE (e.ledger, e.sender_pod) IN (
-                SELECT ledger, pod_name FROM events
-                WHERE kind = 'pod_spawned'
-                    AND {pid} IS NOT NULL)
-        )
-        WHERE known <> sender_pid
+                ORDER BY t.from_seq DESC LIMIT 1), '') AS detail
+    FROM (
+        SELECT *, CASE kind WHEN 'scope_sub_delegated' THEN parent_pod ELSE pod_name END AS sender_pod
+        FROM event_log WHERE sender_relation = 'other'
+    ) AS e
+)"""
+"""The reports from a process that was neither the speaking pod's, as it was last spawned, nor a descendant of it."""
+
+RELATIVE_PATH = fill(
+    """
+    relative_path AS (
+        -- The nested calls of replace escape control characters, so that no text can steer a terminal.
+        SELECT p.ledger, p.from_seq AS seq, 'relative_path' AS what, p.pod_name, p.detail
+        FROM (
+            SELECT
+                ledger,
+                pod_name,
+                from_seq,
+                'socket ' || {socket} AS detail
+            FROM tenures WHERE socket_path <> '' AND substr(socket_path, 1, 1) <> '/'
+            UNION ALL
+            SELECT ledger, pod_name, from_seq, words
+            FROM scope_rules WHERE substr(path, 1, 1) <> '/'
+        ) AS p
+            JOIN events AS e ON e.ledger = p.ledger AND e.seq = p.from_seq
+        WHERE e.{delegation}
     )
     """,
-    opener_pid=field("o.payload", "pid"),
-    pid=field("payload", "pid"),
+    socket=one_line("socket_path"),
     delegation=DELEGATION,
 )
-"""The reports from another process than the one that was named when the speaking pod was last spawned.
-
-The pods that were never spawned with a process are left out first: finding the spawn of each report costs a search.
-"""
+"""The sockets and targets that were delegated as relative paths: they name another place in each folder."""
 
 REUSED_NUMBER = """\
 reused_number AS (
@@ -800,6 +806,7 @@ ANOMALIES = fill(
     {overlapping_writes},
     {wider_than_parent},
     {other_process},
+    {relative_path},
     {reused_number},
     found AS (
         SELECT * FROM odd_outcomes
@@ -807,6 +814,7 @@ ANOMALIES = fill(
         UNION ALL SELECT * FROM overlapping_writes
         UNION ALL SELECT * FROM wider_than_parent
         UNION ALL SELECT * FROM other_process
+        UNION ALL SELECT * FROM relative_path
         UNION ALL SELECT * FROM reused_number
     )
     SELECT
@@ -824,6 +832,7 @@ ANOMALIES = fill(
     overlapping_writes=OVERLAPPING_WRITES,
     wider_than_parent=WIDER_THAN_PARENT,
     other_process=OTHER_PROCESS,
+    relative_path=RELATIVE_PATH,
     reused_number=REUSED_NUMBER,
     recorded_at=recorded_at("found.ledger", "found.seq"),
 )

@@ -13,11 +13,12 @@ from typing import Any, Final, NamedTuple, get_args
 
 from podledger.core import protocol, strict_json
 from podledger.core.delegations import speaker_of
-from podledger.core.entries import Draft, Entry, Outcome, draft
-from podledger.core.errors import ProtocolError
+from podledger.core.entries import Draft, Entry, Outcome, Relation, draft
+from podledger.core.errors import InvalidEventError, ProtocolError
 from podledger.core.events import EVIDENCE, Evidence, event_from, parse_event
 from podledger.core.protocol import Report
 from podledger.core.times import microseconds
+from podledger.host.facts import with_absolute_paths
 from podledger.ledger import Ledger
 from podledger.store import log
 from podledger.store.coverage import check_whole
@@ -82,7 +83,7 @@ def read_line(line: bytes, owner: str) -> Draft | Entry | Rejection | None:
         return _too_long(line, MAX_LINE_BYTES)
     try:
         content = _read(line, owner)
-    except ProtocolError as error:
+    except (ProtocolError, InvalidEventError) as error:
         return Rejection(line, error.message, None)
     if len(line) > MAX_EVENT_BYTES and not isinstance(content, Entry):
         return _too_long(line, MAX_EVENT_BYTES)
@@ -106,7 +107,9 @@ def _read(line: bytes, owner: str) -> Draft | Entry | None:
         return entry_from(fields)
     if "kind" in fields:
         strict_json.checked(text, fields)
-        return draft(event_from(fields), owner, payload=text.strip())
+        event = event_from(fields)
+        absolute = with_absolute_paths(event)
+        return draft(absolute, owner, payload=text.strip() if absolute is event else None)
     raise ProtocolError("neither a method, nor an event, nor an exported entry")
 
 
@@ -142,6 +145,7 @@ def entry_from(fields: dict[str, Any]) -> Entry:
         pid=_integer(sender, "pid") if sender else None,
         uid=_integer(sender, "uid") if sender else None,
         gid=_integer(sender, "gid") if sender else None,
+        relation=_word(sender, "relation", Relation) if sender.get("relation") is not None else None,
         stamp_id=stamp.id if stamp else None,
         source=stamp.source if stamp else None,
         sequence=stamp.sequence if stamp else None,

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from podledger.core.errors import ProtocolError
 from podledger.core.events import Event, PodSpawned, ScopeSubDelegated
-from podledger.core.fields import PodName, Scope, Text
+from podledger.core.fields import Int, PodName, Scope, Text
 from podledger.core.relays import Relay
 
 _SCOPE = TypeAdapter(Scope)
@@ -21,7 +21,7 @@ class Delegation(NamedTuple):
 
     `scope` is canonical JSON; `callback_address` is None unless the owner itself spawned the pod. `delegated_by` names
     the pod that really delegated: in a relay, `parent_pod` is the relaying owner. `speaker` is the incarnation of
-    `delegated_by`, if known.
+    `delegated_by`, if known. `pid` and `start` identify the pod's process, if the owner stated it.
     """
 
     socket_path: str
@@ -30,13 +30,16 @@ class Delegation(NamedTuple):
     callback_address: str | None
     delegated_by: str
     speaker: str | None
+    pid: int | None = None
+    start: str | None = None
 
 
 def delegation_of(event: Event, owner: str) -> Delegation | None:
     """Return the delegation in an event, or None if the event is of another kind."""
     match event:
         case PodSpawned():
-            return Delegation(event.socket_path, scope_text(event.scope), owner, event.callback_address, owner, None)
+            scope, process = scope_text(event.scope), (event.pid, event.start)
+            return Delegation(event.socket_path, scope, owner, event.callback_address, owner, None, *process)
         case ScopeSubDelegated():
             by = (event.relay and event.relay.delegated_by) or event.parent_pod
             return Delegation(event.sub_socket, scope_text(event.scope), event.parent_pod, None, by, speaker_of(event))
@@ -78,6 +81,8 @@ class _Spawned(TypedDict):
     socket_path: str
     scope: NotRequired[list[_Rule]]
     callback_address: NotRequired[str]
+    pid: NotRequired[Int | None]
+    start: NotRequired[Text | None]
 
 
 class _Delegated(TypedDict):
@@ -102,7 +107,8 @@ def delegation_from(kind: str, payload: str, owner: str, speaker: str | None) ->
         if kind == "pod_spawned":
             spawned = _SPAWNED.validate_json(payload)
             scope, callback = spawned.get("scope", []), spawned.get("callback_address", "")
-            return Delegation(spawned["socket_path"], _canonical(scope), owner, callback, owner, None)
+            process = (spawned.get("pid"), spawned.get("start"))
+            return Delegation(spawned["socket_path"], _canonical(scope), owner, callback, owner, None, *process)
         fields = _DELEGATED.validate_json(payload)
     except ValidationError as error:
         raise ProtocolError(f"the payload of a {kind} is not a delegation") from error

@@ -26,15 +26,15 @@ def chain_digest(previous: str, fields: Sequence[Any], absent_payload_digest: st
     digest, which is `absent_payload_digest` if the database does not hold the payload.
     """
     ledger, seq, recorded_us, evidence, kind, pod_name, payload = fields[:7]
-    known = fields[7:17]
+    known = fields[7:18]
     lines = _BLANK if known == _UNKNOWN else "\n".join(["" if field is None else str(field) for field in known])
     text = (
         f"{previous}\n{ledger}\n{seq}\n{recorded_us}\n{evidence}\n{kind}\n{pod_name}\n"
-        f"{absent_payload_digest or payload_digest(payload)}\n{lines}\n{fields[17]}\n{fields[18]}"
+        f"{absent_payload_digest or payload_digest(payload)}\n{lines}\n{fields[18]}\n{fields[19]}"
     )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_UNKNOWN: Final = (None,) * 10
-_BLANK: Final = "\n" * 9
+_UNKNOWN: Final = (None,) * 11
+_BLANK: Final = "\n" * 10
 """The sender and the stamp of most local facts: nothing is known, and the lines are empty."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from podledger.core import strict_json
 from podledger.core.delegations import Delegation, delegation_of, speaker_of
@@ -16,16 +16,34 @@ Outcome = Literal["applied", "duplicate", "conflict", "late", "unknown", "noted"
 """The outcome of an event under the rules; `docs/rules.md` explains each."""
 
 
+Relation = Literal["pod", "descendant", "other"]
+"""The relation of a sending process to the process of the pod that it speaks for."""
+
+
 class Sender(NamedTuple):
-    """The process that sent a line, as the kernel reports it."""
+    """The process that sent a line, as the kernel reports it.
+
+    `relation` is its relation to the process of the pod that it speaks for, as it was then; None if it is not known.
+    """
 
     pid: int
     uid: int
     gid: int
+    relation: Relation | None = None
+
+
+class Origin(Protocol):
+    """Knows where a sending process comes from."""
+
+    def relation_to(self, pid: int, start: str) -> Relation | None:
+        """Return the sender's relation to the pod whose process has this pid and start, None if it is not known."""
 
 
 class Draft(NamedTuple):
-    """An event before it is appended: everything that is known without its seq."""
+    """An event before it is appended: everything that is known without its seq.
+
+    `origin` is None unless a process sent the event to our socket.
+    """
 
     kind: Kind
     evidence: Evidence
@@ -36,6 +54,12 @@ class Draft(NamedTuple):
     delegation: Delegation | None
     speaker: str | None
     relayed_kind: RelayedKind | None
+    origin: Origin | None
+
+    @property
+    def speaking_pod(self) -> str:
+        """The name of the pod whose process should have sent the event."""
+        return self.pod_name if self.delegation is None else self.delegation.parent_pod
 
 
 def draft(
@@ -44,6 +68,7 @@ def draft(
     *,
     payload: str | None = None,
     sender: Sender | None = None,
+    origin: Origin | None = None,
     evidence: Evidence | None = None,
 ) -> Draft:
     """Return `event` as a draft for the ledger of `owner`; `payload` is its original text if it came from outside."""
@@ -58,13 +83,15 @@ def draft(
         delegation_of(event, owner) if kind in DELEGATIONS else None,
         speaker_of(event),
         event.relay.kind if event.relay else None,
+        origin,
     )
 
 
 class Entry(NamedTuple):
     """One entry of a ledger's log, as stored.
 
-    Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact.
+    Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact,
+    and `relation` is the sender's.
     `stamp_id` to `subject` are the stamp, None for an unstamped event. `speaker` is the incarnation that spoke, and
     `relayed_kind` the kind of the entry that an owner relayed; both are None if not known. `rules` is the version of
     the rules that decided `outcome`.
@@ -80,6 +107,7 @@ class Entry(NamedTuple):
     pid: int | None
     uid: int | None
     gid: int | None
+    relation: Relation | None
     stamp_id: str | None
     source: str | None
     sequence: int | None
@@ -104,7 +132,7 @@ class Entry(NamedTuple):
     @property
     def sender(self) -> Sender | None:
         """The process that sent the event, or None for a local fact."""
-        return None if self.pid is None else Sender(self.pid, self.uid or 0, self.gid or 0)
+        return None if self.pid is None else Sender(self.pid, self.uid or 0, self.gid or 0, self.relation)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as `events --json` prints it; `payload` is the exact text that the digest covers."""

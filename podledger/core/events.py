@@ -90,13 +90,18 @@ class ScopeSubDelegated(Event):
 
 
 class PodSpawned(PodEvent):
-    """The owner spawned a direct child, which listens on `socket_path`, and delegated `scope` to it."""
+    """The owner spawned a direct child, which listens on `socket_path`, and delegated `scope` to it.
+
+    `socket_path` is empty if the child only reports. `pid` is its process. A pid is used again, so podledger adds
+    `start`, the start of that process, when the owner appends the event.
+    """
 
     kind: Literal["pod_spawned"] = "pod_spawned"
     socket_path: Text
     scope: Scope = ()
     callback_address: Text = ""
     pid: Int | None = None
+    start: Text | None = None
 
 
 class PodExited(PodEvent):

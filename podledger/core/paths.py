@@ -19,6 +19,11 @@ def normalise(path: str) -> str:
     return ("/" if absolute else "") + "/".join(kept) or "."
 
 
+def is_absolute(path: str) -> bool:
+    """Return whether a path begins at the root. Any other path means another place in each folder."""
+    return path.startswith("/")
+
+
 def ancestors(path: str) -> list[str]:
     """Return the normalised `path`, its parent, and so on up to `/` or `.`."""
     found = [path]

@@ -34,7 +34,8 @@ def render(event: Event) -> str:
         case ScopeSubDelegated():
             return f"Pod `{escape(event.parent_pod)}` spawned `{name}` and delegated scope to it."
         case PodSpawned():
-            return f"Pod `{name}` was spawned, with its socket at {escape(event.socket_path, MAX_MESSAGE_CHARACTERS)}."
+            socket = escape(event.socket_path, MAX_MESSAGE_CHARACTERS)
+            return f"Pod `{name}` was spawned, {f'with its socket at {socket}' if socket else 'without a socket'}."
         case PodExited():
             how = f"with code {event.exit_code}" if event.signal is None else f"by signal {event.signal}"
             return f"Pod `{name}` exited {how}."

@@ -86,7 +86,8 @@ class Tenure(NamedTuple):
 
     A tenure without an `incarnation` is unnamed, and stays so. `delegated_by` names the pod that delegated it and
     `speaker` that pod's incarnation, where known. `closed_by` is the kind of event that closed it, or `superseded`; an
-    end that was inferred and reported later has a `confirmed_seq`.
+    end that was inferred and reported later has a `confirmed_seq`. `pid` and `start` identify the pod's process, if
+    the owner stated it.
     """
 
     pod_name: str
@@ -99,6 +100,8 @@ class Tenure(NamedTuple):
     scope: str
     parent_pod: str
     callback_address: str | None
+    pid: int | None = None
+    start: str | None = None
     until_seq: int | None = None
     closed_by: str | None = None
     closed_evidence: Evidence | None = None
@@ -314,6 +317,8 @@ def _opened(fact: Fact) -> Tenure:
         scope=delegation.scope,
         parent_pod=delegation.parent_pod,
         callback_address=delegation.callback_address,
+        pid=delegation.pid,
+        start=delegation.start,
     )
 
 

@@ -27,8 +27,8 @@ MAX_FAILURES: Final = 100_000
 """How many unreadable ranges are narrowed down before the rest of a log counts as unreadable."""
 
 _FIELDS: Final = ", ".join(Entry._fields)
-_TYPES: Final = (str, int, int, str, str, str, str, *(int,) * 3, *(str,) * 2, *(int,) * 2, *(str,) * 3, str, int, str)
-_NULLABLE: Final = range(7, 17)
+_TYPES: Final = (str, int, int, str, str, str, str, *(int,) * 3, *(str,) * 3, *(int,) * 2, *(str,) * 4, int, str)
+_NULLABLE: Final = range(7, 18)
 UNREADABLE: Final = (DBAPIError, sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, AttributeError)
 """The errors that reading a damaged row or page may raise."""
 

@@ -25,7 +25,8 @@ class Pod(NamedTuple):
     """One tenure in the registry. The first four fields are the original runtime's record.
 
     `evidence` states how its last change is known: its opening while it is open, its end once it is closed.
-    `since_us` and `until_us` are when its opening and its end were recorded, in microseconds since 1970.
+    `since_us` and `until_us` are when its opening and its end were recorded, in microseconds since 1970. `pid` and
+    `start` identify its process, if the owner stated it.
     """
 
     pod_name: str
@@ -41,6 +42,8 @@ class Pod(NamedTuple):
     evidence: Evidence
     since_us: int | None = None
     until_us: int | None = None
+    pid: int | None = None
+    start: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the pod as `pods --json` prints it."""
@@ -146,6 +149,8 @@ def _pod(
         ended if closed and ended else tenure.opened_evidence,
         since_us,
         until_us if closed else None,
+        tenure.pid,
+        tenure.start,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from podledger.core.entries import Sender
+from podledger.core.entries import Origin, Sender
 from podledger.server.framing import LineBuffer
 from podledger.server.outgoing import Outgoing
 
@@ -41,10 +41,11 @@ class State(Enum):
 class Peer:
     """A sending process, and its share of the receiver: connections, queued lines, long lines that have begun."""
 
-    __slots__ = ("connections", "long_lines", "pid", "queued")
+    __slots__ = ("connections", "long_lines", "origin", "pid", "queued")
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, origin: Origin | None = None) -> None:
         self.pid = pid
+        self.origin = origin
         self.connections = 0
         self.queued = 0
         self.long_lines = 0
@@ -68,6 +69,7 @@ class ClientConnection:
         "heard_at",
         "lines",
         "opened_at",
+        "origin",
         "outgoing",
         "peer",
         "received_at",
@@ -85,6 +87,7 @@ class ClientConnection:
     ) -> None:
         self.sender = sender
         self.peer = peer
+        self.origin = peer.origin
         self.lines = LineBuffer(max_frame_bytes)
         self.state = State.TAKING
         self.opened_at = self.heard_at = self.received_at = self.answered_at = time.monotonic()

@@ -134,7 +134,8 @@ class Reader:
             self._reject(connection, frame, f"reading it failed: {error!r}")
         else:
             if isinstance(message, Report):
-                event = draft(message.event, self._owner, payload=message.payload, sender=connection.sender)
+                sender, origin = connection.sender, connection.origin
+                event = draft(message.event, self._owner, payload=message.payload, sender=sender, origin=origin)
                 self._queue.put(event, connection)
             else:
                 await self._answer(connection, message)

@@ -17,6 +17,8 @@ from typing import Final, Self
 
 from podledger.core.entries import Sender
 from podledger.core.protocol import snapshot_frame
+from podledger.host.origin import SenderOrigin
+from podledger.host.processes import AncestryReader
 from podledger.ledger import Ledger
 from podledger.server.acceptor import Acceptor, files_left
 from podledger.server.connection import ClientConnection, Peer
@@ -105,6 +107,7 @@ class _Reception:
         self._max_connections = min(limits.max_connections, files_left())
         self._connections: set[ClientConnection] = set()
         self._peers: dict[int, Peer] = {}
+        self._ancestries = AncestryReader()
         self._emptied = asyncio.Event()
         self._stopping = False
         self.queue = IngestQueue(ledger.commits, limits)
@@ -143,7 +146,7 @@ class _Reception:
 
     def _admit(self, sock: socket.socket, sender: Sender) -> None:
         """Greet a client, and serve it in a task of its own."""
-        peer = self._peers.get(sender.pid) or Peer(sender.pid)
+        peer = self._peers.get(sender.pid) or Peer(sender.pid, SenderOrigin(sender, self._ancestries))
         self._peers[sender.pid] = peer
         peer.connections += 1
         with suppress(OSError):  # the client may have left already; its lines are read all the same

@@ -7,7 +7,6 @@ next one takes them over.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import stat
@@ -17,6 +16,7 @@ from typing import Final
 
 from podledger.client.delivery import MAX_ADDRESS_BYTES
 from podledger.core.errors import SocketError
+from podledger.host.lock_file import LockFile, LockHeldError
 
 BACKLOG: Final = 4096
 """How many clients may wait to be accepted. The kernel's own limit may be lower."""
@@ -28,7 +28,7 @@ _MODE: Final = 0o600
 class SocketFile:
     """A listening, non-blocking socket and the file that it is bound to."""
 
-    def __init__(self, path: Path, listener: socket.socket, lock: int) -> None:
+    def __init__(self, path: Path, listener: socket.socket, lock: LockFile) -> None:
         self.path = path
         self.listener = listener
         self._lock = lock
@@ -47,7 +47,7 @@ class SocketFile:
             _clear(place)
             return cls(place, _bind(place), lock)
         except BaseException:
-            _unlock(place, lock)
+            lock.release()
             raise
 
     def remove(self) -> None:
@@ -59,7 +59,7 @@ class SocketFile:
     def close(self) -> None:
         """Stop listening, and release the path."""
         self.listener.close()
-        _unlock(self.path, self._lock)
+        self._lock.release()
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
@@ -72,40 +72,15 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def _lock(path: Path) -> int:
-    """Lock the lock file, and return its descriptor."""
-    while True:
-        lock = _open_lock(path)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), _lock_path(path).lstat()):
-                return lock
-        os.close(lock)  # the previous holder has removed the file since
-
-
-def _open_lock(path: Path) -> int:
+def _lock(path: Path) -> LockFile:
+    place = path.with_name(f"{path.name}.lock")
     try:
-        lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        return LockFile.acquire(place)
+    except LockHeldError as error:
+        raise _taken(path) from error
     except OSError as error:
         hint = "check that its folder exists and that you may write there"
-        raise SocketError(f"cannot create {_lock_path(path)}: {error.strerror}", hint=hint) from error
-    try:
-        if stat.S_IMODE(os.fstat(lock).st_mode) != _MODE:
-            os.fchmod(lock, _MODE)  # the umask may have removed our own right to it
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise _taken(path) from error
-    return lock
-
-
-def _unlock(path: Path, lock: int) -> None:
-    with suppress(OSError):
-        _lock_path(path).unlink()  # before the lock is released, so that no process locks a file that is being removed
-    os.close(lock)
-
-
-def _lock_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.lock")
+        raise SocketError(f"cannot create {place}: {error.strerror}", hint=hint) from error
 
 
 def _clear(path: Path) -> None:

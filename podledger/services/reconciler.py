@@ -1,26 +1,26 @@
-"""The reconciler: probes the sockets of registered pods and reclaims pods that stay unreachable."""
+"""The reconciler: checks that registered pods are alive, and reclaims those that stay unreachable."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Connection, select
-
 from podledger.client import delivery
-from podledger.core.events import PodReclaimed, PodUnreachable, parse_event
+from podledger.core.events import PodReclaimed, PodUnreachable
+from podledger.core.paths import is_absolute
 from podledger.core.text import pluralize
+from podledger.host.processes import liveness
 from podledger.ledger import Ledger
 from podledger.queries.registry import Pod
-from podledger.store.tables import events
+from podledger.queries.streaks import NO_STREAK, FailureStreak, failure_streaks
 
 PROBE_TIMEOUT_S: Final = 0.5
 MAX_CONCURRENT_PROBES: Final = 16
 
-Verdict = Literal["alive", "suspected", "reclaimed"]
+Verdict = Literal["alive", "suspected", "reclaimed", "unknown"]
 
 
 class ReconcilePolicy(NamedTuple):
@@ -31,7 +31,10 @@ class ReconcilePolicy(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """The result of probing a pod; `attempt` is the number of consecutive failures, 0 if the pod is alive."""
+    """The result of probing a pod; `attempt` is the number of consecutive failures, 0 if there is none.
+
+    A pod whose verdict is `unknown` could not be checked from here. That is no failure, and it is never reclaimed.
+    """
 
     pod_name: str
     socket_path: str
@@ -44,15 +47,15 @@ class ProbeResult(NamedTuple):
         return self._asdict()
 
 
-class FailureStreak(NamedTuple):
-    """Consecutive failed probes: how many, and when the first was recorded (microseconds since 1970)."""
+class Check(NamedTuple):
+    """What one look at a pod found, and the reason, empty if the pod is alive."""
 
-    attempts: int = 0
-    since_us: int | None = None
+    found: Literal["alive", "failed", "unknown"]
+    reason: str = ""
 
 
 class Reconciler:
-    """Probes the pods of an open ledger, round by round.
+    """Checks the pods of an open ledger, round by round.
 
     A pod that answers a probe or sends a report ends its streak of failures. Answers are not recorded as events, so
     only this object remembers them: another reconciler counts failures from the log alone.
@@ -64,22 +67,24 @@ class Reconciler:
         self._answered: dict[str, int] = {}
 
     async def round(self, *, dry_run: bool = False) -> list[ProbeResult]:
-        """Probe every registered pod that has a socket, and record failures unless `dry_run` is set.
+        """Check every registered pod with a socket or a known process; record failures unless `dry_run` is set.
 
         Raises:
             StorageError: a failure was not committed.
         """
-        pods = [pod for pod in await self._ledger.pods() if pod.socket_path]
+        pods = [pod for pod in await self._ledger.pods() if pod.socket_path or pod.pid is not None]
         at = (await self._ledger.head()).head_seq
-        failures = await _probe_all(pod.socket_path for pod in pods)
+        checks = await _check_all(pods)
         self._answered = {name: seq for name, seq in self._answered.items() if seq <= at}
+        self._answered |= {pod.pod_name: at for pod, check in zip(pods, checks, strict=True) if check.found == "alive"}
+        streaks = await self._streaks([pod for pod, check in zip(pods, checks, strict=True) if check.found == "failed"])
         results = []
-        for pod, failure in zip(pods, failures, strict=True):
-            if failure is None:
-                self._answered[pod.pod_name] = at
-                results.append(ProbeResult(pod.pod_name, pod.socket_path, "alive", 0, ""))
+        for pod, check in zip(pods, checks, strict=True):
+            if check.found == "failed":
+                streak = streaks.get(pod.pod_name, NO_STREAK)
+                results.append(await self._suspect(pod, check.reason, streak, dry_run=dry_run))
             else:
-                results.append(await self._suspect(pod, failure, dry_run=dry_run))
+                results.append(ProbeResult(pod.pod_name, pod.socket_path, check.found, 0, check.reason))
         return results
 
     async def run(self, every_s: float) -> None:
@@ -88,10 +93,11 @@ class Reconciler:
             await asyncio.sleep(every_s)
             await self.round()
 
-    async def _suspect(self, pod: Pod, failure: str, *, dry_run: bool) -> ProbeResult:
-        after = max(pod.from_seq, self._answered.get(pod.pod_name, 0))
-        work = partial(failure_streak, ledger=self._ledger.name, pod_name=pod.pod_name, after=after)
-        streak = await self._ledger.read(work)
+    async def _streaks(self, failed: Sequence[Pod]) -> dict[str, FailureStreak]:
+        after = {pod.pod_name: max(pod.from_seq, self._answered.get(pod.pod_name, 0)) for pod in failed}
+        return await self._ledger.read(partial(failure_streaks, ledger=self._ledger.name, after=after))
+
+    async def _suspect(self, pod: Pod, failure: str, streak: FailureStreak, *, dry_run: bool) -> ProbeResult:
         attempt = streak.attempts + 1
         waited_s = (time.time_ns() // 1000 - streak.since_us) / 1e6 if streak.since_us else 0.0
         reclaim = attempt >= self._policy.attempts and waited_s >= self._policy.grace_s
@@ -105,32 +111,37 @@ class Reconciler:
         return ProbeResult(pod.pod_name, pod.socket_path, "reclaimed", attempt, reason)
 
 
-def failure_streak(connection: Connection, ledger: str, pod_name: str, after: int) -> FailureStreak:
-    """Return the consecutive failed probes of a pod since its last report, as recorded after seq `after`."""
-    query = (
-        select(events.c.kind, events.c.recorded_us, events.c.payload)
-        .where(events.c.ledger == ledger, events.c.pod_name == pod_name, events.c.seq > after)
-        .order_by(events.c.seq.desc())
-    )
-    streak = FailureStreak()
-    for kind, recorded_us, payload in connection.execute(query):
-        event = parse_event(payload) if kind == "pod_unreachable" else None
-        if not isinstance(event, PodUnreachable):
-            break
-        streak = FailureStreak(max(streak.attempts, event.attempt), recorded_us)
-        if event.attempt <= 1:
-            break
-    return streak
-
-
-async def _probe_all(paths: Iterable[str]) -> list[str | None]:
+async def _check_all(pods: Sequence[Pod]) -> list[Check]:
     gate = asyncio.Semaphore(MAX_CONCURRENT_PROBES)
 
-    async def gated(path: str) -> str | None:
+    async def gated(pod: Pod) -> Check:
         async with gate:
-            return await probe(path)
+            return await check(pod)
 
-    return await asyncio.gather(*(gated(path) for path in paths))
+    return await asyncio.gather(*(gated(pod) for pod in pods))
+
+
+async def check(pod: Pod) -> Check:
+    """Look whether a pod is alive: by its socket, or if it has none by its process."""
+    if not pod.socket_path:
+        return _check_process(pod)
+    if not is_absolute(pod.socket_path):
+        return Check("unknown", "its socket was reported as a relative path, so nobody can tell where it is")
+    failure = await probe(pod.socket_path)
+    return Check("alive") if failure is None else Check("failed", failure)
+
+
+def _check_process(pod: Pod) -> Check:
+    """Look whether a pod's process runs. Its start tells it from another one that has the pid by now."""
+    if pod.pid is None or pod.start is None:
+        return Check("unknown", f"process {pod.pid} did not run when its spawn was recorded")
+    match liveness(pod.pid, pod.start):
+        case "running":
+            return Check("alive")
+        case "gone":
+            return Check("failed", f"process {pod.pid} has exited")
+        case "unknown":
+            return Check("unknown", f"process {pod.pid} is hidden, or belongs to another pid namespace")
 
 
 async def probe(path: str, timeout_s: float = PROBE_TIMEOUT_S) -> str | None:

@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 
 from podledger.core import rules
 from podledger.core.digest import chain_digest
-from podledger.core.entries import Draft, Entry
+from podledger.core.entries import Draft, Entry, Origin, Relation
 from podledger.core.errors import ChainError, ProtocolError
-from podledger.core.rules import Fact, fact_of, kind_judged
+from podledger.core.rules import Fact, State, fact_of, kind_judged
 from podledger.store.driver import insert_rows
 from podledger.store.log import Head, Rejection, append_rejections, filled_columns, read_head, write_head
 from podledger.store.outbox_rows import append_outbox, relay_payload
@@ -20,7 +20,7 @@ from podledger.store.repetition import Repetitions
 from podledger.store.tables import events
 
 _UNSTAMPED = (None, None, None, None, None)
-_NO_SENDER = (None, None, None)
+_NO_SENDER = (None, None, None, None)
 
 
 class Appended(NamedTuple):
@@ -46,6 +46,7 @@ def append_batch(
     """
     before = head = read_head(connection, ledger)
     names = {draft.pod_name for draft in drafts}
+    names.update(draft.speaking_pod for draft in drafts if draft.origin)
     fold = Fold(cache.load(connection, ledger, names, (head.head_digest, head.rebuilds)))
     now_us = max(now_us, head.head_us)
     sources = [draft.stamp.source for draft in drafts if draft.stamp]
@@ -92,7 +93,9 @@ def _fold_drafts(
     owed: list[tuple[int, str]] = []
     digest, ledger = head.head_digest, head.name
     for seq, draft in enumerate(drafts, head.head_seq + 1):
-        kind, evidence, pod_name, payload, sender, stamp, delegation, speaker, relayed_kind = draft
+        kind, evidence, pod_name, payload, sender, stamp, delegation, speaker, relayed_kind, origin = draft
+        if sender is not None and origin is not None:
+            sender = sender._replace(relation=_relation(draft, origin, fold.state(draft.speaking_pod)))
         subject, repeated = None, False
         stamped: tuple[str | int | None, ...] = _UNSTAMPED
         if stamp is not None:
@@ -113,6 +116,20 @@ def _fold_drafts(
         if delegation is not None and head.parent_socket and outcome == "applied":
             owed.append((seq, relay_payload(entry, delegation)))
     return entries, owed
+
+
+def _relation(draft: Draft, origin: Origin, state: State) -> Relation | None:
+    """Return the relation of a sender to the process of the pod that it speaks for, as the last spawn stated it.
+
+    A late report of an earlier incarnation comes from an earlier process, of which nothing is known any more.
+    """
+    tenure = state.tenure
+    if tenure is None or tenure.pid is None or tenure.start is None:
+        return None
+    subject = draft.stamp.subject if draft.stamp and draft.delegation is None else None
+    if None not in (subject, tenure.incarnation) and subject != tenure.incarnation:
+        return None
+    return origin.relation_to(tenure.pid, tenure.start)
 
 
 def _check_continues(head: Head, entry: Entry) -> None:

@@ -126,13 +126,15 @@ _UPDATE_HEAD: Final = HotStatement(update(ledgers).where(ledgers.c.name == bindp
 
 def filled_columns(entry: Entry) -> Positions:
     """Return the positions of an entry's values that are not null."""
-    return _filled(entry.pid is not None, entry.stamp_id is not None, *[value is not None for value in entry[14:17]])
+    known = (entry.pid, entry.relation, entry.stamp_id, *entry[15:18])
+    return _filled(*[value is not None for value in known])
 
 
 @cache
-def _filled(sent: bool, stamped: bool, *named: bool) -> Positions:
-    optional = ((sent, range(7, 10)), (stamped, range(10, 14)), *zip(named, ((14,), (15,), (16,)), strict=True))
-    return (*range(7), *(position for filled, group in optional if filled for position in group), *range(17, 20))
+def _filled(*known: bool) -> Positions:
+    groups = (range(7, 10), (10,), range(11, 15), (15,), (16,), (17,))  # the sender, its relation, the stamp, …
+    optional = zip(known, groups, strict=True)
+    return (*range(7), *(position for filled, group in optional if filled for position in group), *range(18, 21))
 
 
 def append_rejections(connection: Connection, head: Head, rejections: Sequence[Rejection], now_us: int) -> Head:
@@ -140,7 +142,7 @@ def append_rejections(connection: Connection, head: Head, rejections: Sequence[R
     rows: list[Rejected] = []
     digest = head.rejected_digest
     for number, rejection in enumerate(rejections, head.rejected_count + 1):
-        pid, uid, gid = rejection.sender or (None, None, None)
+        pid, uid, gid = rejection.sender[:3] if rejection.sender else (None, None, None)
         row = Rejected(head.name, number, now_us, rejection.raw, rejection.reason, pid, uid, gid, "")
         digest = rejected_digest(digest, row)
         rows.append(row._replace(digest=digest))

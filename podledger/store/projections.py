@@ -48,7 +48,7 @@ class Fold:
             ChainError: the outcome is not the `expected` one. The fold stays as it was.
         """
         name = fact.pod_name
-        before = self.states.get(name) or self.known[name]
+        before = self.state(name)
         outcome, after, changed = fold(before, fact)
         if expected is not None and outcome != expected:
             raise ChainError(f"its outcome is {expected!r}, but the rules decide {outcome!r}")
@@ -57,6 +57,10 @@ class Fold:
         for tenure in changed:
             self.changed[name, tenure.from_seq] = tenure
         return outcome
+
+    def state(self, name: str) -> State:
+        """Return the state of a pod name after the events so far."""
+        return self.states.get(name) or self.known[name]
 
 
 class StateCache:

@@ -8,6 +8,7 @@ from podledger.cli.output import print_json, print_missing, print_table
 from podledger.cli.parser import Parser, non_empty
 from podledger.cli.scopes import rule_text
 from podledger.cli.session import add_at, moment_of, with_ledger
+from podledger.host.facts import absolute
 from podledger.queries.holders import Holder
 
 
@@ -20,10 +21,11 @@ def add_arguments(parser: Parser) -> None:
 def run(args: Namespace) -> None:
     """Print the holders, each with its chain of delegation."""
     at = moment_of(args.at)
-    holders, missing = with_ledger(args, lambda ledger: ledger.holders_with_missing(args.path, at))
+    path = absolute(args.path)
+    holders, missing = with_ledger(args, lambda ledger: ledger.holders_with_missing(path, at))
     if args.json:
         found = [holder.as_json() for holder in holders]
-        print_json({"path": args.path, "holders": found, "gaps": missing._asdict()})
+        print_json({"path": path, "holders": found, "gaps": missing._asdict()})
         return
     rows = ((holder.pod_name, _grant(holder), " > ".join(holder.chain)) for holder in holders)
     print_table(("pod", "by its grant", "chain of delegation"), rows, empty="no pod that this database shows")

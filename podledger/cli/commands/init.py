@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from pathlib import Path
 
 from podledger.cli.output import print_json
 from podledger.cli.parser import Parser
 from podledger.cli.session import database_path, settings
 from podledger.core.errors import UsageError
 from podledger.core.text import pluralize
+from podledger.host.facts import absolute
 from podledger.ledger import Ledger
+from podledger.server.serving import check_parent, served_socket
 from podledger.store.log import Head
 
 
@@ -38,11 +39,13 @@ def run(args: Namespace) -> None:
 async def _init(args: Namespace) -> tuple[Head, str]:
     timeout_s = settings().busy_timeout_s
     async with Ledger.open(database_path(args), args.name, create=True, busy_timeout_s=timeout_s) as ledger:
-        await ledger.configure(parent_socket=_absolute(args.parent_socket), mirror=_absolute(args.mirror))
+        parent_socket = _absolute(args.parent_socket)
+        check_parent(ledger.name, parent_socket, served_socket(ledger.database.place, ledger.name))
+        await ledger.configure(parent_socket=parent_socket, mirror=_absolute(args.mirror))
         await ledger.write_mirror()
         return await ledger.head(), str(ledger.database.path)
 
 
 def _absolute(path: str | None) -> str | None:
     """Return a path that means the same in the working folder of any later command."""
-    return str(Path(path).absolute()) if path else path
+    return absolute(path) if path else path

@@ -17,6 +17,7 @@ from podledger.cli.parser import Parser, at_least
 from podledger.cli.policy import add_policy, policy_of
 from podledger.cli.session import open_ledger, settings
 from podledger.server.receiver import Receiver
+from podledger.server.serving import check_parent, claim_serving
 from podledger.services.outbox import Outbox
 from podledger.services.reconciler import Reconciler
 from podledger.settings import Settings
@@ -54,6 +55,8 @@ async def _serve(args: Namespace, chosen: Settings) -> int:
     async with contextlib.AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(args))
         ledger.database.check_writable()
+        check_parent(ledger.name, (await ledger.head()).parent_socket, args.socket)
+        stack.callback(claim_serving(ledger.database.place, ledger.name, args.socket).release)
         await ledger.write_mirror()
         outbox = await stack.enter_async_context(Outbox(ledger))
         stop = _stop_on_signals()

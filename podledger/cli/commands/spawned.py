@@ -15,7 +15,7 @@ from podledger.core.fields import Stamp
 def add_arguments(parser: Parser) -> None:
     """Add the child, and the scope and socket that it was spawned with."""
     parser.add_argument("pod", metavar="POD", help="name of the child")
-    parser.add_argument("--socket", metavar="PATH", type=non_empty, required=True, help="socket of the child")
+    parser.add_argument("--socket", metavar="PATH", type=non_empty, help="socket of the child, if it has one")
     add_scope(parser)
     parser.add_argument("--callback", metavar="PATH", default="", help="socket to which the child reports")
     parser.add_argument("--pid", type=at_least(int, 1), metavar="N", help="process of the child")
@@ -27,7 +27,7 @@ def run(args: Namespace) -> None:
     fields: dict[str, Any] = {
         "kind": "pod_spawned",
         "pod_name": args.pod,
-        "socket_path": args.socket,
+        "socket_path": args.socket or "",
         "scope": args.scope,
         "callback_address": args.callback,
         "pid": args.pid,

@@ -12,6 +12,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -108,6 +109,21 @@ class ReceiverConnection:
             if about in waiting:
                 del waiting[about]
                 yield answer._replace(id=about)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the receiver has closed the connection, and nothing that it sent is unread."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def abort(self) -> None:
+        """End the operation that another thread waits for."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""

@@ -26,6 +26,9 @@ LONGEST_RETRY_S: Final = 5.0
 GATHER_S: Final = 0.01
 """How long the first line waits for others. Committing many costs little more than committing one."""
 
+QUIET_S: Final = 0.0005
+"""If senders wait for answers, the batch is committed as soon as no line has arrived for this long."""
+
 MAX_BATCH_BYTES: Final = 4 << 20
 GRANT_BYTES: Final = 200
 """About how many bytes one rule of a scope adds: a row, with its place in the indexes."""
@@ -165,8 +168,17 @@ class IngestQueue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_S):
                     await self._hurry.wait()
+                    if self._owed:
+                        await self._until_quiet()
         self._hurry.clear()
         return True
+
+    async def _until_quiet(self) -> None:
+        """Wait until no more lines arrive, or the batch is full."""
+        arrived = 0
+        while arrived < self.taken and len(self._queue) < self._limits.max_batch:
+            arrived = self.taken
+            await asyncio.sleep(QUIET_S)
 
     def _take(self) -> Batch:
         """Return the batch to commit: the one that was refused, or else the first lines of the queue."""

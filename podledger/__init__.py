@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors; tests/test_house.py compares it with _HOMES
+    from podledger.client.event_sender import EventSender as EventSender
+    from podledger.client.frames import Recorded as Recorded
     from podledger.client.sender import fire_and_forget as fire_and_forget
     from podledger.client.sender import send_pod_event as send_pod_event
     from podledger.client.spawning import PreparedSpawn as PreparedSpawn
@@ -44,6 +46,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Entry": "core.entries",
     "Errored": "core.events",
+    "EventSender": "client.event_sender",
     "Holder": "queries.holders",
     "Ledger": "ledger",
     "Note": "integrity.notes",
@@ -57,6 +60,7 @@ _HOMES = {
     "prepare_spawn": "client.spawning",
     "PodledgerError": "core.errors",
     "Receiver": "server.receiver",
+    "Recorded": "client.frames",
     "Reconciler": "services.reconciler",
     "ScopeRule": "core.fields",
     "ScopeSubDelegated": "core.events",

@@ -7,21 +7,35 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from podledger.client import background
-from podledger.client.delivery import TIMEOUT_S, deliver
+from podledger.client.delivery import deliver, deliver_confirmed
+from podledger.client.sockets import TIMEOUT_S
 from podledger.core import strict_json
 from podledger.core.errors import InvalidEventError
 from podledger.core.names import check_name
 from podledger.core.stamps import Stamper, process_stamper
 
 if TYPE_CHECKING:
+    from podledger.client.frames import Recorded
     from podledger.core.events import Event
 
-__all__ = ["deliver", "deliver_async", "event_line", "fire_and_forget", "line_of", "send_pod_event"]
+T = TypeVar("T")
+
+__all__ = [
+    "asking_line",
+    "deliver",
+    "deliver_async",
+    "deliver_confirmed",
+    "event_line",
+    "fire_and_forget",
+    "in_pool",
+    "line_of",
+    "send_pod_event",
+]
 
 _NAMES: Final = ("pod_name", "parent_pod", "sub_pod")
 
@@ -44,11 +58,22 @@ def line_of(fields: dict[str, Any]) -> bytes:
 
 def event_line(event: Event, stamper: Stamper | None = None) -> bytes:
     """Return the line that reports `event`; unless it has a stamp, `stamper` (by default this process's) adds one."""
+    return line_of(_stamped(event, stamper))
+
+
+def asking_line(event: Event, stamper: Stamper | None = None) -> tuple[str, bytes]:
+    """Return the line that reports `event` and asks for an answer, after the id of its stamp."""
+    fields = _stamped(event, stamper)
+    fields["stamp"] |= {"ack": True}
+    return fields["stamp"]["id"], line_of(fields)
+
+
+def _stamped(event: Event, stamper: Stamper | None) -> dict[str, Any]:
     fields = event.model_dump(mode="json", exclude_none=True)
     if event.stamp is None:
         stamper = stamper or process_stamper()
         fields["stamp"] = stamper.stamp(stamper.subject(event.kind, event.about))
-    return line_of(fields)
+    return fields
 
 
 def send_pod_event(
@@ -57,15 +82,21 @@ def send_pod_event(
     *,
     timeout_s: float = TIMEOUT_S,
     stamper: Stamper | None = None,
-) -> Coroutine[Any, Any, None]:
+    confirm: bool = False,
+) -> Coroutine[Any, Any, Recorded | None]:
     """Report `event` to the pod that listens on `socket`, and wait until it is sent.
 
-    The event is stamped when you call this, not when you await it: sequences follow the order of the calls. Each socket
-    operation may take `timeout_s` seconds.
+    With `confirm`, wait until the receiver has committed it, and return the entry's `seq` and `outcome`. The event is
+    stamped when you call this, not when you await it: sequences follow the order of the calls. Each socket operation
+    may take `timeout_s` seconds, and so may the answer.
 
     Raises:
-        OSError: on await, if the event was not sent; a `TimeoutError` if it took too long.
+        OSError: on await, if the event was not sent; a `TimeoutError` if it took too long. With `confirm`, also if
+            the receiver offers no acknowledgements, refused the event, or did not answer in time.
     """
+    if confirm:
+        stamp_id, line = asking_line(event, stamper)
+        return in_pool(partial(deliver_confirmed, socket, line, stamp_id, timeout_s=timeout_s))
     return deliver_async(socket, event_line(event, stamper), timeout_s=timeout_s)
 
 
@@ -84,19 +115,26 @@ def fire_and_forget(socket: str | os.PathLike[str] | None, event: Event) -> None
 
 
 async def deliver_async(socket_path: str | os.PathLike[str], line: bytes, *, timeout_s: float = TIMEOUT_S) -> None:
-    """Call `deliver` on a thread of the client's own pool, so that the event loop's threads stay free.
+    """Call `deliver` in the client's own pool.
 
     Raises:
         OSError: as for `deliver`.
     """
+    await in_pool(partial(deliver, socket_path, line, timeout_s=timeout_s))
+
+
+async def in_pool(work: Callable[[], T]) -> T:
+    """Do blocking work on a thread of the client's own pool, so that the event loop's threads stay free.
+
+    Raises:
+        OSError: no thread can start, or the work raises it.
+    """
     import asyncio
 
-    work = partial(deliver, socket_path, line, timeout_s=timeout_s)
     try:
-        sending = asyncio.get_running_loop().run_in_executor(background.pool(), work)
+        working = asyncio.get_running_loop().run_in_executor(background.pool(), work)
     except RuntimeError as error:
         if not background.exiting():
             raise OSError(errno.EAGAIN, str(error)) from error
-        work()  # no thread can start while the interpreter shuts down
-    else:
-        await sending
+        return work()  # no thread can start while the interpreter shuts down
+    return await working

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
-from podledger.client import delivery
+from podledger.client import sockets
 from podledger.core.events import PodReclaimed, PodUnreachable
 from podledger.core.paths import is_absolute
 from podledger.core.text import pluralize
@@ -147,7 +147,7 @@ def _check_process(pod: Pod) -> Check:
 async def probe(path: str, timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     """Connect to a socket and close again; return why that failed, or None."""
     try:
-        await asyncio.to_thread(delivery.reach, path, timeout_s=timeout_s)
+        await asyncio.to_thread(sockets.reach, path, timeout_s=timeout_s)
     except TimeoutError:  # its queue is full: a server listens, but is too busy to accept
         return None
     except OSError as error:

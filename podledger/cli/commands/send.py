@@ -36,6 +36,11 @@ KINDS: Final = {
     ),
 }
 HINT: Final = "check that a pod listens there and reads"
+CONFIRM_HINTS: Final = {
+    errno.EOPNOTSUPP: "send it without --confirm",
+    errno.EBADMSG: "the receiver lists it in `podledger rejected`",
+}
+UNCONFIRMED_HINT: Final = "look for it with `podledger events` at the receiver: it may be recorded all the same"
 LONG_PATH_HINT: Final = "give a shorter path, or a relative one from a folder nearby"
 
 
@@ -80,27 +85,53 @@ def _add_stamp(parser: Parser) -> None:
         "--sequence", metavar="N", type=at_least(int, 1), help="number of this report in the stream; needs --source"
     )
     parser.add_argument(
+        "--confirm", action="store_true", help="wait until the receiver has recorded the report, and print its outcome"
+    )
+    parser.add_argument(
         "--timeout", metavar="SECONDS", type=at_least(float, 0.001), default=5.0, help="give up after this (default: 5)"
     )
 
 
 def run(args: Namespace) -> None:
-    """Send the report.
+    """Send the report; with `--confirm`, print the outcome that the receiver recorded.
 
     Raises:
-        SocketError: it could not be sent.
+        SocketError: it could not be sent, or the receiver did not confirm it.
     """
     fields = _fields(args)
     if not args.no_stamp:
         fields["stamp"] = _stamp(args, fields.get("pod_name"))
+    elif args.confirm:
+        raise UsageError("the receiver confirms only stamped reports", hint="leave out --no-stamp")
     try:
-        sender.deliver(args.socket, sender.line_of(fields), timeout_s=args.timeout)
+        recorded = _send(args, fields)
     except OSError as error:
         reason = error.strerror or str(error).removeprefix(f"{args.socket}: ") or "no answer in time"
-        hint = LONG_PATH_HINT if error.errno == errno.ENAMETOOLONG else HINT
-        raise SocketError(f"{args.socket}: {reason}", hint=hint) from error
+        raise SocketError(f"{args.socket}: {reason}", hint=_hint(args, error)) from error
     if args.json:
-        print(json.dumps({"sent": fields}, separators=(",", ":")))
+        print(json.dumps({"sent": fields} | recorded, separators=(",", ":")))
+    elif recorded:
+        about = fields["sub_pod"] if args.kind == "scope_sub_delegated" else fields["pod_name"]
+        print(f"{args.kind} {about}: {recorded['recorded']['outcome']} at seq {recorded['recorded']['seq']}")
+
+
+def _send(args: Namespace, fields: dict[str, Any]) -> dict[str, Any]:
+    """Send the report; with `--confirm`, return the seq and the outcome that the receiver recorded."""
+    if not args.confirm:
+        sender.deliver(args.socket, sender.line_of(fields), timeout_s=args.timeout)
+        return {}
+    fields["stamp"]["ack"] = True
+    stamp_id = fields["stamp"]["id"]
+    answer = sender.deliver_confirmed(args.socket, sender.line_of(fields), stamp_id, timeout_s=args.timeout)
+    return {"recorded": {"seq": answer.seq, "outcome": answer.outcome}}
+
+
+def _hint(args: Namespace, error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG:
+        return LONG_PATH_HINT
+    if not args.confirm:
+        return HINT
+    return CONFIRM_HINTS.get(error.errno or 0, UNCONFIRMED_HINT if isinstance(error, TimeoutError) else HINT)
 
 
 def _fields(args: Namespace) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from podledger.client import background, delivery
+from podledger.client import background, frames
 from podledger.client.delivery import deliver
 from podledger.client.sender import fire_and_forget, line_of, send_pod_event
 from podledger.core.errors import InvalidEventError, InvalidNameError
@@ -109,7 +109,7 @@ class TestDeliver:
         assert b"".join(received) == LINE
 
     def test_endless_greeting_is_an_error(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(delivery, "MAX_GREETING_BYTES", 1 << 20)
+        monkeypatch.setattr(frames, "MAX_GREETING_BYTES", 1 << 20)
         with (
             scripted(path, greets(*[b"x" * (1 << 16)] * 32)),
             pytest.raises(OSError, match="1,048,576 bytes") as failure,

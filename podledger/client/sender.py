@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from podledger.client import background
-from podledger.client.delivery import TIMEOUT_S, deliver
+from podledger.client.delivery import deliver
+from podledger.client.sockets import TIMEOUT_S
 from podledger.core import strict_json
 from podledger.core.errors import InvalidEventError
 from podledger.core.names import check_name

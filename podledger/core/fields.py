@@ -67,6 +67,7 @@ class Stamp(WireModel):
         subject: The incarnation of the pod that the event is about. A sender that does not know it omits it, and the
             rules treat the event as unstamped.
         speaker: The incarnation of the pod that speaks, if the sender knows it.
+        ack: Whether the receiver is to answer once the event is committed.
     """
 
     id: Uuid
@@ -75,6 +76,7 @@ class Stamp(WireModel):
     time: Annotated[str, Strict(), AfterValidator(_check_time)]
     subject: Incarnation | None = None
     speaker: Incarnation | None = None
+    ack: Annotated[bool, Strict(), Field(exclude_if=lambda ack: not ack)] = False
 
     @classmethod
     def naming(cls, subject: str) -> Self:

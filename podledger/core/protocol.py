@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from pydantic import ValidationError
+
 from podledger.core import strict_json
+from podledger.core.entries import Entry
 from podledger.core.errors import ProtocolError
 from podledger.core.events import WIRE_EVENT, WireEvent, read_event
+from podledger.core.fields import Stamp
 
 MAX_FRAME_BYTES: Final = 1 << 20
 """The longest line that a receiver accepts, without its newline."""
@@ -22,6 +26,10 @@ METHODS: Final = frozenset(
     "list_pods restore_pod register_peer".split()
 )
 """The methods of the protocol; podledger serves `pod_event` and `list_pods`."""
+
+
+OFFER: Final = {"version": 1, "accepts": ["ack", "relay"]}
+"""What a receiver's greeting offers podledger's senders: to answer events, and to take the ends that owners relay."""
 
 
 class Report(NamedTuple):
@@ -51,6 +59,17 @@ def parse_line(line: bytes) -> Report | Request:
         if params:
             return Report(read_event(WIRE_EVENT, params[0]), params[1])
     return _message(text)
+
+
+def asking_id(line: bytes) -> str | None:
+    """Return the id of the stamp in a line that was refused, if the stamp can be read and asks for an answer."""
+    if b'"ack"' not in line or _has_too_many_values(line):
+        return None
+    try:
+        stamp = Stamp.model_validate(strict_json.loads(decode(line))["params"]["stamp"])
+    except (ProtocolError, ValidationError, TypeError, LookupError):
+        return None
+    return stamp.id if stamp.ack else None
 
 
 _USUAL_START: Final = '{"method":"pod_event","params":{'
@@ -103,13 +122,22 @@ def snapshot_frame(pod_name: str) -> bytes:
         "model": "",
         "scope_summary": "",
         "tools": [],
+        "podledger": OFFER,
     }
     return frame({"event": "snapshot", "data": {"entries": [], "greeting": greeting, "status": "idle"}})
 
 
-def error_frame(message: str) -> bytes:
-    """Return the response to a line that was rejected."""
-    return frame({"event": "error", "data": {"code": "invalid_request", "message": message}})
+def error_frame(message: str, stamp_id: str = "") -> bytes:
+    """Return the response to a line that was rejected; `stamp_id` is that of an event that asked for an answer."""
+    data = {"code": "invalid_request", "message": message}
+    return frame({"event": "error", "data": data | ({"id": stamp_id} if stamp_id else {})})
+
+
+def recorded_frame(entry: Entry) -> bytes:
+    """Return the response to an event that asked for an answer, once it is committed."""
+    stamp = f'"id":"{entry.stamp_id}","source":"{entry.source}","sequence":{entry.sequence}'
+    data = f'{{{stamp},"seq":{entry.seq},"outcome":"{entry.outcome}"}}'
+    return f'{{"event":"pod_event_recorded","data":{data}}}\n'.encode()
 
 
 def pods_listed_frame(pods: list[dict[str, Any]]) -> bytes:

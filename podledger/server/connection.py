@@ -28,6 +28,9 @@ class State(Enum):
 
     TAKING ──listen──► LISTENING ──the client sends──► TAKING
     TAKING ──ask──► ASKING ──give──► ANSWERING ──the client has read the answer──► TAKING
+    TAKING ──answers are unread──► ANSWERING
+    any ──stop──► STOPPED
+    TAKING, STOPPED ──end──► ENDING ──the client has read every answer that it is owed──► CLOSED
     any ──close──► CLOSED
     """
 
@@ -35,6 +38,8 @@ class State(Enum):
     LISTENING = "every line was taken; the client may send more"
     ASKING = "the client has asked for the registry"
     ANSWERING = "the client has not read the whole answer yet"
+    STOPPED = "nothing more is read; lines that were read are still taken, and answered"
+    ENDING = "every line was taken; the client has not read every answer yet"
     CLOSED = "nothing more is read or sent; lines that were read are still taken"
 
 
@@ -56,6 +61,9 @@ class ClientConnection:
     Times are on the monotonic clock: `opened_at` when the client connected, `received_at` when anything last arrived,
     `heard_at` when it last sent a whole line, `answered_at` when it was last given an answer; all are `opened_at` at
     first. `closed` is called once, when the socket is closed.
+
+    `confirms` is true once a line asked for an answer after its commit. From then on the answers to all lines of the
+    connection are sent in the order of the lines, and none is left out; `owed` counts those that are not sent yet.
     """
 
     __slots__ = (
@@ -65,10 +73,12 @@ class ClientConnection:
         "_sock",
         "_waiter",
         "answered_at",
+        "confirms",
         "heard_at",
         "lines",
         "opened_at",
         "outgoing",
+        "owed",
         "peer",
         "received_at",
         "sender",
@@ -87,6 +97,8 @@ class ClientConnection:
         self.peer = peer
         self.lines = LineBuffer(max_frame_bytes)
         self.state = State.TAKING
+        self.confirms = False
+        self.owed = 0
         self.opened_at = self.heard_at = self.received_at = self.answered_at = time.monotonic()
         self._sock = sock
         self._fd = sock.fileno()
@@ -96,8 +108,8 @@ class ClientConnection:
         self.outgoing = Outgoing(sock, self._all_sent)
 
     async def listen(self) -> bool:
-        """Wait until the client sends something or goes away; return False if the connection is closed."""
-        if self.state is State.CLOSED:
+        """Wait until the client sends something or goes away; return False if nothing more is read."""
+        if self.state is not State.TAKING:
             return False
         self.state = State.LISTENING
         self._waiter = self._loop.create_future()
@@ -109,13 +121,13 @@ class ClientConnection:
         return self.state is State.TAKING
 
     def wake(self) -> None:
-        """End the wait of `listen` or `ask`."""
+        """End the wait of `listen`, `ask` or `answers_read`."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def receive(self, size: int = CHUNK_BYTES) -> bool:
         """Add received bytes to `lines`, at most `size` of them; return False if nothing more will arrive."""
-        if self.state is State.CLOSED:
+        if not self.reads:
             return False
         try:
             data = self._sock.recv(size)
@@ -144,17 +156,24 @@ class ClientConnection:
         return self.state is State.LISTENING
 
     @property
+    def reads(self) -> bool:
+        """Whether more may be read from the client."""
+        return self.state not in (State.STOPPED, State.ENDING, State.CLOSED)
+
+    @property
     def is_closed(self) -> bool:
         """Whether the socket is closed."""
         return self.state is State.CLOSED
 
     def is_silent(self, since: float) -> bool:
-        """Return whether the client could have sent a whole line and has not done so after `since`."""
-        return self.is_listening and self.heard_at < since
+        """Return whether the client could have sent a whole line, or read its answers, and has not done so since."""
+        if self.state in (State.ANSWERING, State.ENDING):
+            return self.confirms and bool(self.outgoing) and self.outgoing.progress_at < since
+        return self.is_listening and not self.owed and self.heard_at < since
 
     async def ask(self) -> None:
-        """Wait until the client has read the answer that `give` sends, or the connection is closed."""
-        if not self.is_closed:
+        """Wait until the client has read the answer that `give` sends, or the connection reads no more."""
+        if self.state is State.TAKING:
             self.state = State.ASKING
             self._waiter = self._loop.create_future()
             await self._waiter
@@ -165,10 +184,45 @@ class ClientConnection:
             self.state, self.answered_at = State.ANSWERING, time.monotonic()
             self.outgoing.send(answer)
 
+    async def answers_read(self) -> None:
+        """Wait until a client that asked for answers has read those that were sent: until then nothing more is read."""
+        while self.confirms and self.outgoing and self.state is State.TAKING:
+            self.state = State.ANSWERING
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def owe(self) -> None:
+        """Count a line whose answer `answer` will send."""
+        self.confirms = True
+        self.owed += 1
+
+    def answer(self, frames: list[bytes]) -> None:
+        """Send the answers to the first lines that are owed one."""
+        self.owed -= len(frames)
+        if not self.is_closed:
+            self.outgoing.send(b"".join(frames))
+
     def refuse(self, answer: bytes) -> None:
         """Send an error. A client that does not read its answers misses it."""
         if not self.is_closed:
             self.outgoing.offer(answer)
+
+    def stop(self) -> None:
+        """Read no more, and end every wait."""
+        if not self.confirms:
+            self.close()
+        elif self.state is not State.CLOSED:
+            if self.state is State.LISTENING:
+                self._loop.remove_reader(self._fd)
+            self.state = State.STOPPED
+            self.wake()
+
+    def end(self) -> None:
+        """Close the connection, whose lines are taken, once the client has read the answers that it is owed."""
+        if self.confirms and (self.owed or self.outgoing) and not self.is_closed:
+            self.state = State.ENDING
+        else:
+            self.close()
 
     def close(self) -> None:
         """Close the socket. Lines that were read stay in `lines`, for the task to take."""
@@ -186,6 +240,8 @@ class ClientConnection:
         if self.state is State.ANSWERING:
             self.state = State.TAKING
             self.wake()
+        elif self.state is State.ENDING and not self.owed:
+            self.close()
 
 
 def attested(sock: socket.socket) -> Sender:

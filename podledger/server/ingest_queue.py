@@ -10,8 +10,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from podledger.core.entries import Draft
+from podledger.core.entries import Draft, Entry
 from podledger.core.errors import PodledgerError
+from podledger.core.protocol import error_frame, recorded_frame
 from podledger.core.text import pluralize
 from podledger.server.connection import ClientConnection
 from podledger.server.limits import Limits
@@ -36,11 +37,16 @@ logger = logging.getLogger("podledger.receiver")
 
 
 class _Item(NamedTuple):
-    """A line that waits, with the connection that sent it."""
+    """A line that waits, with the connection that sent it.
+
+    `answer_to` is the id in its stamp if the line is answered after the commit, "" if that id could not be read, and
+    None if the line is not answered.
+    """
 
     content: Draft | Rejection
     size: int
     connection: ClientConnection
+    answer_to: str | None
 
 
 class IngestQueue:
@@ -62,6 +68,7 @@ class IngestQueue:
         self._queue: deque[_Item] = deque()
         self._batch: list[_Item] = []
         self._bytes = 0
+        self._owed = 0
         self._unbounded = False
         self._progress: asyncio.Future[None] = self._loop.create_future()
         self._arrived = asyncio.Event()
@@ -88,14 +95,21 @@ class IngestQueue:
         """Whether the queue is too full even for lines that cannot wait."""
         return self._bytes > 2 * self._limits.max_queued_bytes
 
-    def put(self, content: Draft | Rejection, connection: ClientConnection) -> None:
-        """Keep a line for the next commit. The reader checks the limits."""
+    def put(self, content: Draft | Rejection, connection: ClientConnection, *, answer_to: str | None = None) -> None:
+        """Keep a line for the next commit, which is soon if the client waits for the answer `answer_to` its stamp's id.
+
+        The reader checks the limits.
+        """
         if isinstance(content, Rejection):
             size = len(content.raw)
         else:  # text may take four bytes of memory for each of its own
             scope = content.delegation.scope if content.delegation else ""
             size = sys.getsizeof(content.payload) + sys.getsizeof(scope) + GRANT_BYTES * scope.count("{")
-        self._queue.append(_Item(content, size, connection))
+        self._queue.append(_Item(content, size, connection, answer_to))
+        if answer_to is not None:
+            connection.owe()
+            self._owed += 1
+            self._hurry.set()
         self._bytes += size
         self.taken += 1
         connection.peer.queued += 1
@@ -128,7 +142,7 @@ class IngestQueue:
         wait_s = FIRST_RETRY_S
         while await self._gather():
             try:
-                await self._commits.append_from(self._take, size=self._limits.max_batch)
+                entries = await self._commits.append_from(self._take, size=self._limits.max_batch)
             except Exception as error:  # noqa: BLE001 - after any error, the batch is kept, so that no line is lost
                 self._record_failure(error)
                 if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
@@ -138,7 +152,7 @@ class IngestQueue:
                 wait_s = min(2 * wait_s, LONGEST_RETRY_S)
             else:
                 wait_s = FIRST_RETRY_S
-                self._settle()
+                self._settle(entries)
 
     async def _gather(self) -> bool:
         """Wait for lines; return False when there are none and the receiver stops."""
@@ -167,8 +181,10 @@ class IngestQueue:
             [item.content for item in batch if isinstance(item.content, Rejection)],
         )
 
-    def _settle(self) -> None:
-        """Remove the batch, which is committed, and report progress."""
+    def _settle(self, entries: list[Entry]) -> None:
+        """Answer and remove the batch, which is committed as `entries`, and report progress."""
+        if self._owed:
+            self._answer(entries)
         for item in self._batch:
             self._bytes -= item.size
             item.connection.peer.queued -= 1
@@ -179,6 +195,18 @@ class IngestQueue:
             self.trouble = ""
         if not self._progress.done():
             self._progress.set_result(None)
+
+    def _answer(self, entries: list[Entry]) -> None:
+        """Send the answers of the committed batch, those to one connection together."""
+        committed = iter(entries)
+        answers: dict[ClientConnection, list[bytes]] = {}
+        for content, _, connection, answer_to in self._batch:
+            answer = next(committed) if isinstance(content, Draft) else content
+            if answer_to is not None:
+                answers.setdefault(connection, []).append(_frame(answer, answer_to))
+        for connection, frames in answers.items():
+            self._owed -= len(frames)
+            connection.answer(frames)
 
     def _record_failure(self, error: Exception) -> None:
         trouble = (error.message if isinstance(error, PodledgerError) else repr(error)) or type(error).__name__
@@ -198,3 +226,7 @@ class IngestQueue:
     def _report_loss(self) -> None:
         self.lost = self.taken - self.settled
         logger.error("%s that had been read could not be committed: %s", pluralize(self.lost, "report"), self.trouble)
+
+
+def _frame(answer: Entry | Rejection, stamp_id: str) -> bytes:
+    return recorded_frame(answer) if isinstance(answer, Entry) else error_frame(answer.reason, stamp_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 
 _NOTHING = memoryview(b"")
@@ -12,10 +13,11 @@ _NOTHING = memoryview(b"")
 class Outgoing:
     """The frames that a client has not read yet; its length is in bytes.
 
-    `all_sent` is called each time that the client has read everything that was sent whole.
+    `all_sent` is called each time that the client has read everything that was sent whole. `progress_at` is when it
+    last read something, on the monotonic clock, as long as anything is unsent.
     """
 
-    __slots__ = ("_all_sent", "_fd", "_loop", "_sock", "_unsent", "_watching")
+    __slots__ = ("_all_sent", "_fd", "_loop", "_sock", "_unsent", "_watching", "progress_at")
 
     def __init__(self, sock: socket.socket, all_sent: Callable[[], None]) -> None:
         self._sock = sock
@@ -24,6 +26,7 @@ class Outgoing:
         self._loop = asyncio.get_running_loop()
         self._unsent = _NOTHING
         self._watching = False
+        self.progress_at = 0.0
 
     def __len__(self) -> int:
         return len(self._unsent)
@@ -40,6 +43,8 @@ class Outgoing:
 
     def send(self, frame: bytes) -> None:
         """Send a frame whole, as fast as the client reads."""
+        if not self._unsent:
+            self.progress_at = time.monotonic()
         self._unsent = memoryview(bytes(self._unsent) + frame if self._unsent else frame)
         self._continue()
 
@@ -62,6 +67,7 @@ class Outgoing:
             return
         except OSError:  # the client has closed the connection
             self._unsent = _NOTHING
+        self.progress_at = time.monotonic()
 
     def _watch(self) -> None:
         """Have `_continue` called when the client has read some, as long as something is unsent."""

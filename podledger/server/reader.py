@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, cast
 
 from podledger.core.entries import draft
 from podledger.core.errors import ProtocolError
-from podledger.core.protocol import Report, Request, error_frame, parse_line
+from podledger.core.protocol import Report, Request, asking_id, error_frame, parse_line
 from podledger.server.connection import CHUNK_BYTES, LONG_CHUNK_BYTES, ClientConnection
 from podledger.server.framing import BLANK, Frame
 from podledger.server.ingest_queue import IngestQueue
@@ -61,7 +61,7 @@ class Reader:
         self._tasks.add(self._loop.create_task(self._serve(connection)))
 
     async def finish(self) -> None:
-        """Take every line that was read, whether there is room or not; the connections must be closed."""
+        """Take every line that was read, whether there is room or not; the connections must read no more."""
         self._queue.lift_limits()
         self._give_turns()
         if self._tasks:
@@ -80,22 +80,24 @@ class Reader:
                 self.cut(connection, f"not finished within {age_s:.1f} s, while others waited to send")
 
     async def _serve(self, connection: ClientConnection) -> None:
-        """Read a connection to its end, take every line that it sends, and close it."""
+        """Read a connection to its end, take every line that it sends, and end it."""
         try:
             await self._read(connection)
             await self._take_lines(connection)
             if frame := connection.lines.last():
                 await self._take(connection, frame)
+            connection.end()
         except Exception:
             logger.exception("serving a connection failed")
+            connection.close()
         finally:
             self._end_long(connection)
-            connection.close()
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _read(self, connection: ClientConnection) -> None:
         """Take lines from a connection as they arrive, when there is room, until nothing more will arrive."""
         while await connection.listen():
+            await connection.answers_read()
             is_long = connection in self._long.begun
             if is_long or not self._queue.has_room_for(connection):  # a long line lets short reports pass
                 await self._turn(connection, self._queue.has_room_for)
@@ -135,7 +137,8 @@ class Reader:
         else:
             if isinstance(message, Report):
                 event = draft(message.event, self._owner, payload=message.payload, sender=connection.sender)
-                self._queue.put(event, connection)
+                stamp = message.event.stamp
+                self._queue.put(event, connection, answer_to=stamp.id if stamp is not None and stamp.ack else None)
             else:
                 await self._answer(connection, message)
 
@@ -146,8 +149,13 @@ class Reader:
             connection.refuse(error_frame(f"{request.method} is not served here"))
 
     def _reject(self, connection: ClientConnection, frame: Frame, reason: str) -> None:
-        self._queue.put(Rejection(frame.raw, reason, connection.sender), connection)
-        connection.refuse(error_frame(reason))
+        """Keep a line that is no event, and answer it: at once, or in its turn if the client waits for answers."""
+        answer_to = asking_id(frame.raw)
+        if answer_to is None and not connection.confirms:
+            connection.refuse(error_frame(reason))
+        elif answer_to is None:
+            answer_to = ""
+        self._queue.put(Rejection(frame.raw, reason, connection.sender), connection, answer_to=answer_to)
 
     async def _let_grow(self, connection: ClientConnection) -> None:
         """Wait until the unfinished line may become longer. Only so many long lines begin at a time."""
@@ -157,7 +165,7 @@ class Reader:
             await self._turn(connection, self._may_grow)
 
     def _may_grow(self, connection: ClientConnection) -> bool:
-        return connection.is_closed or self._long.begin(connection)
+        return not connection.reads or self._long.begin(connection)
 
     def _end_long(self, connection: ClientConnection) -> None:
         if self._long.end(connection):

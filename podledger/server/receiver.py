@@ -121,10 +121,7 @@ class _Reception:
         try:
             self._acceptor.accept(BACKLOG)
             self._acceptor.pause()
-            if self._connections:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._limits.drain_grace_s):
-                        await self._emptied.wait()
+            await self._until_empty()
         finally:
             await self._finish()
 
@@ -135,11 +132,22 @@ class _Reception:
             for connection in list(self._connections):
                 if connection.is_listening:
                     connection.receive()
-                connection.close()
+                connection.stop()
             await self._reader.finish()
             await self.queue.finish(self._limits.drain_grace_s)
+            await self._until_empty()
         finally:
+            for connection in list(self._connections):
+                connection.close()
             self._file.close()
+
+    async def _until_empty(self) -> None:
+        """Wait until every client has left, `drain_grace_s` seconds at most."""
+        self._emptied.clear()
+        if self._connections:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.drain_grace_s):
+                    await self._emptied.wait()
 
     def _admit(self, sock: socket.socket, sender: Sender) -> None:
         """Greet a client, and serve it in a task of its own."""
@@ -174,7 +182,7 @@ class _Reception:
 
     def _close_silent(self, connection: ClientConnection) -> bool:
         """Close a connection, unless it turns out to have sent a line, or to have ended, just now."""
-        if not connection.receive() or connection.lines.holds_message:
+        if connection.is_listening and (not connection.receive() or connection.lines.holds_message):
             connection.wake()
             return False
         self._reader.cut(connection, f"not finished within {time.monotonic() - connection.heard_at:.0f} s")
@@ -201,8 +209,17 @@ class _Reception:
         earliest = time.monotonic() - self._limits.idle_timeout_s
         for connection in [each for each in self._connections if each.is_silent(earliest)]:
             self._close_silent(connection)
+        self._limit_unread()
         self._reader.cut_stalled()
         self._responses.sweep()
         self._peers = {pid: peer for pid, peer in self._peers.items() if peer.connections or peer.queued}
         if not self._stopping:
             self._acceptor.resume()
+
+    def _limit_unread(self) -> None:
+        """While clients leave too much unread, close the connection of the one that has read nothing for longest."""
+        unread = sorted(
+            (each for each in self._connections if each.outgoing), key=lambda each: each.outgoing.progress_at
+        )
+        while unread and sum(len(each.outgoing) for each in unread) > self._limits.max_unsent_bytes:
+            unread.pop(0).close()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from podledger.client.delivery import MAX_ADDRESS_BYTES
+from podledger.client.sockets import MAX_ADDRESS_BYTES
 from podledger.core.errors import SocketError
 
 BACKLOG: Final = 4096

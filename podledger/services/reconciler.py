@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from podledger.client import delivery
+from podledger.client import sockets
 from podledger.core.events import PodReclaimed, PodUnreachable, parse_event
 from podledger.core.text import pluralize
 from podledger.ledger import Ledger
@@ -136,7 +136,7 @@ async def _probe_all(paths: Iterable[str]) -> list[str | None]:
 async def probe(path: str, timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     """Connect to a socket and close again; return why that failed, or None."""
     try:
-        await asyncio.to_thread(delivery.reach, path, timeout_s=timeout_s)
+        await asyncio.to_thread(sockets.reach, path, timeout_s=timeout_s)
     except TimeoutError:  # its queue is full: a server listens, but is too busy to accept
         return None
     except OSError as error:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -46,9 +45,12 @@ def copied(example: Example, folder: Path) -> None:
 async def run(example: Example, folder: Path, environment: Mapping[str, str]) -> None:
     """Run the program in `folder`; it must succeed."""
     for command in example.commands:
-        words = {"args": command, "cwd": folder, "env": os.environ | environment, "timeout": TIMEOUT_S}
-        done = await asyncio.to_thread(subprocess.run, **words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        child = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, env=os.environ | environment, stderr=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(TIMEOUT_S):
+            _, errors = await child.communicate()
+        assert child.returncode == 0, errors.decode()
 
 
 @pytest.fixture(params=EXAMPLES, ids=lambda example: example.language)

@@ -1,7 +1,7 @@
 """Test a whole tree of owners against an independent model: once it is quiet, every owner knows the truth below it.
 
-The model knows what the pods really did. Each owner has a ledger of its own, and learns only what arrives: the reports of
-its children, from several processes each, and the relays of those children that are owners themselves.
+The model knows what the pods really did. Each owner has a ledger of its own, and learns only what arrives: the
+reports of its children, from several processes each, and the relays of those children that are owners themselves.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class World:
         for name, ledger in self.ledgers.items():
             for item in read_outbox(ledger.connection, name, after=self._relayed.get(name, 0)):
                 self._relayed[name] = item.number
-                [subject] = ledger.sql(f"SELECT subject FROM events WHERE seq = {item.seq}")  # noqa: S608 - a number
+                [subject] = ledger.sql(f"SELECT subject FROM events WHERE seq = {item.seq}")
                 fields = strict_json.loads(item.payload) | {"stamp": self._stamp(f"{name} relays", subject[0], None)}
                 self.mail.setdefault(name, []).append(read_event(WIRE_EVENT, fields))
 

@@ -160,7 +160,7 @@ class Model:
 
     def _open_by(self, event: LedgerEvent, name: Name) -> None:
         callback = event.callback_address if isinstance(event, PodSpawned) else None
-        speaker = event.stamp.speaker if event.stamp and not isinstance(event, PodSpawned) else None
+        speaker = event.stamp.speaker if event.stamp else None
         spawned = isinstance(event, PodSpawned)
         self._open(name, self._content(event), callback, subject_of(event), speaker, spawned, event)
         name.overtaken = subject_of(event) is None

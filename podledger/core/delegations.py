@@ -39,7 +39,8 @@ def delegation_of(event: Event, owner: str) -> Delegation | None:
     match event:
         case PodSpawned():
             scope, process = scope_text(event.scope), (event.pid, event.start)
-            return Delegation(event.socket_path, scope, owner, event.callback_address, owner, None, *process)
+            speaker = speaker_of(event)  # the owner's own incarnation, which its parent knows it by
+            return Delegation(event.socket_path, scope, owner, event.callback_address, owner, speaker, *process)
         case ScopeSubDelegated():
             by = (event.relay and event.relay.delegated_by) or event.parent_pod
             return Delegation(event.sub_socket, scope_text(event.scope), event.parent_pod, None, by, speaker_of(event))
@@ -108,7 +109,7 @@ def delegation_from(kind: str, payload: str, owner: str, speaker: str | None) ->
             spawned = _SPAWNED.validate_json(payload)
             scope, callback = spawned.get("scope", []), spawned.get("callback_address", "")
             process = (spawned.get("pid"), spawned.get("start"))
-            return Delegation(spawned["socket_path"], _canonical(scope), owner, callback, owner, None, *process)
+            return Delegation(spawned["socket_path"], _canonical(scope), owner, callback, owner, speaker, *process)
         fields = _DELEGATED.validate_json(payload)
     except ValidationError as error:
         raise ProtocolError(f"the payload of a {kind} is not a delegation") from error

@@ -28,8 +28,8 @@ GATHER_S: Final = 0.01
 
 QUIET_S: Final = 0.0005
 QUIET_PART: Final = 8
-"""If senders wait for answers, the batch is committed as soon as no line has arrived for this long, or for this part of the
-time that the last commit took: the slower commits are, the more it pays to share one."""
+"""If senders wait for answers, the batch is committed as soon as no line has arrived for this long, or for this part of
+the time that the last commit took: the slower a commit is, the more it pays to share it."""
 
 MAX_BATCH_BYTES: Final = 4 << 20
 GRANT_BYTES: Final = 200

@@ -18,7 +18,7 @@ from podledger.store.log import Rejection
 from tests.given import history, make_ledger
 from tests.runner import podledger, podledger_json
 
-TABLES = ("events", "rejected", "tenures", "grants", "pods")
+TABLES = ("events", "rejected", "tenures", "grants", "pods", "streams")
 
 
 def rows(path: Path, ledger: str) -> list[list[tuple[object, ...]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Final
 
@@ -12,7 +13,7 @@ from sqlalchemy import BigInteger, Connection, Text, and_, bindparam, delete, fu
 from podledger.core import strict_json
 from podledger.core.entries import Entry
 from podledger.core.streams import Part, Run, names_sender, unbroken
-from podledger.store.driver import HotStatement, held, insert_rows
+from podledger.store.driver import HotStatement, insert_rows
 from podledger.store.sqlite.engines import row_list
 from podledger.store.tables import events, streams
 
@@ -49,15 +50,17 @@ class Streams:
 
     def save(self, entries: Iterable[Entry]) -> None:
         """Add the numbers of the batch's entries to the stored runs."""
-        stored = {run for runs in self._runs.values() for run in runs}
-        after = list(unbroken(sorted([*stored, *_parts(entries)], key=_START)))
-        gone = {(run.source, run.first) for run in stored} - {(run.source, run.first) for run in after}
-        if gone:
-            _REMOVE.run_many(
-                self._connection, [{"ledger": self._ledger, "source": source, "first": first} for source, first in gone]
-            )
-        rows = [(self._ledger, *run) for run in after if run not in stored]
-        insert_rows(self._connection, streams, rows, held, replaced=_REPLACED)
+        stored = list(chain.from_iterable(self._runs.values()))
+        before = {(run.source, run.first): run for run in stored}
+        rows = [
+            (self._ledger, *run)
+            for run in unbroken(sorted(chain(stored, _parts(entries)), key=_START))
+            if before.pop((run.source, run.first), None) != run
+        ]
+        if before:  # what is left was joined with another run
+            keys = ({"ledger": self._ledger, "source": source, "first": first} for source, first in before)
+            _REMOVE.run_many(self._connection, keys)
+        insert_rows(self._connection, streams, rows, replaced=_REPLACED)
 
     def _has_arrived(self, source: str, sequence: int) -> bool:
         runs = self._runs.get(source)

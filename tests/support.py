@@ -34,7 +34,7 @@ from tests.given import OWNER
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
-PROJECTIONS = ("tenures", "grants", "pods")
+PROJECTIONS = ("tenures", "grants", "pods", "streams")
 KEPT = ("events", "rejected", "outbox", "consumers")
 """The tables that a rebuild must not change."""
 

@@ -263,7 +263,18 @@ async def test_unknown_moment_and_existing_file_are_refused(tmp_path: Path) -> N
     assert (tmp_path / "b").read_text() == "precious"
 
 
-TABLES = ("ledgers", "events", "tenures", "grants", "pods", "bundle", "withheld", "bundle_gaps", "bundle_texts")
+TABLES = (
+    "ledgers",
+    "events",
+    "tenures",
+    "grants",
+    "pods",
+    "streams",
+    "bundle",
+    "withheld",
+    "bundle_gaps",
+    "bundle_texts",
+)
 
 
 def alterations(db: sqlite3.Connection) -> list[tuple[str, tuple[Any, ...]]]:

@@ -18,7 +18,7 @@ from podledger.store.log import Rejection
 from tests.given import history, make_ledger
 from tests.runner import podledger, podledger_json
 
-TABLES = ("events", "rejected", "tenures", "grants", "pods")
+TABLES = ("events", "rejected", "tenures", "grants", "pods", "streams")
 
 
 def rows(path: Path, ledger: str) -> list[list[tuple[object, ...]]]:
@@ -55,8 +55,8 @@ async def test_second_collection_continues_the_first(tmp_path: Path) -> None:
         await ledger.append_many(history()[3:])
         await ledger.commits.append([], [Rejection(b"again", "no", None)])
 
-    assert [one[2:] for one in await collect([tmp_path / "one"], tmp_path / "all")] == [(5, 1, 8)]
-    assert [one[2:] for one in await collect([tmp_path / "one"], tmp_path / "all")] == [(0, 0, 8)]
+    assert [one[2:5] for one in await collect([tmp_path / "one"], tmp_path / "all")] == [(5, 1, 8)]
+    assert [one[2:5] for one in await collect([tmp_path / "one"], tmp_path / "all")] == [(0, 0, 8)]
     assert rows(tmp_path / "all", "root") == rows(tmp_path / "one", "root")
 
 
@@ -70,6 +70,19 @@ async def test_longer_of_two_copies_is_kept_in_either_order(tmp_path: Path) -> N
         await collect([tmp_path / name for name in order], tmp_path / "-".join(order))
 
         assert rows(tmp_path / "-".join(order), "root") == rows(tmp_path / "long", "root")
+
+
+async def test_shorter_source_is_named(tmp_path: Path) -> None:
+    await make_ledger(tmp_path / "long", events=history()[:3])
+    backup(tmp_path / "long", tmp_path / "short")
+    async with Ledger.open(tmp_path / "long") as ledger:
+        await ledger.append_many(history()[3:])
+    assert [one.problem for one in await collect([tmp_path / "long"], tmp_path / "all")] == [""]
+
+    told = podledger("collect", tmp_path / "short", "--into", tmp_path / "all", status=1).err
+
+    assert "8 entries here, 3 in the source" in told
+    assert rows(tmp_path / "all", "root") == rows(tmp_path / "long", "root")
 
 
 async def test_divergent_ledgers_are_refused_with_first_difference(tmp_path: Path) -> None:

@@ -29,7 +29,20 @@ from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, 
 from tests.support import TRIGGERS, Bench, change_outbox, connected, fresh_ledger, new_database
 
 Change = Callable[[sqlite3.Connection], object]
-TABLES = (*("alembic_version", "ledgers", "events", "rejected", "tenures", "grants", "pods", "outbox", "consumers"),)
+TABLES = (
+    *(
+        "alembic_version",
+        "ledgers",
+        "events",
+        "rejected",
+        "tenures",
+        "grants",
+        "pods",
+        "streams",
+        "outbox",
+        "consumers",
+    ),
+)
 SENDER = Sender(17, 0, 0)
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 

@@ -119,6 +119,18 @@ TABLES = {
         early_ends TEXT,
         PRIMARY KEY (ledger, pod_name)
     """,
+    # Projection: the runs of sequence numbers that arrived from each stamped sender. Between two of them is a gap.
+    # `first_seq` and `last_seq` are the entries with which the first and the last number arrived.
+    "streams": """
+        ledger TEXT NOT NULL,
+        source TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        first_seq INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        pod_name TEXT,
+        PRIMARY KEY (ledger, source, first)
+    """,
     # The reports that the ledger owes its parent, each written in the transaction of the event that caused it.
     "outbox": """
         ledger TEXT NOT NULL,
@@ -170,6 +182,11 @@ INDEXES = {
     # The same for the grants on a path and on the folders above it: who could write a file at any seq.
     "grants_spans": """
         ON grants (ledger, path, node, from_seq)
+    """,
+    # The streams with a gap, found without reading those that have none.
+    "streams_gaps": """
+        ON streams (ledger, source)
+        WHERE first > 1
     """,
     # The sender looks for the next unsent row; the rows sent long ago, nearly all, cost it nothing.
     "outbox_pending": """

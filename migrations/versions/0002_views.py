@@ -574,38 +574,31 @@ GAPS = fill(
     """
     CREATE VIEW gaps AS
     -- What stamped senders sent and the ledger never received: one row per run of missing numbers.
-    WITH received AS (
+    WITH ordered AS (
         SELECT
-            ledger, source, sequence, min(seq) AS seq,
-            max(CASE WHEN kind IN ('turn_ended', 'errored', 'shut_down') AND relayed_kind IS NULL
-                AND (speaker IS NULL OR speaker = subject) THEN pod_name END) AS pod_name
-        FROM events WHERE source IS NOT NULL
-        GROUP BY ledger, source, sequence
-    ),
-    ordered AS (
-        SELECT
-            ledger, source, sequence, seq,
+            ledger, source, first, first_seq,
             max(pod_name) OVER (PARTITION BY ledger, source) AS pod_name,
-            lag(sequence, 1, 0) OVER (PARTITION BY ledger, source ORDER BY sequence) AS before,
-            lag(seq) OVER (PARTITION BY ledger, source ORDER BY sequence) AS after_seq
-        FROM received
+            lag(last, 1, 0) OVER (PARTITION BY ledger, source ORDER BY first) AS before,
+            lag(last_seq) OVER (PARTITION BY ledger, source ORDER BY first) AS after_seq
+        FROM streams
+        WHERE (ledger, source) IN (SELECT ledger, source FROM streams WHERE first > 1)
     )
     SELECT
         ledger,
         pod_name,
         source,
         before + 1 AS first_missing,
-        sequence - 1 AS last_missing,
-        sequence - before - 1 AS missing,
+        first - 1 AS last_missing,
+        first - before - 1 AS missing,
         after_seq,
         {after_at} AS after_at,
-        seq AS before_seq,
+        first_seq AS before_seq,
         {before_at} AS before_at
     FROM ordered AS o
-    WHERE sequence > before + 1
+    WHERE first > before + 1
     """,
     after_at=recorded_at("o.ledger", "o.after_seq"),
-    before_at=recorded_at("o.ledger", "o.seq"),
+    before_at=recorded_at("o.ledger", "o.first_seq"),
 )
 
 

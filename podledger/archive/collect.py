@@ -1,5 +1,7 @@
 """Bring the ledgers of a whole tree together in one database, each under its own name.
 
+A ledger that does not fit what the others witnessed of it is refused.
+
 A collection holds the record: the events with their seq, time and digest, and the rejected lines. It does not copy
 the parent's socket, the mirror, the outbox and the consumers, so that nothing is sent twice.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import combinations
@@ -17,13 +19,14 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from podledger.archive.divergence import Copy, check_no_divergence
+from podledger.archive.divergence import check_no_divergence
 from podledger.core.entries import Entry
 from podledger.core.errors import ChainError, UsageError
 from podledger.core.progress import Progress
 from podledger.integrity.coverage import coverage_of
+from podledger.integrity.tree import copies_in
+from podledger.integrity.witnesses import Copy, Misfit, compare_witnesses
 from podledger.store import append, log
-from podledger.store.connections import read_only
 from podledger.store.coverage import check_whole
 from podledger.store.database import Database, locate
 from podledger.store.driver import insert_rows
@@ -34,17 +37,21 @@ from podledger.store.tables import rejected
 
 
 class Collected(NamedTuple):
-    """The copy of one ledger: how many entries and rejected lines are new, and the seq of the last entry."""
+    """The copy of one ledger: how many entries and rejected lines are new, and the seq of the last entry.
+
+    `problem` says why the source was refused, or that it is shorter than the ledger that was there; else it is empty.
+    """
 
     ledger: str
     source: str
     events: int
     rejected: int
     head_seq: int
+    problem: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the ledger as `collect --json` prints it."""
-        return self._asdict()
+        return {name: value for name, value in self._asdict().items() if name != "problem" or value}
 
 
 async def collect(
@@ -53,7 +60,8 @@ async def collect(
     """Copy the ledgers of the databases `sources` into the database `into`, which is created if there is none.
 
     A ledger that is already there is continued, or left as it is if it is the longer one. All ledgers are compared
-    before the first is written. After an interruption, the next call continues where this one stopped.
+    before the first is written. One that does not fit the relays in the others is not written, and the result says so.
+    After an interruption, the next call continues where this one stopped.
 
     Raises:
         ChainError: two ledgers of one name diverge, or one breaks its own chain.
@@ -69,9 +77,15 @@ async def collect(
     target = await Database.open(into, coverage_of, create=True)
     try:
         with ExitStack() as stack:
-            copies = [copy for path in paths for copy in _copies(path, stack)]
-            await target.read(partial(_compare, copies=copies, place=str(target.path)))
-            return [await _take(target, copy, progress) for copy in copies]
+            parents = [copy for path in paths for copy in copies_in(path, stack)]
+            copies = [copy for path in paths for copy in copies_in(path, stack)]
+            known, refused = await asyncio.to_thread(_compare, target.path, parents, copies)
+            return [
+                await _take(target, copy, known, progress)
+                if copy.head.name not in refused
+                else _refuse(copy, known, refused[copy.head.name])
+                for copy in copies
+            ]
     finally:
         await target.close()
 
@@ -83,21 +97,30 @@ def _checked(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _copies(path: Path, stack: ExitStack) -> list[Copy]:
-    """Return the ledgers of one database, all from one snapshot."""
-    connection = stack.enter_context(read_only(path))
-    return [Copy(str(path), connection, log.read_head(connection, name)) for name in log.ledger_names(connection)]
+def _compare(
+    target: Path, parents: Sequence[Copy], copies: Sequence[Copy]
+) -> tuple[Mapping[str, int], Mapping[str, Misfit]]:
+    """Check that no two ledgers of one name diverge, in the collection or in the sources.
+
+    Returns the last seq of each ledger in the collection, and by name the ledgers that do not fit the relays in
+    `parents`, the sources as they were before `copies`, or in the collection.
+    """
+    with ExitStack() as stack:
+        collected = copies_in(target, stack)
+        for one, other in combinations([*collected, *copies], 2):
+            if one.head.name == other.head.name:
+                check_no_divergence(one, other)
+        misfits = compare_witnesses([*collected, *parents], [*collected, *copies]).misfits
+    # Sorted by seq, so that of several the first is kept.
+    return {copy.head.name: copy.head.head_seq for copy in collected}, {each.ledger: each for each in reversed(misfits)}
 
 
-def _compare(connection: Connection, copies: Sequence[Copy], place: str) -> None:
-    """Check that no two ledgers of one name diverge, in the collection or in the sources."""
-    collected = [Copy(place, connection, log.read_head(connection, name)) for name in log.ledger_names(connection)]
-    for one, other in combinations([*collected, *copies], 2):
-        if one.head.name == other.head.name:
-            check_no_divergence(one, other)
+def _refuse(copy: Copy, known: Mapping[str, int], misfit: Misfit) -> Collected:
+    problem = f"refused: {misfit} (compare the databases with `podledger verify --tree`)"
+    return Collected(copy.head.name, copy.place, 0, 0, known.get(copy.head.name, 0), problem)
 
 
-async def _take(target: Database, copy: Copy, progress: Progress | None) -> Collected:
+async def _take(target: Database, copy: Copy, known: Mapping[str, int], progress: Progress | None) -> Collected:
     """Copy the entries of one ledger that the collection does not have yet, a page in each transaction."""
     _, here, head = copy
     before = await target.write(partial(log.make_ledger, name=head.name, now_us=head.created_us))
@@ -108,7 +131,9 @@ async def _take(target: Database, copy: Copy, progress: Progress | None) -> Coll
         if progress:
             progress(after, head.head_seq)
     lines = await _take_rejected(target, copy, before.rejected_count)
-    return Collected(head.name, copy.place, after - before.head_seq, lines, after)
+    had = known.get(head.name, 0)
+    shorter = f"{had} entries here, {head.head_seq} in the source" if head.head_seq < had else ""
+    return Collected(head.name, copy.place, after - before.head_seq, lines, after, shorter)
 
 
 def _restore(connection: Connection, ledger: str, cache: StateCache, entries: Sequence[Entry]) -> None:

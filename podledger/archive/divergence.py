@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Column, select
 
 from podledger.core.errors import ChainError
-from podledger.store.log import Head
+from podledger.integrity.witnesses import Copy
 from podledger.store.tables import events, rejected
-
-
-class Copy(NamedTuple):
-    """A ledger in some database: the database's name for messages, a connection to it, and the ledger's row."""
-
-    place: str
-    connection: Connection
-    head: Head
 
 
 def check_no_divergence(one: Copy, other: Copy) -> None:

@@ -22,9 +22,9 @@ from podledger.store.driver import insert_rows
 from podledger.store.files import placing
 from podledger.store.log import Head
 from podledger.store.projections import Fold, StateCache, save
-from podledger.store.repetition import Repetitions
 from podledger.store.schema import prepare
 from podledger.store.sqlite.files import finalize
+from podledger.store.streams import Streams, stamp_numbers
 from podledger.store.tables import events, ledgers
 
 MODE: Final = 0o400
@@ -120,8 +120,8 @@ def _copy_log(here: Connection, there: Connection, scope: BundleScope, progress:
 
 def _project(there: Connection, scope: BundleScope, cache: StateCache, page: list[Entry], after: int) -> None:
     """Apply a page of the log, which is not inserted yet, to the projections of the bundle's pods."""
-    repetitions = Repetitions(there, scope.ledger, [entry.source for entry in page if entry.source])
-    repeated = {entry.seq for entry in page if repetitions.add_entry(entry)}
+    streams = Streams(there, scope.ledger, stamp_numbers(page))
+    repeated = {entry.seq for entry in page if streams.is_repeated(entry)}
     facts = [
         fact_of(entry, scope.ledger, repeated=entry.seq in repeated) for entry in page if scope.projects(entry.pod_name)
     ]
@@ -129,6 +129,7 @@ def _project(there: Connection, scope: BundleScope, cache: StateCache, page: lis
     for fact in facts:
         fold.take(fact)
     save(there, scope.ledger, fold.changed, fold.states, after)
+    streams.save(page)
     cache.expect(fold.states)
 
 

@@ -17,7 +17,7 @@ from podledger.doctor import procfs
 from podledger.doctor.finding import Finding, Level, guarded
 from podledger.integrity.coverage import read_coverage
 from podledger.integrity.scan import losses, scan
-from podledger.queries.gaps import missing_until
+from podledger.queries.gaps import missing_at
 from podledger.store import log
 from podledger.store.outbox_rows import count_outbox
 from podledger.store.tables import events, outbox
@@ -114,7 +114,7 @@ def _rejected_findings(connection: Connection, name: str) -> Iterator[Finding]:
 
 
 def _gap_findings(connection: Connection, name: str) -> Iterator[Finding]:
-    missing, senders = missing_until(connection, name, log.read_head(connection, name).head_seq)
+    missing, senders = missing_at(connection, name, None)
     if missing:
         detail = f"{pluralize(missing, 'stamped report')} of {pluralize(senders, 'sender')} never arrived"
         yield Finding("gaps", "warning", detail, "see `podledger gaps`")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, and_, bindparam, case, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, bindparam, case, func, literal_column, select
 
 from podledger.queries.moments import Moment, resolve
-from podledger.store.tables import events
+from podledger.store.driver import HotStatement
+from podledger.store.tables import events, names_sender, streams
 
 T = TypeVar("T")
 
@@ -45,27 +47,23 @@ class Answer(NamedTuple, Generic[T]):
     missing: Missing
 
 
-def gaps_until(connection: Connection, ledger: str, until: int) -> list[Gap]:
-    """Return the gaps in the sequences of the reports that had arrived up to the seq `until`.
-
-    A sender's last events are missing only if a later one, such as its `shut_down`, has a higher number.
-    """
-    return [Gap(*row) for row in connection.execute(_gaps(), {"ledger": ledger, "until": until})]
-
-
-def missing_until(connection: Connection, ledger: str, until: int) -> Missing:
-    """Count the reports that were missing at the seq `until`."""
-    lost = connection.execute(_missing(), {"ledger": ledger, "until": until}).scalars().all()
-    return Missing(sum(lost), len(lost))
-
-
 def gaps_at(connection: Connection, ledger: str, at: Moment) -> list[Gap]:
-    """Return the gaps at a moment.
+    """Return the gaps in the sequences of the reports that had arrived at a moment, by the entry after each gap.
+
+    A sender's last events are missing only if a later one, such as its `shut_down`, has a higher number. The gaps of
+    the present are kept; those of the past are read from the log.
 
     Raises:
         InvalidMomentError: the moment is not in the log.
     """
+    if at is None:
+        return _gaps_from(_GAPS.fetch(connection, {"ledger": ledger}))
     return gaps_until(connection, ledger, resolve(connection, ledger, at))
+
+
+def gaps_until(connection: Connection, ledger: str, until: int) -> list[Gap]:
+    """Return the gaps in the sequences of the reports that had arrived up to the seq `until`, from the log."""
+    return _gaps_from(_PAST_GAPS.fetch(connection, {"ledger": ledger, "until": until}))
 
 
 def missing_at(connection: Connection, ledger: str, at: Moment) -> Missing:
@@ -74,55 +72,76 @@ def missing_at(connection: Connection, ledger: str, at: Moment) -> Missing:
     Raises:
         InvalidMomentError: the moment is not in the log.
     """
+    if at is None:
+        return _missing_from(_MISSING.fetch(connection, {"ledger": ledger}))
     return missing_until(connection, ledger, resolve(connection, ledger, at))
 
 
-_NUMBERED = (
-    events.c.ledger == bindparam("ledger"),
-    events.c.source.is_not(None),
-    events.c.seq <= bindparam("until", type_=BigInteger),
-)
-"""The conditions of the stamped entries up to a seq."""
+def missing_until(connection: Connection, ledger: str, until: int) -> Missing:
+    """Count the reports that were missing at the seq `until`, from the log."""
+    return _missing_from(_PAST_MISSING.fetch(connection, {"ledger": ledger, "until": until}))
 
 
-def _is_own_report() -> ColumnElement[bool]:
-    """Return the condition that a sender reports about its own pod, which names the pod."""
-    own = or_(events.c.speaker.is_(None), events.c.speaker == events.c.subject)
-    return and_(events.c.kind.in_(("turn_ended", "errored", "shut_down")), events.c.relayed_kind.is_(None), own)
+def _gaps_from(rows: Iterable[Sequence[Any]]) -> list[Gap]:
+    return [Gap(*row) for row in rows]
 
 
-def _gaps() -> Select[Any]:
-    arrived = (
-        select(
-            events.c.source,
-            events.c.sequence,
-            func.min(events.c.seq).label("seq"),
-            func.max(case((_is_own_report(), events.c.pod_name))).label("pod_name"),
-        )
-        .where(*_NUMBERED)
-        .group_by(events.c.source, events.c.sequence)
-        .cte("arrived")
-    )
-    source, sequence = arrived.c.source, arrived.c.sequence
-    before = func.lag(sequence, 1, 0).over(partition_by=source, order_by=sequence)
-    after_seq = func.lag(arrived.c.seq).over(partition_by=source, order_by=sequence)
-    ordered = select(
-        source,
-        sequence,
-        arrived.c.seq,
-        func.max(arrived.c.pod_name).over(partition_by=source).label("pod_name"),
-        before.label("before"),
-        after_seq.label("after_seq"),
-    ).cte("ordered")
-    first, last = ordered.c.before + 1, ordered.c.sequence - 1
+def _missing_from(rows: Iterable[Sequence[Any]]) -> Missing:
+    """Add up in Python, without overflow."""
+    lost = [number for (number,) in rows]
+    return Missing(sum(lost), len(lost))
+
+
+def _kept() -> Select[Any]:
+    """Return the query for the runs of the streams that have a gap."""
+    after_gap = streams.alias("after_gap").c
+    with_gaps = select(after_gap.source).where(after_gap.ledger == bindparam("ledger"), after_gap.first > _ONE)
+    return select(streams).where(streams.c.ledger == bindparam("ledger"), streams.c.source.in_(with_gaps))
+
+
+def _arrived() -> Select[Any]:
+    """Return the query for the numbers that had arrived up to a seq, each as a run."""
+    number, seq = events.c.sequence, func.min(events.c.seq)
+    pod_name = func.max(case((names_sender(), events.c.pod_name)))
+    run = (number.label("first"), number.label("last"), seq.label("first_seq"), seq.label("last_seq"))
     return (
-        select(ordered.c.source, ordered.c.pod_name, first, last, ordered.c.after_seq, ordered.c.seq)
-        .where(first <= last)
-        .order_by(ordered.c.seq, ordered.c.source)
+        select(events.c.source, *run, pod_name.label("pod_name"))
+        .where(
+            events.c.ledger == bindparam("ledger"),
+            events.c.source.is_not(None),
+            events.c.seq <= bindparam("until", type_=BigInteger),
+        )
+        .group_by(events.c.source, number)
     )
 
 
-def _missing() -> Select[Any]:
-    """Return the query for how many reports of each sender are missing, left to Python to add up without overflow."""
-    lost = func.max(events.c.sequence) - func.count(events.c.sequence.distinct())
-    return select(lost).where(*_NUMBERED).group_by(events.c.source).having(lost > 0)
+def _gaps(runs: Select[Any]) -> HotStatement:
+    """Return the query for the gaps between runs."""
+    run = runs.cte("run").c
+    ordered = select(
+        run.source,
+        func.max(run.pod_name).over(partition_by=run.source).label("pod_name"),
+        (func.lag(run.last, 1, 0).over(partition_by=run.source, order_by=run.first) + 1).label("missing_from"),
+        (run.first - 1).label("missing_to"),
+        func.lag(run.last_seq).over(partition_by=run.source, order_by=run.first).label("after_seq"),
+        run.first_seq.label("before_seq"),
+    ).cte("ordered")
+    gap = ordered.c
+    found = select(ordered).where(gap.missing_from <= gap.missing_to)
+    return HotStatement(found.order_by(gap.before_seq, gap.source))
+
+
+def _missing(runs: Select[Any]) -> HotStatement:
+    """Return the query for how many reports of each sender are missing."""
+    run = runs.cte("run").c
+    lost = func.max(run.last) - func.sum(run.last - run.first + 1)
+    return HotStatement(select(lost).group_by(run.source).having(lost > 0))
+
+
+_ONE: Final[ColumnElement[int]] = literal_column("1")
+"""The first number of a stream. A parameter would hide from SQLite that the index of the streams with gaps serves."""
+
+_GAPS: Final = _gaps(_kept())
+_PAST_GAPS: Final = _gaps(_arrived())
+_MISSING: Final = _missing(_kept())
+_PAST_MISSING: Final = _missing(_arrived())

@@ -17,7 +17,7 @@ from podledger.store.driver import insert_rows
 from podledger.store.log import Head, Rejection, append_rejections, filled_columns, read_head, write_head
 from podledger.store.outbox_rows import append_outbox
 from podledger.store.projections import Fold, StateCache, save
-from podledger.store.repetition import Repetitions
+from podledger.store.streams import Streams, stamp_numbers
 from podledger.store.tables import events
 
 _UNSTAMPED = (None, None, None, None, None)
@@ -50,14 +50,14 @@ def append_batch(
     names.update(draft.speaking_pod for draft in drafts if draft.origin)
     fold = Fold(cache.load(connection, ledger, names, (head.head_digest, head.rebuilds)))
     now_us = max(now_us, head.head_us)
-    sources = [draft.stamp.source for draft in drafts if draft.stamp]
-    repetitions = Repetitions(connection, ledger, sources) if sources else None
-    entries, owed = _fold_drafts(head, fold, repetitions, drafts, now_us)
+    numbers = [(draft.stamp.source, draft.stamp.sequence) for draft in drafts if draft.stamp]
+    streams = Streams(connection, ledger, numbers) if numbers else None
+    entries, owed = _fold_drafts(head, fold, streams, drafts, now_us)
     if owed:
         head = append_outbox(connection, head, owed, now_us)
     if rejections:
         head = append_rejections(connection, head, rejections, now_us)
-    return _write(connection, before, head, fold, cache, entries)
+    return _write(connection, before, head, fold, cache, streams, entries)
 
 
 def restore_batch(
@@ -70,24 +70,24 @@ def restore_batch(
     head = at = read_head(connection, ledger)
     names = {entry.pod_name for entry in entries}
     fold = Fold(cache.load(connection, ledger, names, (head.head_digest, head.rebuilds)))
-    repetitions = Repetitions(connection, ledger, [entry.source for entry in entries if entry.source])
+    streams = Streams(connection, ledger, stamp_numbers(entries))
     kept: list[Entry] = []
     refused: list[tuple[int, str]] = []
     for position, entry in enumerate(entries):
         try:
             _check_continues(at, entry)
-            fact = fact_of(entry, ledger, repeated=repetitions.add_entry(entry))
+            fact = fact_of(entry, ledger, repeated=streams.is_repeated(entry))
             fold.take(fact, expected=entry.outcome if entry.rules == rules.VERSION else None)
         except (ChainError, ProtocolError) as error:
             refused.append((position, error.message))
             continue
         kept.append(entry)
         at = at._replace(head_seq=entry.seq, head_us=entry.recorded_us, head_digest=entry.digest)
-    return _write(connection, head, head, fold, cache, kept), refused
+    return _write(connection, head, head, fold, cache, streams, kept), refused
 
 
 def _fold_drafts(
-    head: Head, fold: Fold, repetitions: Repetitions | None, drafts: Sequence[Draft], now_us: int
+    head: Head, fold: Fold, streams: Streams | None, drafts: Sequence[Draft], now_us: int
 ) -> tuple[list[Entry], list[tuple[int, str]]]:
     """Turn drafts into the entries that follow the head; also return the reports owed to the parent, with their seq."""
     entries: list[Entry] = []
@@ -102,7 +102,7 @@ def _fold_drafts(
         if stamp is not None:
             subject = stamp.subject
             stamped = (stamp.id, stamp.source, stamp.sequence, stamp.sent_us, subject)
-            repeated = repetitions is not None and repetitions.add(stamp.source, stamp.sequence, stamp.id)
+            repeated = streams is not None and streams.is_repetition(stamp.source, stamp.sequence, stamp.id)
         judged = kind_judged(kind, relayed_kind)
         outcome, _, changed = fold.take(Fact(seq, judged, evidence, pod_name, subject, delegation, repeated))
         fields = (
@@ -150,11 +150,19 @@ def _check_continues(head: Head, entry: Entry) -> None:
 
 
 def _write(
-    connection: Connection, before: Head, head: Head, fold: Fold, cache: StateCache, entries: list[Entry]
+    connection: Connection,
+    before: Head,
+    head: Head,
+    fold: Fold,
+    cache: StateCache,
+    streams: Streams | None,
+    entries: list[Entry],
 ) -> Appended:
     """Write entries and their changes, and move the head to the last one."""
     insert_rows(connection, events, entries, filled_columns)
     save(connection, head.name, fold.changed, fold.states, before.head_seq)
+    if streams is not None:
+        streams.save(entries)
     if entries:
         last = entries[-1]
         head = head._replace(head_seq=last.seq, head_us=last.recorded_us, head_digest=last.digest)

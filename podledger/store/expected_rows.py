@@ -1,4 +1,4 @@
-"""The rows that the projections should hold: the rules applied to the log again, one pod name at a time.
+"""The rows that the projections should hold: the rules applied to the log again, one pod name or stream at a time.
 
 The rows of each table come in the order of its key.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, case, exists, not_, or_, select
 
@@ -17,11 +17,12 @@ from podledger.core.errors import ProtocolError
 from podledger.core.problem import Problem
 from podledger.core.progress import Progress, reported
 from podledger.core.rules import UNHEARD, Decision, Logged, Tenure, fact_of
+from podledger.core.streams import Part, unbroken
 from podledger.store.driver import HotStatement, Row
 from podledger.store.log import read_head
 from podledger.store.projections import grant_rows, pod_row, tenure_row
 from podledger.store.sqlite.engines import encode_list, text_list
-from podledger.store.tables import events, grants, is_delegation, pods, tenures
+from podledger.store.tables import events, grants, is_delegation, names_sender, pods, streams, tenures
 
 Rows = Iterator[tuple[Table, Row]]
 """Rows with their tables, of each table in the order of its key; values in the order of the table's columns."""
@@ -30,18 +31,20 @@ Rows = Iterator[tuple[Table, Row]]
 def expected_rows(
     connection: Connection, ledger: str, names: Iterable[str] | None = None, progress: Progress | None = None
 ) -> Rows:
-    """Yield the rows of the pods of some names (None: of all), reading only the entries that can change them.
+    """Yield the rows of the pods and streams of some names (None: of all), reading only the entries that change them.
 
     Raises:
         ProtocolError: an entry was altered.
     """
-    if names is None:
+    some = None if names is None else encode_list(names)
+    if some is None:
         logged = _read(connection, _CHANGING, {"ledger": ledger})
     else:
-        logged = _read(connection, _CHANGING_SOME, {"ledger": ledger, "names": encode_list(names)})
+        logged = _read(connection, _CHANGING_SOME, {"ledger": ledger, "names": some})
     logged = reported(logged, progress, read_head(connection, ledger).head_seq)
     for pod_name, of_pod in groupby(logged, key=itemgetter(0)):
         yield from _rows(ledger, pod_name, _decisions(ledger, of_pod))
+    yield from _stream_rows(connection, ledger, some)
 
 
 def checked_rows(
@@ -52,6 +55,17 @@ def checked_rows(
     for pod_name, of_pod in groupby(logged, key=itemgetter(0)):
         if projects(pod_name):
             yield from _rows(ledger, pod_name, _checked_decisions(ledger, of_pod, on_problem))
+    yield from _stream_rows(connection, ledger, None)
+
+
+def _stream_rows(connection: Connection, ledger: str, some: str | None) -> Rows:
+    """Yield the rows of some streams, as `encode_list` names them, or of all."""
+    if some is None:
+        arrived = _ARRIVED.pages(connection, {"ledger": ledger})
+    else:
+        arrived = _ARRIVED_SOME.pages(connection, {"ledger": ledger, "names": some})
+    for run in unbroken(cast("Iterator[Part]", arrived)):
+        yield streams, (ledger, *run)
 
 
 def _rows(ledger: str, pod_name: str, decisions: Iterable[Decision]) -> Rows:
@@ -144,6 +158,16 @@ def _can_change() -> ColumnElement[bool]:
     return or_(not_(activity), events.c.pod_name.in_(names))
 
 
+def _arrived(*conditions: ColumnElement[bool]) -> HotStatement:
+    """Return the query for the stamped entries as runs of one number, sorted by stream and number."""
+    number, seq = events.c.sequence, events.c.seq
+    run = (events.c.source, number, number, seq, seq, case((names_sender(), events.c.pod_name)))
+    stamped = (events.c.ledger == bindparam("ledger"), events.c.source.is_not(None))
+    return HotStatement(select(*run).where(*stamped, *conditions).order_by(events.c.source, number))
+
+
 _ALL: Final = _logged()
 _CHANGING: Final = _logged(_can_change())
 _CHANGING_SOME: Final = _logged(_can_change(), events.c.pod_name.in_(text_list("names")))
+_ARRIVED: Final = _arrived()
+_ARRIVED_SOME: Final = _arrived(events.c.source.in_(text_list("names")))

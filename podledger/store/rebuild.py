@@ -20,7 +20,7 @@ from podledger.store.sqlite.engines import encode_list, text_list
 from podledger.store.tables import PROJECTIONS
 
 MAX_NAMED: Final = 100_000
-"""The most names of differing pods that are kept. If there are more, all pods are corrected."""
+"""The most names of differing pods and streams that are kept. If there are more, all rows are corrected."""
 
 
 class RowDifference(NamedTuple):
@@ -39,7 +39,10 @@ class RowDifference(NamedTuple):
 def differences(
     connection: Connection, ledger: str, expected: Rows, names: Iterable[str] | None = None
 ) -> Iterator[RowDifference]:
-    """Yield where the stored rows of the pods of some names (None: of all) differ from the expected ones."""
+    """Yield where the stored rows of the pods and streams of some names (None: of all) differ from the expected ones.
+
+    The name of a pod or stream is the second column of each key.
+    """
     stored = {table: _StoredRows(connection, ledger, table, names) for table in PROJECTIONS}
     for table, row in expected:
         yield from stored[table].compare(row)
@@ -82,9 +85,10 @@ class _StoredRows:
 
 @cache
 def _stored(table: Table, *, some: bool) -> HotStatement:
-    """Return the query for a table's rows in the order of its key, of all pods or of those with `some` names."""
+    """Return the query for a table's rows in the order of its key, all or those of `some` names."""
     query = select(table).where(table.c.ledger == bindparam("ledger")).order_by(*table.primary_key)
-    return HotStatement(query.where(table.c.pod_name.in_(text_list("names"))) if some else query)
+    _, name, *_ = table.primary_key
+    return HotStatement(query.where(name.in_(text_list("names"))) if some else query)
 
 
 def _rank(key: Row) -> list[tuple[int, Any]]:
@@ -96,7 +100,7 @@ _TYPES: Final[dict[type, int]] = {type(None): 0, int: 1, float: 1, str: 2, bytes
 
 
 def differing(connection: Connection, ledger: str, progress: Progress | None = None) -> frozenset[str] | None:
-    """Return the names of the pods whose rows differ, or None if they are too many or `text_list` cannot hold them.
+    """Return the names of the pods and streams whose rows differ; None if `text_list` cannot hold them, or too many.
 
     Raises:
         ProtocolError: an entry was altered.
@@ -111,10 +115,10 @@ def differing(connection: Connection, ledger: str, progress: Progress | None = N
 
 
 def correct_rows(connection: Connection, snapshot: Connection, ledger: str, names: frozenset[str] | None) -> int:
-    """Make the rows of some pods (None: of all) the expected ones, in the writer's transaction.
+    """Make the rows of some pods and streams (None: of all) the expected ones, in the writer's transaction.
 
     `snapshot` reads the rows as they were before that transaction. Returns how many rows were changed, added or
-    removed. If no pod is named, this only counts the rebuild.
+    removed. If no name is given, this only counts the rebuild.
     """
     changes, last = 0, None
     expected = iter(()) if names == frozenset() else expected_rows(snapshot, ledger, names)

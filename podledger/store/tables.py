@@ -154,6 +154,17 @@ pods = _table(
     _text("early_ends", nullable=True),
 )
 
+streams = _table(
+    "streams",
+    _key("ledger"),
+    _key("source"),
+    _key("first", number=True),
+    _whole("last"),
+    _whole("first_seq"),
+    _whole("last_seq"),
+    _text("pod_name", nullable=True),
+)
+
 outbox = _table(
     "outbox",
     _key("ledger"),
@@ -178,7 +189,7 @@ consumers = _table(
     _text("row_checksum"),
 )
 
-PROJECTIONS: Final = (tenures, grants, pods)
+PROJECTIONS: Final = (tenures, grants, pods, streams)
 """The tables that a rebuild derives from the log."""
 
 
@@ -193,6 +204,13 @@ def is_stamped_delegation(entry: FromClause = events) -> ColumnElement[bool]:
     Its values are literals, because a partial index serves only a query that repeats its condition.
     """
     return and_(entry.c.subject.is_not(None), is_delegation(entry))
+
+
+def names_sender(entry: FromClause = events) -> ColumnElement[bool]:
+    """Return the condition that `podledger.core.streams.names_sender` decides."""
+    own = or_(entry.c.speaker.is_(None), entry.c.speaker == entry.c.subject)
+    reports = [_literal(kind) for kind in ("turn_ended", "errored", "shut_down")]
+    return and_(entry.c.kind.in_(reports), entry.c.relayed_kind.is_(None), own)
 
 
 def open_at(span: FromClause, seq: ColumnElement[int]) -> ColumnElement[bool]:
@@ -225,6 +243,7 @@ _partial_index(
     where=tenures.c.incarnation.is_not(None),
 )
 Index("grants_spans", grants.c.ledger, grants.c.path, grants.c.node, grants.c.from_seq)
+_partial_index("streams_gaps", streams.c.ledger, streams.c.source, where=streams.c.first > literal_column("1"))
 _partial_index("outbox_pending", outbox.c.ledger, outbox.c.number, where=outbox.c.status == _literal("pending"))
 
 OPEN_NODE: Final = 0

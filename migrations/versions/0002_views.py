@@ -287,6 +287,7 @@ Pods may claim to be each other's parents, so a walk stops before it comes back 
 def descends(child: str, ancestor: str) -> str:
     """Return whether the tenure of the rule `child` is, or descends from, that of the rule `ancestor`.
 
+    A pod that was reclaimed and reported again has two tenures of one incarnation; a child descends from both.
     `UNION` keeps each tenure once, so that a circle of parents ends.
     """
     return fill(
@@ -298,7 +299,12 @@ def descends(child: str, ancestor: str) -> str:
                 UNION
                 SELECT t.parent FROM up JOIN tenure_parents AS t ON t.tenure = up.tenure
             )
-            SELECT 1 FROM up JOIN tenures AS t ON t.rowid = up.tenure WHERE t.from_seq = {ancestor}.from_seq)
+            SELECT 1
+            FROM up
+                JOIN tenures AS t ON t.rowid = up.tenure
+                JOIN tenures AS a ON a.ledger = {ancestor}.ledger AND a.pod_name = {ancestor}.pod_name
+                    AND a.from_seq = {ancestor}.from_seq
+            WHERE t.from_seq = a.from_seq OR t.pod_name = a.pod_name AND t.incarnation = a.incarnation)
         """,
         child=child,
         ancestor=ancestor,

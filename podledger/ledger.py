@@ -190,15 +190,15 @@ class Ledger:
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             page = await self.read(partial(log.read_page, ledger=self._name, selection=selection, limit=size))
+            if not page:
+                return
             for entry in page:
                 yield entry
-            if len(page) < size:
-                return
             left = None if left is None else left - len(page)
             selection = selection._replace(after=page[-1].seq)
 
     async def rejected(self, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
-        """Return the rejected lines after one number, at most `limit`."""
+        """Return the rejected lines after one number: at most `limit`, but at least one, and fewer if they are large."""
         return await self.read(partial(log.read_rejected, ledger=self._name, after=after, limit=limit))
 
     async def head(self) -> Head:
@@ -360,7 +360,7 @@ class Ledger:
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
     ) -> list[Notification]:
-        """Return unread notifications after the consumer's cursor and the seq `after`, at most `limit`."""
+        """Return unread notifications after the consumer's cursor and the seq `after`, at most `limit`; `[]` at their end."""
         check_name(consumer, "consumer")
         work = partial(notifications.unread, ledger=self._name, consumer=consumer, after=after, limit=limit)
         return await self.read(work)

@@ -16,6 +16,7 @@ from podledger.core.entries import Entry
 from podledger.core.errors import DamagedError
 from podledger.core.problem import Problem
 from podledger.queries.gaps import Gap
+from podledger.store.own_tables import check_tables
 from podledger.store.tables import events
 
 
@@ -46,7 +47,7 @@ class BundleCoverage:
         query = select(withheld.c.seq, withheld.c.payload_digest).where(
             withheld.c.ledger == self.row.ledger, withheld.c.seq.between(page[0].seq, page[-1].seq)
         )
-        return {row.seq: row.payload_digest for row in connection.execute(query)}
+        return {row.seq: row.payload_digest for row in connection.execute(query).all()}
 
     def problems(self, connection: Connection) -> Iterator[Problem]:
         """Yield where the bundle's own tables and its log contradict each other."""
@@ -54,10 +55,10 @@ class BundleCoverage:
             yield _problem("the row that states its scope was changed in place")
         yield from self._payload_problems(connection)
         yield from self._withheld_problems(connection)
-        texts = [(name, content) for name, content in connection.execute(select(bundle_texts).order_by("name"))]
+        texts = [(name, content) for name, content in connection.execute(select(bundle_texts).order_by("name")).all()]
         if texts_digest(texts) != self.row.texts_digest:
             yield _problem("one of its texts was changed in place")
-        stored = {Gap(*gap[1:]) for gap in connection.execute(select(bundle_gaps))}
+        stored = {Gap(*gap[1:]) for gap in connection.execute(select(bundle_gaps)).all()}
         if stored != set(gaps_in(connection, self.scope)):
             yield _problem("the gaps that it states are not those of its log")
 
@@ -102,9 +103,10 @@ def read_bundle(connection: Connection) -> BundleCoverage:
     """Return the coverage that a bundle states.
 
     Raises:
-        DamagedError: it does not state its scope.
+        DamagedError: it does not state its scope, or one of its tables is not podledger's.
     """
-    rows = connection.execute(select(bundle)).all()
+    check_tables(connection, "the bundle", metadata)
+    rows = connection.execute(select(bundle).limit(2)).all()
     try:
         row = BundleRow(*rows[0])
         return BundleCoverage(row, row.scope())

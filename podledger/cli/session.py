@@ -21,6 +21,7 @@ from podledger.queries.gaps import Missing
 from podledger.queries.moments import Moment, parse_moment, resolve
 from podledger.settings import Settings
 from podledger.store.database import locate
+from podledger.store.sqlite.bounded import limit_heap
 
 T = TypeVar("T")
 
@@ -44,7 +45,9 @@ def settings() -> Settings:
 
 
 def database_path(args: Namespace) -> Path:
-    """Return the database file that the arguments name."""
+    """Return the database file that the arguments name; a process of our own gives SQLite limited memory from here on."""
+    if args.owns_process:
+        limit_heap()
     return locate(settings().db if args.db is None else args.db)
 
 

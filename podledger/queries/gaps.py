@@ -50,7 +50,7 @@ def gaps_until(connection: Connection, ledger: str, until: int) -> list[Gap]:
 
     A sender's last events are missing only if a later one, such as its `shut_down`, has a higher number.
     """
-    return [Gap(*row) for row in connection.execute(_gaps(), {"ledger": ledger, "until": until})]
+    return [Gap(*row) for row in connection.execute(_gaps(), {"ledger": ledger, "until": until}).all()]
 
 
 def missing_until(connection: Connection, ledger: str, until: int) -> Missing:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import AsyncIterator
 
-from podledger.cli.output import clock, print_json, print_table
+from podledger.cli.output import clock, print_json_items, print_table_pages
 from podledger.cli.parser import Parser, at_least
 from podledger.cli.session import with_ledger
 from podledger.core import strict_json
@@ -30,27 +31,37 @@ def add_arguments(parser: Parser) -> None:
 def run(args: Namespace) -> int:
     """Print the reports that wait; return 1 if an attempt to send one of them failed."""
 
-    async def work(ledger: Ledger) -> list[OutboxItem]:
+    async def work(ledger: Ledger) -> bool:
         if args.discard:
             await ledger.discard_outbox_items(args.discard)
         if args.retry:
             await Outbox(ledger).send_pending()
-        return await _pending(ledger)
+        pending = _Pending(ledger)
+        if args.json:
+            await print_json_items([_as_json(item) for item in page] async for page in pending.pages())
+        else:
+            header = ("number", "seq", "since (UTC)", "parent", "pod", "attempts", "last error")
+            rows = (map(_row, page) async for page in pending.pages())
+            await print_table_pages(header, rows, empty="no report waits for the parent")
+        return pending.failed
 
-    items = with_ledger(args, work)
-    if args.json:
-        print_json([_as_json(item) for item in items])
-    else:
-        header = ("number", "seq", "since (UTC)", "parent", "pod", "attempts", "last error")
-        print_table(header, map(_row, items), empty="no report waits for the parent")
-    return 1 if any(item.last_error for item in items) else 0
+    return 1 if with_ledger(args, work) else 0
 
 
-async def _pending(ledger: Ledger) -> list[OutboxItem]:
-    items: list[OutboxItem] = []
-    while page := await ledger.outbox_items(status="pending", after=items[-1].number if items else 0):
-        items += page
-    return items
+class _Pending:
+    """The reports that wait; `failed` says whether an attempt to send one of those read so far failed."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.failed = False
+
+    async def pages(self) -> AsyncIterator[list[OutboxItem]]:
+        """Yield the reports, a page at a time."""
+        last = 0
+        while page := await self._ledger.outbox_items(status="pending", after=last):
+            self.failed = self.failed or any(item.last_error for item in page)
+            yield page
+            last = page[-1].number
 
 
 def _row(item: OutboxItem) -> tuple[object, ...]:

@@ -1,0 +1,167 @@
+"""Databases that others made to keep an auditor's command busy for ever, or to make it take all memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from podledger import Ledger
+from podledger.core.errors import DamagedError
+from podledger.store.connections import read_only
+from tests.faults.samples import make_sample
+from tests.given import OWNER
+from tests.runner import clean_environment
+from tests.support import connected
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {columns} FROM n WHERE random() IS NULL"
+READ = ("alembic_version", "events", "ledgers", "tenures", "pods", "rejected", "outbox", "consumers")
+"""Tables that at least one command reads."""
+
+MIB = 1 << 20
+MAX_DATA_BYTES = 420 * MIB
+MAX_RESIDENT_BYTES = 250 * MIB
+
+COMMANDS = (
+    ("events", "--json"),
+    ("events",),
+    ("verify", "--json"),
+    ("doctor",),
+    ("pods",),
+    ("pods", "--all", "--json"),
+    ("rejected", "--json"),
+    ("outbox", "--json"),
+    ("notifications", "--json"),
+    ("explain", "pod-1"),
+    ("gaps",),
+    ("export", "-"),
+    ("recover", "{db}", "{folder}/saved.db"),
+    ("bundle", "{folder}/part.db"),
+    ("backup", "{folder}/copy.db"),
+    ("rebuild",),
+)
+
+
+class Ended(NamedTuple):
+    """How a command in a process with little memory ended, and how much of it the process used."""
+
+    status: int
+    error: str
+    resident_bytes: int
+
+
+def limited(path: Path, *words: str, timeout_s: int = 60) -> Ended:
+    """Run a command on a database with a limit of memory that the kernel sets; discard its standard output."""
+    command = [sys.executable, "-m", "podledger", "--db", str(path)]
+    command += [word.format(db=path, folder=path.parent) for word in words]
+    with tempfile.TemporaryFile() as error:
+        process = subprocess.Popen(
+            ["timeout", f"{timeout_s}", *command],
+            env=clean_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=error,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (MAX_DATA_BYTES, MAX_DATA_BYTES)),
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        error.seek(0)
+        return Ended(process.returncode, error.read().decode(), usage.ru_maxrss * 1024)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    path = tmp_path / "l.db"
+    asyncio.run(make_sample(path))
+    return path
+
+
+def make_endless(path: Path, table: str) -> None:
+    """Replace a table by a view with its columns whose rows never come."""
+    with connected(path) as db:
+        columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+        db.execute("PRAGMA legacy_alter_table = ON")
+        db.execute(f"DROP TABLE {table}")
+        view = ENDLESS.format(columns=", ".join(f"i AS {name}" for name in columns))
+        db.execute(f"CREATE VIEW {table} AS {view}")
+
+
+@pytest.mark.parametrize("table", READ)
+def test_endless_view_in_place_of_a_table_ends_every_command(sample: Path, table: str) -> None:
+    make_endless(sample, table)
+    for words in (("events",), ("verify",), ("doctor",), ("recover", "{db}", "{folder}/saved.db")):
+        ended = limited(sample, *words)
+        assert (ended.status, "Traceback" in ended.error) == (1, False), (words, ended)
+
+
+def test_refusal_names_the_table(sample: Path) -> None:
+    make_endless(sample, "tenures")
+    with pytest.raises(DamagedError, match=r"the table tenures is not podledger's"), read_only(sample):
+        pass
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "CREATE TABLE pods (ledger TEXT, pod_name TEXT AS (hex(zeroblob(9))), newest, status, tenure_from, early_ends)",
+        "CREATE VIRTUAL TABLE pods USING rtree (ledger, pod_name, newest)",
+        "CREATE VIEW PODS AS SELECT 1 AS ledger",
+    ],
+)
+def test_anything_but_the_own_table_is_refused(sample: Path, definition: str) -> None:
+    with connected(sample) as db:
+        db.execute("PRAGMA legacy_alter_table = ON")
+        db.execute("DROP TABLE pods")
+        db.execute(definition)
+    with pytest.raises(DamagedError, match="the table pods"), read_only(sample):
+        pass
+
+
+def test_catalogue_entry_under_another_name_is_refused(sample: Path) -> None:
+    with connected(sample) as db:
+        db.execute("PRAGMA legacy_alter_table = ON")
+        db.execute("DROP TABLE pods")
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("INSERT INTO sqlite_master VALUES ('view', 'innocent', 'innocent', 0, 'CREATE VIEW pods AS SELECT 1')")
+    with pytest.raises(DamagedError), read_only(sample) as connection:
+        connection.exec_driver_sql("SELECT * FROM pods")
+
+
+async def test_open_ledger_whose_table_was_replaced_is_not_read(tmp_path: Path) -> None:
+    async with Ledger.open(tmp_path / "l.db", OWNER) as ledger:
+        make_endless(tmp_path / "l.db", "pods")
+        result = await ledger.verify()
+    assert "table pods is missing" in [problem.detail for problem in result.problems]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a large text in each column of 60 rows of each table: four bytes a character in memory."""
+    path = tmp_path_factory.mktemp("large") / "l.db"
+    asyncio.run(make_sample(path, rounds=12))
+    with connected(path) as db:
+        for trigger in [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]:
+            db.execute(f"DROP TRIGGER {trigger}")
+        db.execute("CREATE TEMP TABLE big AS SELECT replace(hex(zeroblob(50000)), '00', 'xx') || '\U0001f600' AS text")
+        for table, keys in (("events", "ledger seq kind"), ("tenures", "ledger pod_name from_seq"),
+                            ("rejected", "ledger number"), ("outbox", "ledger number status payload")):
+            columns = db.execute(f"PRAGMA table_info({table})").fetchall()
+            texts = [name for _, name, kind, *_ in columns if kind in ("TEXT", "BLOB") and name not in keys.split()]
+            db.execute(f"UPDATE {table} SET " + ", ".join(f"{name} = (SELECT text FROM big)" for name in texts if name != "raw"))
+    return path
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_large_values_take_little_memory(large: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = Path(shutil.copy(large, tmp_path / "l.db"))
+    ended = limited(path, *words)
+    assert "Traceback" not in ended.error
+    assert ended.status in (0, 1)
+    assert ended.resident_bytes < MAX_RESIDENT_BYTES

@@ -15,13 +15,16 @@ from sqlalchemy import Connection
 
 from podledger.bundle.request import BundleRequest
 from podledger.bundle.write import BundleResult, make_bundle
+from podledger.client.spawning import PreparedSpawn, prepare_spawn
 from podledger.core.digest import NO_PAYLOAD
 from podledger.core.entries import Entry, draft
 from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, StorageError
 from podledger.core.events import Evidence, LedgerEvent
+from podledger.core.fields import Scope
 from podledger.core.names import check_name
 from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
+from podledger.core.stamps import Stamper
 from podledger.integrity.coverage import coverage_of
 from podledger.integrity.notes import Note, note_at
 from podledger.integrity.verify import VerifyResult, verify
@@ -33,7 +36,7 @@ from podledger.queries.gaps import Answer, Gap, Missing, gaps_at, missing_at
 from podledger.queries.holders import Holder, holders_at
 from podledger.queries.moments import Moment, span
 from podledger.queries.notifications import DEFAULT_CONSUMER, Notification
-from podledger.queries.registry import Pod, pods_at
+from podledger.queries.registry import Pod, newest_incarnation, pods_at
 from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult, replay
 from podledger.store import log, outbox_rows
 from podledger.store.append import Appended
@@ -148,6 +151,24 @@ class Ledger:
         await self._mirror.close()
         await self.database.close()
         self._database = None
+
+    async def prepare_spawn(
+        self,
+        pod_name: str,
+        parent_socket: str | os.PathLike[str],
+        *,
+        socket_path: str = "",
+        scope: Scope = (),
+        stamper: Stamper | None = None,
+    ) -> PreparedSpawn:
+        """Prepare to spawn a pod that reports to `parent_socket`, as `prepare_spawn` does.
+
+        The incarnation is greater than the newest that the ledger knows of this name, whatever the clock says.
+        """
+        newest = await self.read(partial(newest_incarnation, ledger=self._name, pod_name=pod_name))
+        return prepare_spawn(
+            pod_name, parent_socket, socket_path=socket_path, scope=scope, stamper=stamper, after=newest
+        )
 
     async def append(self, event: LedgerEvent, *, evidence: Evidence | None = None) -> Entry:
         """Append one event; return its entry after the commit.

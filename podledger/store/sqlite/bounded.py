@@ -148,6 +148,10 @@ class BoundedConnection(sqlite3.Connection):
         """Return a cursor within the bounds."""
         return super().cursor(factory)
 
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """Run a statement on a new cursor within the bounds; the inherited method would take one without."""
+        return self.cursor().execute(sql, parameters)
+
 
 def bounded(path: Path) -> Callable[..., BoundedConnection]:
     """Return the `factory` for `sqlite3.connect` that makes bounded connections to the database at `path`."""

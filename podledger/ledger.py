@@ -219,7 +219,7 @@ class Ledger:
             selection = selection._replace(after=page[-1].seq)
 
     async def rejected(self, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
-        """Return the rejected lines after one number: at most `limit`, but at least one, and fewer if they are large."""
+        """Return the rejected lines after one number: at most `limit`, fewer if they are large, `[]` at their end."""
         return await self.read(partial(log.read_rejected, ledger=self._name, after=after, limit=limit))
 
     async def head(self) -> Head:
@@ -381,7 +381,10 @@ class Ledger:
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
     ) -> list[Notification]:
-        """Return unread notifications after the consumer's cursor and the seq `after`, at most `limit`; `[]` at their end."""
+        """Return unread notifications after the consumer's cursor and the seq `after`.
+
+        They are at most `limit`, and fewer if they are large; `[]` at their end.
+        """
         check_name(consumer, "consumer")
         work = partial(notifications.unread, ledger=self._name, consumer=consumer, after=after, limit=limit)
         return await self.read(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Final
 
 from sqlalchemy import Connection, MetaData, and_, func, select
@@ -15,6 +16,7 @@ from podledger.core.digest import NO_PAYLOAD
 from podledger.core.entries import Entry
 from podledger.core.errors import DamagedError
 from podledger.core.problem import Problem
+from podledger.core.text import escape
 from podledger.queries.gaps import Gap
 from podledger.store.own_tables import check_tables
 from podledger.store.tables import events
@@ -58,6 +60,7 @@ class BundleCoverage:
         texts = [(name, content) for name, content in connection.execute(select(bundle_texts).order_by("name")).all()]
         if texts_digest(texts) != self.row.texts_digest:
             yield _problem("one of its texts was changed in place")
+        yield from _program_problems(dict(texts))
         stored = {Gap(*gap[1:]) for gap in connection.execute(select(bundle_gaps)).all()}
         if stored != set(gaps_in(connection, self.scope)):
             yield _problem("the gaps that it states are not those of its log")
@@ -93,6 +96,18 @@ class BundleCoverage:
         for table in (withheld, bundle_gaps):
             if connection.execute(select(table.c.ledger).where(table.c.ledger != self.row.ledger)).first():
                 yield _problem(f"{table.name} has rows of another ledger")
+
+
+def verifier() -> str:
+    """Return the program that verifies a ledger or a bundle without podledger."""
+    return resources.files("podledger.bundle").joinpath("verifier.txt").read_text()
+
+
+def _program_problems(texts: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield the texts that could be programs, unless one is the verifier of this package."""
+    for name, content in texts.items():
+        if name != "README" and (name, content) != ("verifier.py", verifier()):
+            yield _problem(f"its text {escape(name, 60)!r} is not podledger's: do not run it")
 
 
 def _problem(detail: str, seq: int | None = None) -> Problem:

@@ -59,7 +59,9 @@ async def print_json_items(pages: AsyncIterable[Iterable[Any]]) -> None:
     print("[]" if between == "[" else "]", flush=True)
 
 
-async def print_table_pages(header: Sequence[str], pages: AsyncIterable[Iterable[Sequence[Any]]], *, empty: str) -> None:
+async def print_table_pages(
+    header: Sequence[str], pages: AsyncIterable[Iterable[Sequence[Any]]], *, empty: str
+) -> None:
     """Print a table for each page of rows, or the line `empty` if there is no page."""
     is_empty = True
     async for page in pages:

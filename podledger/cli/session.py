@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from podledger.cli.parser import Parser
 from podledger.core.errors import UsageError
@@ -34,6 +35,8 @@ def settings() -> Settings:
     """
     try:
         return Settings()
+    except (SettingsError, RecursionError) as error:  # the only variable that holds JSON
+        raise UsageError("PODLEDGER_ALLOWED_UIDS is not a list", hint="give a JSON list, such as [1000]") from error
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = "PODLEDGER_" + "_".join(str(part) for part in problem["loc"]).upper()
@@ -45,7 +48,7 @@ def settings() -> Settings:
 
 
 def database_path(args: Namespace) -> Path:
-    """Return the database file that the arguments name; a process of our own gives SQLite limited memory from here on."""
+    """Return the database file that the arguments name; SQLite's memory is limited from here on in our own process."""
     if args.owns_process:
         limit_heap()
     return locate(settings().db if args.db is None else args.db)

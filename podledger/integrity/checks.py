@@ -13,6 +13,7 @@ from podledger.core.entries import Entry
 from podledger.core.problem import Problem
 from podledger.core.progress import Progress
 from podledger.core.text import escape
+from podledger.core.times import EARLIEST_US, LATEST_US
 from podledger.integrity.scan import UNREADABLE
 from podledger.store import log
 from podledger.store.coverage import Coverage
@@ -66,6 +67,8 @@ def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str, absen
         yield Problem("numbering", entry.seq, f"it follows seq {seq}")
     if entry.recorded_us < recorded_us:
         yield Problem("time", entry.seq, "it was recorded before the entry that it follows")
+    if not EARLIEST_US <= entry.recorded_us <= LATEST_US:
+        yield Problem("time", entry.seq, f"its time, {entry.recorded_us} µs after 1970, is not in the years 1 to 9999")
     if "" in entry:
         yield Problem("chain", entry.seq, "it holds an empty text in place of a null or a word")
     if entry.digest != chain_digest(digest, entry, absent if entry.payload == NO_PAYLOAD else None):

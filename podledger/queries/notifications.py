@@ -52,7 +52,10 @@ def unread(connection: Connection, ledger: str, consumer: str, after: int, limit
     """
     after = max(after, cursor(connection, ledger, consumer))
     rows = _UNREAD.page(connection, {"ledger": ledger, "after": after, "limit": limit}, limit)
-    return [Notification(*row[:4], render(parse_event(row[4]))) for row in advancing(rows, 0, after)]
+    return [
+        Notification(seq, recorded_us, kind, pod_name, render(parse_event(payload)))
+        for seq, recorded_us, kind, pod_name, payload in advancing(rows, 0, after)
+    ]
 
 
 _UNREAD: Final = HotStatement(

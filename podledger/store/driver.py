@@ -27,7 +27,7 @@ steps; in a process with a busy event loop, waiting to get it back took longer t
 values."""
 
 PAGE: Final = 500
-"""The most rows that are held in memory while many are read: so few that the garbage collector rarely sees one twice."""
+"""The most rows that are held in memory while many are read: the garbage collector rarely sees one twice."""
 
 Row = Sequence[Any]
 Positions = tuple[int, ...]

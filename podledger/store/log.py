@@ -163,7 +163,7 @@ class Selection(NamedTuple):
 
 
 def read_page(connection: Connection, ledger: str, selection: Selection, limit: int = PAGE) -> list[Entry]:
-    """Return the first entries of the selection by seq: at most `limit`, but at least one, and fewer if they are large."""
+    """Return the first entries of the selection by seq: at most `limit`, fewer if they are large, but at least one."""
     values = {name: value for name, value in selection._asdict().items() if value is not None and value is not False}
     rows = _page(frozenset(values)).page(connection, {**values, "ledger": ledger, "limit": limit}, limit)
     return [Entry._make(row) for row in advancing(rows, _SEQ, selection.after)]

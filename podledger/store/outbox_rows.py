@@ -98,7 +98,7 @@ def read_outbox(
     after: int = 0,
     limit: int = 1000,
 ) -> list[OutboxItem]:
-    """Return the outbox's rows after one number, in order: at most `limit`, but at least one, fewer if they are large."""
+    """Return the outbox's rows after one number: at most `limit`, fewer if they are large, but at least one."""
     values = {"ledger": ledger, "after": after, "socket": socket, "limit": limit}
     rows = _page(status, socket is not None).page(connection, values, limit)
     return [OutboxItem._make(row) for row in advancing(rows, OutboxItem._fields.index("number"), after)]

@@ -62,4 +62,4 @@ def _words(sql: str | None) -> str:
     return " ".join((sql or "").split())
 
 
-_DIALECT: Final = sqlite.dialect()  # type: ignore[no-untyped-call]
+_DIALECT: Final = sqlite.dialect()

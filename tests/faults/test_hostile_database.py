@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy import Connection
 
 from podledger import Ledger
-from podledger.core.errors import DamagedError
+from podledger.core.errors import DamagedError, StorageError, TimeLimitError
 from podledger.store.connections import read_only
+from podledger.store.driver import advancing
+from podledger.store.sqlite import bounded
 from tests.faults.samples import make_sample
 from tests.given import OWNER
 from tests.runner import clean_environment
 from tests.support import connected
 
-ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {columns} FROM n WHERE random() IS NULL"
+ENDLESS = (
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {columns} FROM n WHERE random() IS NULL"
+)
 READ = ("alembic_version", "events", "ledgers", "tenures")
 """Tables that at least one command reads."""
 
@@ -57,11 +62,10 @@ def limited(path: Path, *words: str, timeout_s: int = 60) -> Ended:
     command += [word.format(db=path, folder=path.parent) for word in words]
     with tempfile.TemporaryFile() as error:
         process = subprocess.Popen(
-            ["timeout", f"{timeout_s}", *command],
+            ["prlimit", f"--data={MAX_DATA_BYTES}", "timeout", f"{timeout_s}", *command],
             env=clean_environment(),
             stdout=subprocess.DEVNULL,
             stderr=error,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (MAX_DATA_BYTES, MAX_DATA_BYTES)),
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -89,10 +93,15 @@ def make_endless(path: Path, table: str) -> None:
 @pytest.mark.parametrize("table", READ)
 def test_endless_view_in_place_of_a_table_ends_no_command_late(sample: Path, table: str) -> None:
     make_endless(sample, table)
-    asked = "['pods'], ['verify'], ['doctor'], ['events'], ['recover', {path!r}, {path!r} + '.new']"
-    script = f"from tests.runner import podledger\nfor words in {asked}:\n    print(podledger('--db', {{path!r}}, *words, status=None).status)"
-    script = script.format(path=str(sample))
-    done = subprocess.run([sys.executable, "-c", script], env=clean_environment(), timeout=60, capture_output=True, check=True)
+    asked = (["pods"], ["verify"], ["doctor"], ["events"], ["recover", str(sample), f"{sample}.new"])
+    script = f"""
+from tests.runner import podledger
+for words in {asked!r}:
+    print(podledger("--db", {str(sample)!r}, *words, status=None).status)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=clean_environment(), timeout=60, capture_output=True, check=True
+    )
     recovered = "0" if table == "alembic_version" else "1"  # a recovery does not read that table
     assert done.stdout.decode().split() == ["1", "1", "1", "1", recovered]
 
@@ -125,9 +134,42 @@ def test_catalogue_entry_under_another_name_is_refused(sample: Path) -> None:
         db.execute("PRAGMA legacy_alter_table = ON")
         db.execute("DROP TABLE pods")
         db.execute("PRAGMA writable_schema = ON")
-        db.execute("INSERT INTO sqlite_master VALUES ('view', 'innocent', 'innocent', 0, 'CREATE VIEW pods AS SELECT 1')")
+        db.execute(
+            "INSERT INTO sqlite_master VALUES ('view', 'innocent', 'innocent', 0, 'CREATE VIEW pods AS SELECT 1')"
+        )
     with pytest.raises(DamagedError), read_only(sample) as connection:
         connection.exec_driver_sql("SELECT * FROM pods")
+
+
+def test_statement_that_does_not_end_is_stopped(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "LEAST_S", 0.0)
+    monkeypatch.setattr(bounded, "S_PER_BYTE", 0.0)
+    with read_only(sample) as connection, pytest.raises(TimeLimitError, match="did not end within"):
+        connection.exec_driver_sql(ENDLESS.format(columns="i"))
+    with read_only(sample) as connection, pytest.raises(TimeLimitError):
+        read_to_the_end(connection, "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n")
+
+
+def read_to_the_end(connection: Connection, statement: str) -> None:
+    """Read the rows of a statement in pages: each row comes soon, but there may be no last one."""
+    cursor = connection.connection.cursor()
+    cursor.execute(statement)
+    while cursor.fetchmany(500):
+        pass
+
+
+def test_answer_that_takes_too_much_memory_is_refused(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "MAX_ANSWER_BYTES", 10_000)
+    with pytest.raises(StorageError, match="larger than podledger reads"), read_only(sample) as connection:
+        connection.exec_driver_sql("SELECT * FROM main.events").all()
+
+
+def test_index_without_order_ends_no_page_twice() -> None:
+    assert advancing([(1,), (2,)], 0, 0)
+    wrong: list[list[Sequence[Any]]] = [[(1,)], [(2,), (0,)], [("3",)], [(None,)]]
+    for rows in wrong:
+        with pytest.raises(DamagedError):
+            advancing(rows, 0, 1)
 
 
 async def test_open_ledger_whose_table_was_replaced_is_not_read(tmp_path: Path) -> None:
@@ -146,11 +188,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for trigger in [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]:
             db.execute(f"DROP TRIGGER {trigger}")
         db.execute("CREATE TEMP TABLE big AS SELECT replace(hex(zeroblob(50000)), '00', 'xx') || '\U0001f600' AS text")
-        for table, keys in (("events", "ledger seq kind"), ("tenures", "ledger pod_name from_seq"),
-                            ("rejected", "ledger number"), ("outbox", "ledger number status payload")):
+        for table, keys in (
+            ("events", "ledger seq kind"),
+            ("tenures", "ledger pod_name from_seq"),
+            ("rejected", "ledger number"),
+            ("outbox", "ledger number status payload"),
+        ):
             columns = db.execute(f"PRAGMA table_info({table})").fetchall()
             texts = [name for _, name, kind, *_ in columns if kind in ("TEXT", "BLOB") and name not in keys.split()]
-            db.execute(f"UPDATE {table} SET " + ", ".join(f"{name} = (SELECT text FROM big)" for name in texts if name != "raw"))
+            db.execute(
+                f"UPDATE {table} SET "
+                + ", ".join(f"{name} = (SELECT text FROM big)" for name in texts if name != "raw")
+            )
     return path
 
 

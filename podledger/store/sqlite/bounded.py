@@ -33,7 +33,7 @@ S_PER_BYTE: Final = 0.5 / (1 << 20)
 """How long one statement may run: this, and half a second more for each MiB of the file."""
 
 _STEPS: Final = 500_000
-"""How many steps of SQLite's virtual machine pass between two checks of the clock. Each takes the interpreter's lock."""
+"""How many steps of SQLite pass between two checks of the clock, each of which takes the interpreter's lock."""
 
 _LIMITS: Final = {sqlite3.SQLITE_LIMIT_LENGTH: MAX_ROW_BYTES, sqlite3.SQLITE_LIMIT_SQL_LENGTH: 256 << 10}
 

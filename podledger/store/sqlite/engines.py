@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -78,7 +79,7 @@ def read_only_uri(path: Path) -> str:
 
 
 def _uri(path: Path) -> str:
-    return f"file:{quote(str(path.absolute()))}"
+    return f"file:{quote(os.fsencode(path.absolute()))}"
 
 
 def _url(driver: str, path: Path, *, writing: bool) -> URL:
@@ -103,8 +104,8 @@ def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a time as SQLite's pragmas take it."""
-    return int(seconds * 1000)
+    """Return a time as SQLite's pragmas take it, which hold 31 bits: 24 days."""
+    return int(min(seconds * 1000, (1 << 31) - 1))
 
 
 def fetch(connection: Connection, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:

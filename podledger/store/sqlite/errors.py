@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 
 from podledger.core.errors import DAMAGED_HINT, DamagedError, StorageError
 
@@ -24,6 +24,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except DRIVER_ERRORS as error:
         raise storage_error(path, error) from error
+    except (NoResultFound, MultipleResultsFound) as error:
+        raise DamagedError(f"{path} is damaged: its tables contradict each other", hint=DAMAGED_HINT) from error
 
 
 _MEANINGS: Final = {

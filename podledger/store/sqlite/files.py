@@ -18,9 +18,6 @@ from podledger.store.sqlite.errors import translated
 APPLICATION_ID: Final = 0x706F646C
 """The application id in the header of podledger's databases: "podl"."""
 
-CHECKPOINT_WAIT_MS: Final = 200
-"""How long `empty_wal` waits for readers."""
-
 BACKUP_PAGES: Final = 1_000
 """How many pages are copied between two reports of progress."""
 
@@ -30,7 +27,7 @@ def application_id(path: Path) -> int | None:
     if not path.is_file():
         return None
     try:
-        with closing(sqlite3.connect(read_only_uri(path), uri=True, factory=bounded(path))) as connection:
+        with closing(bounded(path)(read_only_uri(path), uri=True)) as connection:
             return int(connection.execute("PRAGMA application_id").fetchone()[0])
     except (sqlite3.Error, UnicodeDecodeError):
         return None
@@ -88,9 +85,12 @@ def integrity_faults(connection: Connection, *, quick: bool = False, limit: int 
             yield str(fault)
 
 
-def empty_wal(connection: Connection, busy_timeout_s: float) -> bool:
-    """Write the WAL into the database and truncate it; return False if readers did not let it within a moment."""
-    fetch(connection, f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
+def empty_wal(connection: Connection, busy_timeout_s: float, *, wait_s: float) -> bool:
+    """Write the WAL into the database and truncate it; return False if readers did not let it within `wait_s`.
+
+    While it waits for the readers of now, nothing is written, and new readers do not need the WAL.
+    """
+    fetch(connection, f"PRAGMA busy_timeout = {milliseconds(wait_s)}")
     try:
         ((blocked, *_),) = fetch(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

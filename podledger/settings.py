@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     ledger: str | None = Field(None, description="The ledger, if the database holds several.")
     busy_timeout_s: Seconds = Field(5.0, ge=0, description="How long to wait for another process's lock, in seconds.")
     max_frame_bytes: int = Field(
-        MAX_FRAME_BYTES, ge=256, description="The longest line that `serve` accepts, in bytes."
+        MAX_FRAME_BYTES, ge=256, le=16 << 20, description="The longest line that `serve` accepts, in bytes."
     )
     max_connections: int = Field(1024, ge=1, description="How many connections may be open at once.")
     idle_timeout_s: Seconds = Field(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,21 +54,33 @@ class Ended(NamedTuple):
     resident_bytes: int
 
 
-def limited(path: Path, *words: str, timeout_s: int = 60) -> Ended:
+MEASURED = """
+import sys
+from pathlib import Path
+from podledger.cli import main
+status = main()
+[peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(peak, file=sys.stderr)
+sys.exit(status)
+"""
+"""A program that runs a command, and prints its peak of resident memory in KiB as the last line of its errors."""
+
+
+def limited(path: Path, *words: str) -> Ended:
     """Run a command on a database with a limit of memory that the kernel sets; discard its standard output."""
-    command = [sys.executable, "-m", "podledger", "--db", str(path)]
+    command = ["prlimit", f"--data={MAX_DATA_BYTES}", sys.executable, "-c", MEASURED, "--db", str(path)]
     command += [word.format(db=path, folder=path.parent) for word in words]
-    with tempfile.TemporaryFile() as error:
-        process = subprocess.Popen(
-            ["prlimit", f"--data={MAX_DATA_BYTES}", "timeout", f"{timeout_s}", *command],
-            env=clean_environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=error,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        error.seek(0)
-        return Ended(process.returncode, error.read().decode(), usage.ru_maxrss * 1024)
+    done = subprocess.run(
+        command,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    *errors, peak = done.stderr.splitlines()
+    return Ended(done.returncode, "\n".join(errors), int(peak) * 1024)
 
 
 @pytest.fixture

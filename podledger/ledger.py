@@ -15,13 +15,16 @@ from sqlalchemy import Connection
 
 from podledger.bundle.request import BundleRequest
 from podledger.bundle.write import BundleResult, make_bundle
+from podledger.client.spawning import PreparedSpawn, prepare_spawn
 from podledger.core.digest import NO_PAYLOAD
 from podledger.core.entries import Entry, draft
 from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, StorageError
 from podledger.core.events import Evidence, LedgerEvent
+from podledger.core.fields import Scope
 from podledger.core.names import check_name
 from podledger.core.progress import Progress
 from podledger.core.rules import fact_of
+from podledger.core.stamps import Stamper
 from podledger.host.facts import absolute, stated
 from podledger.integrity.coverage import coverage_of
 from podledger.integrity.notes import Note, note_at
@@ -34,7 +37,7 @@ from podledger.queries.gaps import Answer, Gap, Missing, gaps_at, missing_at
 from podledger.queries.holders import Holder, holders_at
 from podledger.queries.moments import Moment, span
 from podledger.queries.notifications import DEFAULT_CONSUMER, Notification
-from podledger.queries.registry import Pod, pods_at
+from podledger.queries.registry import Pod, newest_incarnation, pods_at
 from podledger.queries.replay import ChangedOutcome, ReplayOptions, ReplayResult, replay
 from podledger.store import log, outbox_rows
 from podledger.store.append import Appended
@@ -150,6 +153,24 @@ class Ledger:
         await self.database.close()
         self._database = None
 
+    async def prepare_spawn(
+        self,
+        pod_name: str,
+        parent_socket: str | os.PathLike[str],
+        *,
+        socket_path: str = "",
+        scope: Scope = (),
+        stamper: Stamper | None = None,
+    ) -> PreparedSpawn:
+        """Prepare to spawn a pod that reports to `parent_socket`, as `prepare_spawn` does.
+
+        The incarnation is greater than the newest that the ledger knows of this name, whatever the clock says.
+        """
+        newest = await self.read(partial(newest_incarnation, ledger=self._name, pod_name=pod_name))
+        return prepare_spawn(
+            pod_name, parent_socket, socket_path=socket_path, scope=scope, stamper=stamper, after=newest
+        )
+
     async def append(self, event: LedgerEvent, *, evidence: Evidence | None = None) -> Entry:
         """Append one event; return its entry after the commit.
 
@@ -195,15 +216,15 @@ class Ledger:
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             page = await self.read(partial(log.read_page, ledger=self._name, selection=selection, limit=size))
+            if not page:
+                return
             for entry in page:
                 yield entry
-            if len(page) < size:
-                return
             left = None if left is None else left - len(page)
             selection = selection._replace(after=page[-1].seq)
 
     async def rejected(self, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
-        """Return the rejected lines after one number, at most `limit`."""
+        """Return the rejected lines after one number: at most `limit`, fewer if they are large, `[]` at their end."""
         return await self.read(partial(log.read_rejected, ledger=self._name, after=after, limit=limit))
 
     async def head(self) -> Head:
@@ -367,7 +388,10 @@ class Ledger:
     async def notifications(
         self, consumer: str = DEFAULT_CONSUMER, *, after: int = 0, limit: int = PAGE
     ) -> list[Notification]:
-        """Return unread notifications after the consumer's cursor and the seq `after`, at most `limit`."""
+        """Return unread notifications after the consumer's cursor and the seq `after`.
+
+        They are at most `limit`, and fewer if they are large; `[]` at their end.
+        """
         check_name(consumer, "consumer")
         work = partial(notifications.unread, ledger=self._name, consumer=consumer, after=after, limit=limit)
         return await self.read(work)

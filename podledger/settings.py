@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from podledger.core.protocol import MAX_FRAME_BYTES
+from podledger.core.times import MAX_SECONDS
 from podledger.server.limits import Limits
+
+Seconds = Annotated[float, Field(le=MAX_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -16,17 +21,17 @@ class Settings(BaseSettings):
 
     db: str = Field("podledger.db", description="The database: a path, or `sqlite:///PATH`.")
     ledger: str | None = Field(None, description="The ledger, if the database holds several.")
-    busy_timeout_s: float = Field(5.0, ge=0, description="How long to wait for another process's lock, in seconds.")
+    busy_timeout_s: Seconds = Field(5.0, ge=0, description="How long to wait for another process's lock, in seconds.")
     max_frame_bytes: int = Field(
-        MAX_FRAME_BYTES, ge=256, description="The longest line that `serve` accepts, in bytes."
+        MAX_FRAME_BYTES, ge=256, le=16 << 20, description="The longest line that `serve` accepts, in bytes."
     )
     max_connections: int = Field(1024, ge=1, description="How many connections may be open at once.")
-    idle_timeout_s: float = Field(
+    idle_timeout_s: Seconds = Field(
         60.0, gt=0, description="Close a connection that sends nothing for this many seconds."
     )
     max_queued: int = Field(10_000, ge=1, description="Stop reading while this many events wait to be committed.")
     max_batch: int = Field(1_000, ge=1, description="How many events are committed in one transaction.")
-    drain_grace_s: float = Field(1.0, ge=0, description="How long a stopping `serve` goes on reading, in seconds.")
+    drain_grace_s: Seconds = Field(1.0, ge=0, description="How long a stopping `serve` goes on reading, in seconds.")
     allowed_uids: frozenset[int] = Field(
         frozenset(), description="Other users whose pods may report, as a JSON list such as `[1000]`."
     )

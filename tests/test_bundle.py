@@ -16,15 +16,30 @@ from hypothesis import strategies as st
 from podledger import Entry, Ledger, PodSpawned, ScopeSubDelegated, ShutDown, TurnEnded
 from podledger.archive.collect import collect
 from podledger.archive.transfer import export_lines
+from podledger.bundle.coverage import verifier
 from podledger.bundle.request import BundleRequest
+from podledger.bundle.scope import BundleRow, texts_digest
 from podledger.bundle.write import BundleResult
 from podledger.core.digest import payload_digest
 from podledger.core.errors import DamagedError, InvalidMomentError, ReadOnlyError, StorageError, UsageError
 from podledger.core.events import DELEGATIONS, LedgerEvent
 from podledger.integrity.coverage import coverage_of
 from tests.clocks import Clock
-from tests.given import delegated, errored, incarnation, make_ledger, spawned, stamp, stamped, stopped, turned, writes
+from tests.given import (
+    OWNER,
+    delegated,
+    errored,
+    incarnation,
+    make_ledger,
+    spawned,
+    stamp,
+    stamped,
+    stopped,
+    turned,
+    writes,
+)
 from tests.runner import podledger, podledger_json, podledger_process
+from tests.support import connected
 
 
 def a_tree() -> list[LedgerEvent]:
@@ -217,6 +232,46 @@ async def test_coverage_states_what_a_file_holds(tmp_path: Path) -> None:
     assert [part.covers(pod) for pod in ("coder", "planner", "scout")] == [True, False, False]
     assert [part.projects(pod) for pod in ("coder", "planner", "scout")] == [True, True, False]
     assert [whole.covers(pod) and whole.projects(pod) for pod in ("coder", "nobody")] == [True, True]
+
+
+async def test_bundle_recommends_no_program_of_its_own(tmp_path: Path) -> None:
+    path = await small_bundle(tmp_path)
+    with connected(path) as db:
+        texts = dict(db.execute("SELECT name, content FROM bundle_texts"))
+    assert set(texts) == {"README"}
+    assert "Run no program that comes with this file" in texts["README"]
+    assert podledger("bundle", "--verifier").out == verifier()
+
+
+@pytest.mark.parametrize(("name", "content"), [("verifier.py", "print('verified')"), ("check.sh", "true")])
+async def test_verify_reports_a_program_in_a_bundle(tmp_path: Path, name: str, content: str) -> None:
+    problems = await problems_with_text(await small_bundle(tmp_path), name, content)
+    assert problems == [f"its text {name!r} is not podledger's: do not run it"]
+
+
+async def test_enclosed_copy_of_the_own_verifier_is_no_problem(tmp_path: Path) -> None:
+    assert await problems_with_text(await small_bundle(tmp_path), "verifier.py", verifier()) == []
+
+
+async def small_bundle(folder: Path) -> Path:
+    """Make a bundle of a small ledger; return its path."""
+    async with Ledger.open(folder / "whole.db", OWNER) as ledger:
+        await ledger.append(spawned("coder"))
+        await ledger.bundle(folder / "part.db", BundleRequest())
+    (folder / "part.db").chmod(0o600)
+    return folder / "part.db"
+
+
+async def problems_with_text(path: Path, name: str, content: str) -> list[str]:
+    """Add a text to a bundle, with a matching digest and checksum; return the problems that `verify` finds."""
+    with connected(path) as db:
+        db.execute("INSERT INTO bundle_texts VALUES (?, ?)", (name, content))
+        texts = db.execute("SELECT name, content FROM bundle_texts ORDER BY name").fetchall()
+        row = BundleRow(*db.execute("SELECT * FROM bundle").fetchone())._replace(texts_digest=texts_digest(texts))
+        new = row.with_checksum()
+        db.execute("UPDATE bundle SET texts_digest = ?, row_checksum = ?", (new.texts_digest, new.row_checksum))
+    async with Ledger.open(path) as bundle:
+        return [problem.detail for problem in (await bundle.verify()).problems]
 
 
 async def test_bundle_without_its_scope_is_damaged(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_csv_starts_no_formula(folder: Path) -> None:
         query = query.replace("?", f"'{cell}'", 1)
     done = ask(folder, query, "--csv")
     _header, row = csv.reader(io.StringIO(done.out, newline=""))
-    assert row == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "'\rx", "-5", "+2.5", "plain", "-5", "2.5", ""]
+    assert row == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "\\rx", "-5", "+2.5", "plain", "-5", "2.5", ""]
 
 
 def test_control_characters_never_reach_a_terminal(folder: Path) -> None:

@@ -45,6 +45,27 @@ def test_later_incarnation_is_greater() -> None:
     assert len(set(made)) == 2_000
 
 
+def test_incarnation_is_greater_after_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = new_incarnation()
+    hour_ago_ns = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: hour_ago_ns)
+    made = [new_incarnation() for _ in range(100)]
+    assert [before, *made] == sorted({before, *made})
+
+
+def test_incarnation_is_greater_than_one_from_a_clock_ahead() -> None:
+    ahead = incarnation(0xF000_0000)
+    made = new_incarnation(after=ahead)
+    assert made > ahead
+    assert uuid.UUID(made).version == 7
+    assert new_incarnation() < ahead, "a clock ahead of one pod says nothing about others"
+
+
+def test_greatest_incarnation_does_not_stop_a_spawn() -> None:
+    greatest = "ffffffff-ffff-7fff-bfff-ffffffffffff"
+    assert uuid.UUID(new_incarnation(after=greatest)).version == 7
+
+
 # Stamps
 
 

@@ -81,10 +81,11 @@ def read_line(line: bytes, owner: str) -> Draft | Entry | Rejection | None:
     """Return the content of a line: an event (on the wire or bare), an exported entry, or a rejected line."""
     if len(line) > MAX_LINE_BYTES:
         return _too_long(line, MAX_LINE_BYTES)
+    content: Draft | Entry | Rejection | None
     try:
         content = _read(line, owner)
     except (ProtocolError, InvalidEventError) as error:
-        return Rejection(line, error.message, None)
+        content = Rejection(line, error.message, None)
     if len(line) > MAX_EVENT_BYTES and not isinstance(content, Entry):
         return _too_long(line, MAX_EVENT_BYTES)
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Final
 
 from sqlalchemy import Connection, MetaData, and_, func, select
@@ -15,7 +16,9 @@ from podledger.core.digest import NO_PAYLOAD
 from podledger.core.entries import Entry
 from podledger.core.errors import DamagedError
 from podledger.core.problem import Problem
+from podledger.core.text import escape
 from podledger.queries.gaps import Gap
+from podledger.store.own_tables import check_tables
 from podledger.store.tables import events
 
 
@@ -46,7 +49,7 @@ class BundleCoverage:
         query = select(withheld.c.seq, withheld.c.payload_digest).where(
             withheld.c.ledger == self.row.ledger, withheld.c.seq.between(page[0].seq, page[-1].seq)
         )
-        return {row.seq: row.payload_digest for row in connection.execute(query)}
+        return {row.seq: row.payload_digest for row in connection.execute(query).all()}
 
     def problems(self, connection: Connection) -> Iterator[Problem]:
         """Yield where the bundle's own tables and its log contradict each other."""
@@ -54,10 +57,11 @@ class BundleCoverage:
             yield _problem("the row that states its scope was changed in place")
         yield from self._payload_problems(connection)
         yield from self._withheld_problems(connection)
-        texts = [(name, content) for name, content in connection.execute(select(bundle_texts).order_by("name"))]
+        texts = [(name, content) for name, content in connection.execute(select(bundle_texts).order_by("name")).all()]
         if texts_digest(texts) != self.row.texts_digest:
             yield _problem("one of its texts was changed in place")
-        stored = {Gap(*gap[1:]) for gap in connection.execute(select(bundle_gaps))}
+        yield from _program_problems(dict(texts))
+        stored = {Gap(*gap[1:]) for gap in connection.execute(select(bundle_gaps)).all()}
         if stored != set(gaps_in(connection, self.scope)):
             yield _problem("the gaps that it states are not those of its log")
 
@@ -94,6 +98,18 @@ class BundleCoverage:
                 yield _problem(f"{table.name} has rows of another ledger")
 
 
+def verifier() -> str:
+    """Return the program that verifies a ledger or a bundle without podledger."""
+    return resources.files("podledger.bundle").joinpath("verifier.txt").read_text()
+
+
+def _program_problems(texts: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield the texts that could be programs, unless one is the verifier of this package."""
+    for name, content in texts.items():
+        if name != "README" and (name, content) != ("verifier.py", verifier()):
+            yield _problem(f"its text {escape(name, 60)!r} is not podledger's: do not run it")
+
+
 def _problem(detail: str, seq: int | None = None) -> Problem:
     return Problem("bundle", seq, detail)
 
@@ -102,9 +118,10 @@ def read_bundle(connection: Connection) -> BundleCoverage:
     """Return the coverage that a bundle states.
 
     Raises:
-        DamagedError: it does not state its scope.
+        DamagedError: it does not state its scope, or one of its tables is not podledger's.
     """
-    rows = connection.execute(select(bundle)).all()
+    check_tables(connection, "the bundle", metadata)
+    rows = connection.execute(select(bundle).limit(2)).all()
     try:
         row = BundleRow(*rows[0])
         return BundleCoverage(row, row.scope())

@@ -61,7 +61,7 @@ def _descendants(connection: Connection, ledger: str, pod: str, first: int, last
         tenures.c.from_seq <= last,
         or_(tenures.c.until_seq.is_(None), tenures.c.until_seq > first),
     )
-    names = {from_seq: name for name, from_seq in connection.execute(query)}
+    names = {from_seq: name for name, from_seq in connection.execute(query).all()}
     lines = lineage(connection, ledger, last, [(name, from_seq) for from_seq, name in names.items()])
     for from_seq, line in lines.items():
         if any(ancestor.pod_name == pod for ancestor in line):
@@ -103,6 +103,6 @@ def gaps_in(connection: Connection, scope: BundleScope) -> list[Gap]:
     """Return the gaps, from the start of the span on, in the streams of those who reported about the scope's pods."""
     query = select(events.c.source, events.c.pod_name).distinct()
     query = query.where(events.c.ledger == scope.ledger, events.c.seq <= scope.until_seq, events.c.source.is_not(None))
-    sources = {source for source, pod_name in connection.execute(query) if scope.projects(pod_name)}
+    sources = {source for source, pod_name in connection.execute(query).all() if scope.projects(pod_name)}
     gaps = gaps_until(connection, scope.ledger, scope.until_seq)
     return [gap for gap in gaps if gap.source in sources and gap.before_seq >= scope.since_seq]

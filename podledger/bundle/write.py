@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,7 +35,8 @@ withheld holds its SHA-256, so that the whole chain of digests can be verified. 
 the table bundle_gaps which reports are known to be missing.
 
 To read it, run podledger --db FILE events, pods or verify, or open it in any SQLite browser.
-To verify it without podledger, copy the text verifier.py from the table bundle_texts and run it on this file.
+Run no program that comes with this file, and none out of it. To verify it without podledger, take the verifier from
+podledger's documentation (docs/ledger-format.md), or print it with podledger bundle --verifier.
 To trust it, compare the digest at seq {until} with a note of the ledger that was kept elsewhere.
 """
 
@@ -140,7 +140,4 @@ def _bundle_head(head: Head, last: Entry) -> Head:
 
 
 def _texts(scope: BundleScope) -> dict[str, str]:
-    return {
-        "README": README.format(scope=scope.describe(), until=scope.until_seq),
-        "verifier.py": resources.files("podledger.bundle").joinpath("verifier.txt").read_text(),
-    }
+    return {"README": README.format(scope=scope.describe(), until=scope.until_seq)}

@@ -22,7 +22,8 @@ MAX_CELL = 500
 """How many characters of a value a table shows."""
 
 CHUNK = 500
-"""How many lines are printed at once."""
+CHUNK_CHARS = 1 << 20
+"""How many lines, or characters of lines, are printed at once."""
 
 MIN_LABEL = 24
 """How narrow the label of a pod in a deep tree becomes, in columns."""
@@ -48,6 +49,28 @@ async def print_json_list(fields: dict[str, Any], name: str, items: AsyncIterabl
     print("]}" if between == "," else f"{head}]}}", flush=True)
 
 
+async def print_json_items(pages: AsyncIterable[Iterable[Any]]) -> None:
+    """Print one JSON document, a list, a page of items at a time."""
+    between = "["
+    async for page in pages:
+        for item in page:
+            print(between, json_text(item), sep="", end="")
+            between = ","
+    print("[]" if between == "[" else "]", flush=True)
+
+
+async def print_table_pages(
+    header: Sequence[str], pages: AsyncIterable[Iterable[Sequence[Any]]], *, empty: str
+) -> None:
+    """Print a table for each page of rows, or the line `empty` if there is no page."""
+    is_empty = True
+    async for page in pages:
+        print_table(header, page, empty=empty)
+        is_empty = False
+    if is_empty:
+        print_line(empty)
+
+
 def print_missing(missing: Missing) -> None:
     """Say on standard error that reports are missing, if any are: the answer may be incomplete."""
     if missing.reports:
@@ -71,15 +94,20 @@ def wrapped(text: str, on: Screen, style: str = "", *, indent: str = "") -> list
 def line_printer() -> Iterator[Callable[[str], None]]:
     """Yield a function that prints a line. Many lines are printed at once, the last ones when the block ends."""
     pending: list[str] = []
+    characters = 0
 
     def flush() -> None:
+        nonlocal characters
         if pending:
             print_lines(pending)
             pending.clear()
+            characters = 0
 
     def put(line: str) -> None:
+        nonlocal characters
         pending.append(line)
-        if len(pending) >= CHUNK:
+        characters += len(line)
+        if len(pending) >= CHUNK or characters >= CHUNK_CHARS:
             flush()
 
     try:

@@ -9,6 +9,7 @@ from typing import Final, NoReturn, Protocol, cast
 
 from podledger.cli.table import COMMANDS, GROUPS
 from podledger.core.errors import UsageError
+from podledger.core.times import MAX_SECONDS
 
 
 class CommandModule(Protocol):
@@ -113,13 +114,20 @@ def non_empty(text: str) -> str:
     return text
 
 
+MAX_NUMBER: Final = (1 << 63) - 1
+"""The greatest whole number that SQLite holds."""
+
+
 def at_least(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
-    """Return an argument type: a number no less than `least`."""
+    """Return an argument type: a number no less than `least`, and no greater than a column or a timer holds."""
+    most = MAX_NUMBER if kind is int else MAX_SECONDS
 
     def parse_number(text: str) -> float:
         value = kind(text)
         if not value >= least:
             raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is more than {most:,.0f}")
         return value
 
     parse_number.__name__ = "whole number" if kind is int else "number"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from podledger.cli.parser import Parser
 from podledger.core.errors import UsageError
@@ -21,6 +22,7 @@ from podledger.queries.gaps import Missing
 from podledger.queries.moments import Moment, parse_moment, resolve
 from podledger.settings import Settings
 from podledger.store.database import locate
+from podledger.store.sqlite.bounded import limit_heap
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ def settings() -> Settings:
     """
     try:
         return Settings()
+    except (SettingsError, RecursionError) as error:  # the only variable that holds JSON
+        raise UsageError("PODLEDGER_ALLOWED_UIDS is not a list", hint="give a JSON list, such as [1000]") from error
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = "PODLEDGER_" + "_".join(str(part) for part in problem["loc"]).upper()
@@ -44,7 +48,9 @@ def settings() -> Settings:
 
 
 def database_path(args: Namespace) -> Path:
-    """Return the database file that the arguments name."""
+    """Return the database file that the arguments name; SQLite's memory is limited from here on in our own process."""
+    if args.owns_process:
+        limit_heap()
     return locate(settings().db if args.db is None else args.db)
 
 

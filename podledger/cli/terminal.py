@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TextIO
+
+from podledger.core.text import escape
 
 BOLD: Final = "1"
 DIM: Final = "2"
@@ -41,6 +44,34 @@ class Screen(NamedTuple):
     def paint(self, text: str, style: str) -> str:
         """Return the text, in the colour `style` if the screen shows colours."""
         return f"\x1b[{style}m{text}\x1b[0m" if self.colours and style and text else text
+
+
+class SafeTerminal:
+    """A terminal as standard output: it shows every control character as an escape, except for our own colours.
+
+    Commands escape what they print where they know what it is. This catches what they miss, such as a kind or a digest
+    in a database that somebody else made.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; return its length."""
+        if not text.isprintable():
+            parts = _OWN.split(text)
+            parts[::2] = [escape(part, kept="\n") for part in parts[::2]]
+            self._stream.write("".join(parts))
+        else:
+            self._stream.write(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_OWN: Final = re.compile(rf"(\x1b\[(?:0|{'|'.join({BOLD, *STYLES.values()})})m)")
+"""The sequences that `Screen.paint` writes."""
 
 
 def screen() -> Screen:

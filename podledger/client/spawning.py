@@ -55,13 +55,17 @@ def prepare_spawn(
     socket_path: str = "",
     scope: Scope = (),
     stamper: Stamper | None = None,
+    after: str | None = None,
 ) -> PreparedSpawn:
     """Prepare to spawn a pod that reports to `parent_socket`, with an incarnation of its own.
 
     A pod without a `socket_path` only reports. `stamper` (by default this process's) remembers the incarnation for the
     reports of this process about the pod. Each call is another incarnation, so a respawned pod gets a new tenure.
+
+    A new incarnation is greater than each one that this process made, although the clock may have been set back. It is
+    also greater than `after`, the newest that is known of this name: `Ledger.prepare_spawn` takes that from the ledger.
     """
-    incarnation = (stamper or process_stamper()).spawn(pod_name)
+    incarnation = (stamper or process_stamper()).spawn(pod_name, after=after)
     callback = os.fspath(parent_socket)
     environment = {INCARNATION_VARIABLE: incarnation, POD_VARIABLE: pod_name, SOCKET_VARIABLE: callback}
     return PreparedSpawn(pod_name, incarnation, environment, socket_path, scope, callback)

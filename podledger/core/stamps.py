@@ -24,10 +24,30 @@ MAX_INCARNATIONS: Final = 10_000
 """How many of the pods that it delegated a stamper remembers."""
 
 
-def new_incarnation() -> str:
-    """Return a new UUIDv7: 60 bits of clock come first (RFC 9562, section 6.2, method 3), so a later one is greater."""
+def new_incarnation(after: str | None = None) -> str:
+    """Return a new UUIDv7, greater than each one that this process made before, and than `after`.
+
+    Sixty bits of clock come first (RFC 9562, section 6.2, method 3). If the clock was set back, or `after` is from a
+    clock that is ahead, they count on from there.
+    """
+    global _last_tick  # noqa: PLW0603 - one count for each process
     milliseconds, rest_ns = divmod(time.time_ns(), 1_000_000)
-    return _uuid((milliseconds & (1 << 48) - 1) << 80 | (rest_ns << 12) // 1_000_000 << 64 | _random(64), version=7)
+    tick = (milliseconds & (1 << 48) - 1) << 12 | (rest_ns << 12) // 1_000_000
+    with _counting:
+        _last_tick = tick = max(tick, _last_tick + 1)
+    if after is not None:
+        tick = min(max(tick, _tick_of(after) + 1), (1 << 60) - 1)
+    return _uuid(tick >> 12 << 80 | (tick & 0xFFF) << 64 | _random(64), version=7)
+
+
+def _tick_of(incarnation: str) -> int:
+    """Return the sixty bits of clock of a UUIDv7."""
+    digits = incarnation.replace("-", "")
+    return int(digits[:12] + digits[13:16], 16)
+
+
+_last_tick = 0
+_counting = threading.Lock()
 
 
 def _uuid(value: int, version: int) -> str:
@@ -63,14 +83,15 @@ class Stamper:
         self._incarnations: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def spawn(self, pod_name: str) -> str:
+    def spawn(self, pod_name: str, *, after: str | None = None) -> str:
         """Return the incarnation of a pod that this process is about to spawn: a new one each time.
 
+        It is greater than each one that this process made, and than `after`, the newest that is known of this name.
         Pass it to the pod in `PODLEDGER_INCARNATION`. It is the subject of this process's reports about the pod until
         the pod's `shut_down` is sent, or until the next spawn under the same name.
         """
         with self._lock:
-            incarnation = self._incarnations[pod_name] = new_incarnation()
+            incarnation = self._incarnations[pod_name] = new_incarnation(after)
             self._incarnations.move_to_end(pod_name)
             if len(self._incarnations) > MAX_INCARNATIONS:
                 self._incarnations.popitem(last=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -71,7 +72,7 @@ def _integrity_findings(connection: Connection) -> Iterator[Finding]:
 
 
 def _schema_findings(connection: Connection) -> Iterator[Finding]:
-    problems = list(schema_problems(connection, read_coverage(connection)))
+    problems = list(islice(schema_problems(connection, read_coverage(connection)), MAX_LISTED))
     triggers = [problem for problem in problems if problem.detail.startswith("trigger")]
     for problem in problems:
         fix = "find out who changed it; `podledger recover` writes a new ledger with its triggers in place"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -52,8 +53,8 @@ def _log_findings(connection: Connection, name: str) -> Iterator[Finding]:
     if not coverage.is_whole:
         yield Finding("log", "ok", f"{escape(coverage.describe(), 200)}; `podledger verify` checks its chain")
         return
-    lost = list(losses(scan(connection, name)))
-    for first, last, reason in lost[:MAX_LISTED]:
+    lost = list(islice(losses(scan(connection, name)), MAX_LISTED))
+    for first, last, reason in lost:
         run = f"seq {first}" if first == last else f"seq {first} to {last}"
         yield Finding("log", "error", f"{run}: {reason}", DAMAGED_HINT)
     if not lost:
@@ -127,6 +128,6 @@ def _mirror_findings(connection: Connection, name: str) -> Iterator[Finding]:
     if mirror is None:
         return
     if fault := procfs.file_fault(Path(mirror)):
-        yield Finding("mirror", "error", f"{mirror} {fault.detail}", fault.fix)
+        yield Finding("mirror", "error", f"{escape(mirror, 300)} {fault.detail}", fault.fix)
     else:
-        yield Finding("mirror", "ok", f"only its owner can read {mirror}")
+        yield Finding("mirror", "ok", f"only its owner can read {escape(mirror, 300)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain, groupby, takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from podledger.integrity.scan import UNREADABLE, Loss, ScannedEntry, losses, sca
 from podledger.ledger import Ledger
 from podledger.store.connections import read_only
 from podledger.store.coverage import check_whole
+from podledger.store.driver import batches
 from podledger.store.files import placing
 from podledger.store.log import Rejected, Rejection, read_head, read_rejected
 
@@ -121,28 +122,20 @@ def _scan_events(connection: Connection, name: str) -> Iterator[ScannedEntry]:
 async def _keep(into: Ledger, scan: Iterator[ScannedEntry]) -> int:
     """Restore the entries before the first loss as they are; return how many."""
     kept = 0
-    batch: list[Entry] = []
-    for scanned in scan:
-        if scanned.fault or scanned.entry is None:
+    intact = takewhile(lambda scanned: not scanned.fault, scan)
+    for batch in batches((scanned.entry for scanned in intact if scanned.entry is not None), BATCH):
+        refused = await into.commits.restore(batch)
+        kept += len(batch) - len(refused)
+        if refused:
             break
-        batch.append(scanned.entry)
-        if len(batch) == BATCH:
-            refused = await into.commits.restore(batch)
-            kept += len(batch) - len(refused)
-            batch = []
-            if refused:
-                return kept
-    refused = await into.commits.restore(batch)
-    return kept + len(batch) - len(refused)
+    return kept
 
 
 def _runs_of_one_time(scan: Iterator[ScannedEntry]) -> Iterator[list[Entry]]:
     """Yield the entries that hold, in runs without a gap that were recorded at one time."""
     entries = (scanned.entry for scanned in scan if not scanned.fault and scanned.entry is not None)
     for _, run in groupby(enumerate(entries), key=lambda item: (item[1].seq - item[0], item[1].recorded_us)):
-        of_run = [entry for _, entry in run]
-        for start in range(0, len(of_run), BATCH):
-            yield of_run[start : start + BATCH]
+        yield from batches((entry for _, entry in run), BATCH)
 
 
 async def _append(into: Ledger, entries: Sequence[Entry]) -> tuple[int, int, int]:
@@ -164,13 +157,8 @@ def _joined(moved: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]
 
 async def _copy_rejected(into: Ledger, connection: Connection, scan: Iterator[ScannedEntry]) -> None:
     """Copy the rejected lines that can be read, and append the faulty entries to them."""
-    batch: list[Rejection] = []
-    for rejection in chain(_old_rejections(connection, into.name), _faulty_entries(scan)):
-        batch.append(rejection)
-        if len(batch) == REJECTED_BATCH:
-            await into.commits.append([], batch)
-            batch = []
-    await into.commits.append([], batch)
+    for batch in batches(chain(_old_rejections(connection, into.name), _faulty_entries(scan)), REJECTED_BATCH):
+        await into.commits.append([], batch)
 
 
 def _old_rejections(connection: Connection, name: str) -> Iterator[Rejection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Final
 
 from sqlalchemy import Connection, func, select
 
@@ -11,6 +12,8 @@ from podledger.core.digest import NO_DIGEST, NO_PAYLOAD, chain_digest
 from podledger.core.entries import Entry
 from podledger.core.problem import Problem
 from podledger.core.progress import Progress
+from podledger.core.text import escape
+from podledger.core.times import EARLIEST_US, LATEST_US
 from podledger.integrity.scan import UNREADABLE
 from podledger.store import log
 from podledger.store.coverage import Coverage
@@ -19,6 +22,9 @@ from podledger.store.log import Head
 from podledger.store.outbox_rows import read_outbox
 from podledger.store.rebuild import RowDifference, differences
 from podledger.store.tables import consumers, events, ledgers, metadata, outbox, rejected
+
+MAX_SHOWN: Final = 100
+"""How many characters of a stored value a problem shows."""
 
 
 def head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
@@ -29,7 +35,8 @@ def head_problems(connection: Connection, head: Head) -> Iterator[Problem]:
         column = table.c.name if table is ledgers else table.c.ledger
         query = select(column).distinct().where(column.not_in(select(ledgers.c.name)))
         for name in connection.execute(query).scalars():
-            yield Problem("ledger", None, f"{table.name} has rows of {name!r}, which is no ledger here")
+            shown = escape(str(name), MAX_SHOWN)
+            yield Problem("ledger", None, f"{table.name} has rows of {shown!r}, which is no ledger here")
     for number in (events.c.seq, rejected.c.number, outbox.c.number):
         name = number.table.name
         below = select(func.count()).where(number.table.c.ledger == head.name, number < 1)
@@ -60,6 +67,8 @@ def _entry_problems(entry: Entry, seq: int, recorded_us: int, digest: str, absen
         yield Problem("numbering", entry.seq, f"it follows seq {seq}")
     if entry.recorded_us < recorded_us:
         yield Problem("time", entry.seq, "it was recorded before the entry that it follows")
+    if not EARLIEST_US <= entry.recorded_us <= LATEST_US:
+        yield Problem("time", entry.seq, f"its time, {entry.recorded_us} µs after 1970, is not in the years 1 to 9999")
     if "" in entry:
         yield Problem("chain", entry.seq, "it holds an empty text in place of a null or a word")
     if entry.digest != chain_digest(digest, entry, absent if entry.payload == NO_PAYLOAD else None):
@@ -76,17 +85,17 @@ def projection_problems(connection: Connection, ledger: str, coverage: Coverage,
 
     rows = checked_rows(connection, ledger, coverage.projects, on_problem)
     try:
-        differing = list(islice(differences(connection, ledger, rows), limit))
+        differing = [_row_problem(difference) for difference in islice(differences(connection, ledger, rows), limit)]
     except UNREADABLE:
         yield from outcomes
         raise
     yield from outcomes
-    yield from map(_row_problem, differing)
+    yield from differing
 
 
 def _row_problem(difference: RowDifference) -> Problem:
     state = "does not follow from the log" if difference.extra else "is missing"
-    key = ", ".join(str(value) for value in difference.key[1:])
+    key = ", ".join(escape(str(value), MAX_SHOWN) for value in difference.key[1:])
     return Problem("projection", None, f"{difference.table.name}: the row of {key!r} {state}")
 
 
@@ -123,6 +132,7 @@ def consumer_problems(connection: Connection, head: Head) -> Iterator[Problem]:
     rows = connection.execute(consumers.select().where(consumers.c.ledger == head.name)).all()
     for row in rows:
         if row.row_checksum != log.row_checksum(row[:-1]):
-            yield Problem("consumer", None, f"the cursor of {row.name!r} was changed in place")
+            name = escape(str(row.name), MAX_SHOWN)
+            yield Problem("consumer", None, f"the cursor of {name!r} was changed in place")
     if len(rows) != head.consumer_count:
         yield Problem("consumer", None, f"{len(rows)} are there, and the ledger's row says {head.consumer_count}")

@@ -7,8 +7,8 @@ loses only the entries that were on it.
 from __future__ import annotations
 
 import sqlite3
-from array import array
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from podledger.core.digest import NO_DIGEST, chain_digest
 from podledger.core.entries import Entry
+from podledger.core.names import MAX_NAME_BYTES
 from podledger.store.driver import PAGE
 from podledger.store.sqlite.files import size_bytes
 
@@ -81,9 +82,11 @@ def losses(scanned: Iterator[ScannedEntry]) -> Iterator[Loss]:
 def scanned_ledgers(connection: Connection) -> list[str]:
     """Return the names of the ledgers in the file, from every table that can still be read."""
     names: set[str] = set()
-    for query in ("SELECT name FROM ledgers", "SELECT DISTINCT ledger FROM events", "SELECT ledger FROM pods"):
+    for column, table in (("name", "ledgers"), ("ledger", "events"), ("ledger", "pods")):
+        query = f"SELECT DISTINCT {column} FROM {table} WHERE length({column}) <= ?"
         try:
-            names.update(name for (name,) in connection.exec_driver_sql(query) if isinstance(name, str))
+            rows = connection.exec_driver_sql(query, (MAX_NAME_BYTES,)).all()
+            names.update(name for (name,) in rows if isinstance(name, str))
         except UNREADABLE:
             continue
     return sorted(names)
@@ -96,18 +99,19 @@ class _Rows:
         self._connection = connection
         self._ledger = ledger
         self._attempts = MAX_FAILURES
-        self._rows = array("q")
+        self._rows: sqlite3.Connection | None = None
 
     def all(self) -> Iterator[tuple[int, Entry | None]]:
         """Yield each seq from 1 to the last one known, with its entry if it can be read."""
-        last = self._last()
-        for first in range(1, last + 1, PAGE):
-            until = min(first + PAGE - 1, last)
-            found = self._by_key(first, until)
-            if len(found) <= until - first:
-                found = self._by_row(first, until) | found
+        first, last, step = 1, self._last(), PAGE
+        while first <= last:
+            found, until = self._by_key(first, min(first + step - 1, last))
+            if not found and first < until and self._attempts > 0:
+                step = max(1, step // 2)
+                continue
             for seq in range(first, until + 1):
-                yield seq, found.get(seq)
+                yield seq, found.pop(seq, None) or self._by_row(seq)
+            first, step = until + 1, min(2 * step, PAGE)
 
     def _last(self) -> int:
         """Return the last seq by the index, the ledger's row or, if these differ, the log's rows."""
@@ -116,8 +120,7 @@ class _Rows:
             self._number("SELECT head_seq FROM main.ledgers WHERE name = ?"),
         ]
         if None in candidates or candidates[0] != candidates[1]:
-            self._find_rows()
-            candidates.append(max((seq for seq, rowid in enumerate(self._rows) if rowid), default=0))
+            candidates += self._found_rows().execute("SELECT max(seq) FROM found").fetchone()
         return max((number for number in candidates if number is not None and number <= self._max_entries()), default=0)
 
     def _max_entries(self) -> int:
@@ -131,49 +134,50 @@ class _Rows:
             return None
         return value if isinstance(value, int) else None
 
-    def _by_key(self, first: int, last: int) -> dict[int, Entry]:
-        query = f"SELECT {_FIELDS} FROM main.events WHERE ledger = ? AND seq BETWEEN ? AND ?"
+    def _by_key(self, first: int, last: int) -> tuple[dict[int, Entry], int]:
+        """Return the entries from `first` on, and how far they reach: to `last`, or less far if they are large."""
+        query = f"SELECT {_FIELDS} FROM main.events WHERE ledger = ? AND seq BETWEEN ? AND ? ORDER BY seq"
         try:
-            rows = self._connection.exec_driver_sql(query, (self._ledger, first, last)).all()
-            return {row[1]: Entry(*row) for row in rows if self._is_sound(tuple(row), first, last)}
+            with closing(self._connection.exec_driver_sql(query, (self._ledger, first, last))) as result:
+                rows = result.fetchmany(PAGE)
         except UNREADABLE:
             self._attempts -= 1
-            if first == last or self._attempts <= 0:
-                return {}
-            middle = (first + last) // 2
-            return self._by_key(first, middle) | self._by_key(middle + 1, last)
+            return {}, last
+        found = {row[1]: Entry(*row) for row in rows if self._is_sound(tuple(row), first, last)}
+        return found, max(found, default=last) if len(rows) <= last - first else last
 
-    def _by_row(self, first: int, last: int) -> dict[int, Entry]:
-        self._find_rows()
+    def _by_row(self, seq: int) -> Entry | None:
         query = f"SELECT {_FIELDS} FROM main.events WHERE rowid = ?"
-        found: dict[int, Entry] = {}
-        for rowid in filter(None, self._rows[first : last + 1]):
+        for (rowid,) in self._found_rows().execute("SELECT place FROM found WHERE seq = ?", (seq,)):
             try:
                 row = self._connection.exec_driver_sql(query, (rowid,)).first()
             except UNREADABLE:
                 continue
-            if row is not None and self._is_sound(tuple(row), first, last):
-                found[row[1]] = Entry(*row)
-        return found
+            if row is not None and self._is_sound(tuple(row), seq, seq):
+                return Entry(*row)
+        return None
 
-    def _find_rows(self) -> None:
-        """Find the row number of each seq without the index. They stay in memory: a damaged file takes no writes."""
-        if not self._rows:
-            self._rows = array("q", bytes(8 * (self._max_entries() + 1)))
-            self._find_rows_between(1, self._max_entries())
+    def _found_rows(self) -> sqlite3.Connection:
+        """Return the row number of each seq, found without the index, in a temporary database."""
+        if self._rows is None:
+            self._rows = sqlite3.connect("", isolation_level=None)
+            self._rows.execute("CREATE TABLE found (seq INTEGER PRIMARY KEY, place INTEGER)")
+            self._find_rows_between(self._rows, 1, self._max_entries())
+        return self._rows
 
-    def _find_rows_between(self, first: int, last: int) -> None:
+    def _find_rows_between(self, rows: sqlite3.Connection, first: int, last: int) -> None:
         query = "SELECT seq, rowid FROM main.events NOT INDEXED WHERE rowid BETWEEN ? AND ? AND ledger = ?"
         try:
-            for seq, rowid in self._connection.exec_driver_sql(query, (first, last, self._ledger)):
-                if isinstance(seq, int) and 0 < seq < len(self._rows):
-                    self._rows[seq] = rowid
+            with closing(self._connection.exec_driver_sql(query, (first, last, self._ledger))) as result:
+                while page := [tuple(row) for row in result.fetchmany(PAGE)]:
+                    sound = [row for row in page if isinstance(row[0], int) and 0 < row[0] <= self._max_entries()]
+                    rows.executemany("INSERT OR REPLACE INTO found VALUES (?, ?)", sound)
         except UNREADABLE:
             self._attempts -= 1
             if first < last and self._attempts > 0:
                 middle = (first + last) // 2
-                self._find_rows_between(first, middle)
-                self._find_rows_between(middle + 1, last)
+                self._find_rows_between(rows, first, middle)
+                self._find_rows_between(rows, middle + 1, last)
 
     def _is_sound(self, row: tuple[object, ...], first: int, last: int) -> bool:
         """Return whether a row belongs to the ledger and the range, and every value has the type of its column."""

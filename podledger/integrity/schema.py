@@ -9,6 +9,7 @@ from sqlalchemy import Connection, MetaData, create_engine
 from sqlalchemy.pool import StaticPool
 
 from podledger.core.problem import Problem
+from podledger.core.text import escape
 from podledger.store.coverage import Coverage
 from podledger.store.schema import upgrade_to
 from podledger.store.sqlite.files import schema_of
@@ -23,7 +24,7 @@ def schema_problems(connection: Connection, coverage: Coverage) -> Iterator[Prob
         elif actual[name] != sql:
             yield Problem("schema", None, f"{name} was altered")
     for name in actual.keys() - expected.keys():
-        yield Problem("schema", None, f"{name} is not podledger's")
+        yield Problem("schema", None, f"{escape(name, 100)} is not podledger's")
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,8 +20,9 @@ from podledger.integrity.scan import UNREADABLE, losses, scan, scanned_ledgers
 from podledger.integrity.schema import schema_problems
 from podledger.store import log
 from podledger.store.connections import read_only
-from podledger.store.coverage import Coverage
+from podledger.store.coverage import WHOLE_LOG, Coverage
 from podledger.store.log import Head
+from podledger.store.own_tables import altered_tables
 from podledger.store.sqlite.files import application_id_of, integrity_faults, user_version_of
 
 MAX_PROBLEMS: Final = 1000
@@ -63,6 +64,8 @@ def verify(
         LedgerNotFoundError: there is no such ledger.
         StorageError: the file cannot be read to its end.
     """
+    if next(altered_tables(connection), None):  # nothing may be read from them
+        return VerifyResult(ledger, 0, "", tuple(islice(schema_problems(connection, WHOLE_LOG), MAX_PROBLEMS)))
     head = log.read_head(connection, ledger)
     problems: list[Problem] = []
     expectations = note_problems(connection, ledger, expected)
@@ -97,8 +100,8 @@ def is_misnamed(path: Path, ledger: str | None) -> bool:
 
 def _all_problems(connection: Connection, head: Head, progress: Progress | None) -> Iterator[Problem]:
     coverage = read_coverage(connection)
-    yield from _guarded("file", _integrity_problems(connection))
     yield from _guarded("schema", schema_problems(connection, coverage))
+    yield from _guarded("file", _integrity_problems(connection))
     yield from _guarded("file", _header_problems(connection, coverage))
     yield from _guarded("head", checks.head_problems(connection, head))
     try:

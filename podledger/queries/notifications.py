@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from podledger.core.digest import NO_PAYLOAD
 from podledger.core.events import parse_event
 from podledger.core.render import render
 from podledger.core.times import moment, timestamp
 from podledger.store import log
+from podledger.store.driver import HotStatement, advancing
 from podledger.store.tables import consumers, events
 
 DEFAULT_CONSUMER: Final = "agent"
@@ -45,21 +46,30 @@ class Notification(NamedTuple):
 
 
 def unread(connection: Connection, ledger: str, consumer: str, after: int, limit: int) -> list[Notification]:
-    """Return the first notifications after the consumer's cursor and after a seq: no duplicates, nothing relayed."""
+    """Return the first notifications after the consumer's cursor and after a seq: no duplicates, nothing relayed.
+
+    They are at most `limit`, but at least one, and fewer if they are large.
+    """
     after = max(after, cursor(connection, ledger, consumer))
-    query = (
-        select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
-        .where(events.c.ledger == ledger, events.c.seq > after)
-        .where(
-            events.c.kind.in_(VISIBLE),
-            events.c.outcome != "duplicate",
-            events.c.relayed_kind.is_(None),
-            events.c.payload != NO_PAYLOAD,
-        )
-        .order_by(events.c.seq)
-        .limit(limit)
+    rows = _UNREAD.page(connection, {"ledger": ledger, "after": after, "limit": limit}, limit)
+    return [
+        Notification(seq, recorded_us, kind, pod_name, render(parse_event(payload)))
+        for seq, recorded_us, kind, pod_name, payload in advancing(rows, 0, after)
+    ]
+
+
+_UNREAD: Final = HotStatement(
+    select(events.c.seq, events.c.recorded_us, events.c.kind, events.c.pod_name, events.c.payload)
+    .where(events.c.ledger == bindparam("ledger"), events.c.seq > bindparam("after"))
+    .where(
+        events.c.kind.in_([bindparam(None, kind) for kind in VISIBLE]),
+        events.c.outcome != "duplicate",
+        events.c.relayed_kind.is_(None),
+        events.c.payload != NO_PAYLOAD,
     )
-    return [Notification(*row[:4], render(parse_event(row[4]))) for row in connection.execute(query)]
+    .order_by(events.c.seq)
+    .limit(bindparam("limit"))
+)
 
 
 def cursor(connection: Connection, ledger: str, consumer: str) -> int:

@@ -18,7 +18,7 @@ from podledger.queries.lineage import delegates_speaker, is_named_parent
 from podledger.queries.moments import Moment, instant
 from podledger.queries.spans import LEDGER, SEQ, holds_seq, node_values
 from podledger.store.driver import HotStatement
-from podledger.store.tables import OPEN_NODE, events, open_at, tenures
+from podledger.store.tables import OPEN_NODE, events, open_at, pods, tenures
 
 
 class Pod(NamedTuple):
@@ -79,6 +79,12 @@ def pods_at(connection: Connection, ledger: str, at: Moment, *, closed: bool = F
     nodes = {} if closed else node_values(moment)
     rows = _pods(len(nodes)).fetch(connection, {"ledger": ledger, "seq": moment.seq, **nodes})
     return [_pod(Tenure(*row[:-4]), moment.seq, *row[-4:]) for row in sorted(rows, key=itemgetter(0, 1))]
+
+
+def newest_incarnation(connection: Connection, ledger: str, pod_name: str) -> str | None:
+    """Return the newest incarnation of a pod name that was delegated, or None."""
+    query = select(pods.c.newest).where(pods.c.ledger == ledger, pods.c.pod_name == pod_name)
+    return connection.execute(query).scalar()
 
 
 def registry_bytes(connection: Connection, ledger: str) -> int:

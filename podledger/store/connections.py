@@ -7,11 +7,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, MetaData
 
+from podledger.store.own_tables import check_tables
 from podledger.store.sqlite.engines import async_engine, sync_engine
 from podledger.store.sqlite.errors import translated
 from podledger.store.sqlite.files import durability_settings
+from podledger.store.tables import metadata
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a connection waits for another one's lock."""
@@ -38,14 +40,18 @@ class Engines:
 
 
 @contextmanager
-def read_only(path: Path) -> Iterator[Connection]:
+def read_only(path: Path, *, tables: MetaData = metadata) -> Iterator[Connection]:
     """Open a read-only connection on one snapshot of the file at `path`; it works on any thread.
 
+    `tables` are those that will be read, as far as the database has them.
+
     Raises:
+        DamagedError: one of the tables is not podledger's.
         StorageError: the file cannot be opened or read.
     """
     with _engine(path, writing=False) as engine, engine.connect() as connection:
         connection.begin()  # closing rolls it back: a commit would fail on a damaged file
+        check_tables(connection, str(path), tables)
         yield connection
 
 

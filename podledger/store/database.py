@@ -24,6 +24,16 @@ from podledger.store.sqlite.files import empty_wal
 EMPTY_WAL_BYTES: Final = 16 << 20
 """The size in bytes at which the writer empties the WAL."""
 
+LARGE_WAL_BYTES: Final = 256 << 20
+"""The size in bytes at which the writer waits until the readers that keep the WAL have ended."""
+
+READER_GENERATIONS: Final = 3
+"""How many busy timeouts that may take: overlapping readers share their marks in the WAL, so a later one can keep an
+earlier mark."""
+
+CHECKPOINT_WAIT_S: Final = 0.2
+"""How long the writer waits for readers below that size."""
+
 T = TypeVar("T")
 
 
@@ -67,6 +77,7 @@ class Database:
         self._writer: Connection | None = None
         self._file = _identity(self.place)
         self._empty_wal_at = EMPTY_WAL_BYTES
+        self._wait_longer_at = LARGE_WAL_BYTES
 
     @classmethod
     async def open(
@@ -168,8 +179,12 @@ class Database:
             size = os.stat(f"{self.place}-wal").st_size  # noqa: PTH116 - after each commit, and a path takes longer
             if size >= self._empty_wal_at:
                 self._empty_wal_at = size + EMPTY_WAL_BYTES
-                if empty_wal(writer, self._busy_timeout_s):
-                    self._empty_wal_at = EMPTY_WAL_BYTES
+                is_large = size >= self._wait_longer_at
+                if is_large:  # once for each doubling, so that a reader that never ends seldom delays a commit
+                    self._wait_longer_at = 2 * size
+                wait_s = READER_GENERATIONS * self._busy_timeout_s if is_large else CHECKPOINT_WAIT_S
+                if empty_wal(writer, self._busy_timeout_s, wait_s=wait_s):
+                    self._empty_wal_at, self._wait_longer_at = EMPTY_WAL_BYTES, LARGE_WAL_BYTES
 
     def _disconnect(self) -> None:
         connection, self._writer = self._writer, None

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, groupby, islice
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import ClauseElement, Connection, Dialect, Table
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from podledger.core.errors import DAMAGED_HINT, DamagedError
 from podledger.store.sqlite import engines
+from podledger.store.sqlite.bounded import PAGE_BYTES, row_bytes
 
 ROWS_A_STATEMENT: Final = 50
 """How many rows of a long run one statement inserts. The driver releases the interpreter's lock between two of its
@@ -25,10 +27,11 @@ steps; in a process with a busy event loop, waiting to get it back took longer t
 values."""
 
 PAGE: Final = 500
-"""How many rows are held in memory while many are read: so few that the garbage collector rarely sees one twice."""
+"""The most rows that are held in memory while many are read: the garbage collector rarely sees one twice."""
 
 Row = Sequence[Any]
 Positions = tuple[int, ...]
+R = TypeVar("R", bound=Iterable[Any])
 
 
 class _Compiled(NamedTuple):
@@ -55,6 +58,11 @@ class HotStatement:
         """Run the statement; return all its rows."""
         compiled = self._for(connection.dialect)
         return engines.fetch(connection, compiled.text, _bound(compiled, values))
+
+    def page(self, connection: Connection, values: Mapping[str, Any], size: int) -> list[Row]:
+        """Run the statement; return its first rows, at most `size`: fewer, but at least one, if they are large."""
+        compiled = self._for(connection.dialect)
+        return engines.fetch_page(connection, compiled.text, _bound(compiled, values), size)
 
     def pages(self, connection: Connection, values: Mapping[str, Any]) -> Iterator[Row]:
         """Run the statement on a sync connection; yield its rows, with a page in memory at a time."""
@@ -92,6 +100,31 @@ def _bound(compiled: _Compiled, values: Mapping[str, Any]) -> Row | Mapping[str,
     """Return the values as the driver takes them: in order, or by name."""
     named = {**compiled.constants, **values}
     return named if compiled.order is None else [named[name] for name in compiled.order]
+
+
+def advancing(rows: list[Row], position: int, after: int) -> list[Row]:
+    """Return a page of rows that were read after the number `after`, which they hold at `position`.
+
+    Raises:
+        DamagedError: they do not go on after it, as in an index without order, so the next page would never end.
+    """
+    if rows and not (isinstance(rows[-1][position], int) and rows[-1][position] > after):
+        raise DamagedError(f"the rows after number {after} are out of order", hint=DAMAGED_HINT)
+    return rows
+
+
+def batches(rows: Iterable[R], size: int) -> Iterator[list[R]]:
+    """Yield rows in batches: at most `size`, and none after those that take a page's bytes."""
+    batch: list[R] = []
+    taken = 0
+    for row in rows:
+        batch.append(row)
+        taken += row_bytes(row)
+        if len(batch) == size or taken > PAGE_BYTES:
+            yield batch
+            batch, taken = [], 0
+    if batch:
+        yield batch
 
 
 def held(row: Row) -> Positions:

@@ -18,6 +18,7 @@ from podledger.core.problem import Problem
 from podledger.core.progress import Progress, reported
 from podledger.core.rules import UNHEARD, Decision, Logged, Tenure, fact_of
 from podledger.core.streams import Part, unbroken
+from podledger.core.text import escape
 from podledger.store.driver import HotStatement, Row
 from podledger.store.log import read_head
 from podledger.store.projections import grant_rows, pod_row, tenure_row
@@ -112,7 +113,7 @@ def _checked_decisions(
         decision = rules.fold(state, fact)
         state = decision.state
         if logged.rules == rules.VERSION and logged.outcome != decision.outcome:
-            detail = f"logged as {logged.outcome!r}, where the rules say {decision.outcome!r}"
+            detail = f"logged as {escape(logged.outcome, 40)!r}, where the rules say {decision.outcome!r}"
             on_problem(Problem("outcome", logged.seq, detail))
         yield decision
 

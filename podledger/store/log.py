@@ -14,7 +14,7 @@ from podledger.core.digest import NO_DIGEST, NO_PAYLOAD
 from podledger.core.entries import Entry, Sender
 from podledger.core.errors import InvalidMomentError, LedgerNotFoundError
 from podledger.core.times import timestamp
-from podledger.store.driver import PAGE, HotStatement, Positions, insert_rows
+from podledger.store.driver import PAGE, HotStatement, Positions, advancing, insert_rows
 from podledger.store.tables import events, ledgers, rejected
 
 
@@ -110,7 +110,7 @@ def read_head(connection: Connection, ledger: str) -> Head:
 
 def ledger_names(connection: Connection) -> list[str]:
     """Return the names of the database's ledgers, sorted."""
-    return list(connection.execute(select(ledgers.c.name).order_by(ledgers.c.name)).scalars())
+    return list(connection.execute(select(ledgers.c.name).order_by(ledgers.c.name)).scalars().all())
 
 
 def write_head(connection: Connection, head: Head) -> Head:
@@ -165,10 +165,10 @@ class Selection(NamedTuple):
 
 
 def read_page(connection: Connection, ledger: str, selection: Selection, limit: int = PAGE) -> list[Entry]:
-    """Return the first entries of the selection by seq, at most `limit`."""
+    """Return the first entries of the selection by seq: at most `limit`, fewer if they are large, but at least one."""
     values = {name: value for name, value in selection._asdict().items() if value is not None and value is not False}
-    rows = _page(frozenset(values)).fetch(connection, {**values, "ledger": ledger, "limit": limit})
-    return [Entry._make(row) for row in rows]
+    rows = _page(frozenset(values)).page(connection, {**values, "ledger": ledger, "limit": limit}, limit)
+    return [Entry._make(row) for row in advancing(rows, _SEQ, selection.after)]
 
 
 @cache
@@ -201,10 +201,19 @@ def read_exactly(connection: Connection, ledger: str, seqs: Sequence[int]) -> di
 
 
 def read_rejected(connection: Connection, ledger: str, *, after: int = 0, limit: int = PAGE) -> list[Rejected]:
-    """Return the rejected lines after one number, at most `limit`."""
-    query = select(rejected).where(rejected.c.ledger == ledger, rejected.c.number > after)
-    rows = connection.execute(query.order_by(rejected.c.number).limit(limit))
-    return [Rejected(*row) for row in rows]
+    """Return the rejected lines after one number: at most `limit`, but at least one, and fewer if they are large."""
+    rows = _REJECTED.page(connection, {"ledger": ledger, "after": after, "limit": limit}, limit)
+    return [Rejected._make(row) for row in advancing(rows, _NUMBER, after)]
+
+
+_SEQ: Final = Entry._fields.index("seq")
+_NUMBER: Final = Rejected._fields.index("number")
+_REJECTED: Final = HotStatement(
+    select(rejected)
+    .where(rejected.c.ledger == bindparam("ledger"), rejected.c.number > bindparam("after"))
+    .order_by(rejected.c.number)
+    .limit(bindparam("limit"))
+)
 
 
 def seq_at(connection: Connection, ledger: str, at_us: int) -> int:

@@ -7,13 +7,14 @@ A rebuild or a replay writes none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, func, literal_column, select, update
+from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
 from podledger.core import strict_json
 from podledger.core.errors import UsageError
-from podledger.store.driver import insert_rows
+from podledger.store.driver import HotStatement, advancing, insert_rows
 from podledger.store.log import Head, row_checksum
 from podledger.store.tables import outbox
 
@@ -68,13 +69,20 @@ def read_outbox(
     after: int = 0,
     limit: int = 1000,
 ) -> list[OutboxItem]:
-    """Return the outbox's rows after one number, in order, at most `limit`."""
-    query = select(outbox).where(outbox.c.ledger == ledger, outbox.c.number > after)
+    """Return the outbox's rows after one number: at most `limit`, fewer if they are large, but at least one."""
+    values = {"ledger": ledger, "after": after, "socket": socket, "limit": limit}
+    rows = _page(status, socket is not None).page(connection, values, limit)
+    return [OutboxItem._make(row) for row in advancing(rows, OutboxItem._fields.index("number"), after)]
+
+
+@cache
+def _page(status: OutboxStatus | None, of_socket: bool) -> HotStatement:
+    query = select(outbox).where(outbox.c.ledger == bindparam("ledger"), outbox.c.number > bindparam("after"))
     if status is not None:
         query = query.where(outbox.c.status == literal_column(f"'{status}'"))  # so that the partial index applies
-    if socket is not None:
-        query = query.where(outbox.c.socket == socket)
-    return [OutboxItem(*row) for row in connection.execute(query.order_by(outbox.c.number).limit(limit))]
+    if of_socket:
+        query = query.where(outbox.c.socket == bindparam("socket"))
+    return HotStatement(query.order_by(outbox.c.number).limit(bindparam("limit")))
 
 
 def pending_sockets(connection: Connection, ledger: str) -> list[str]:

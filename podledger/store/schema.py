@@ -13,6 +13,7 @@ from sqlalchemy import Connection, column, select, table
 from podledger.core.errors import DAMAGED_HINT, DamagedError, LedgerNotFoundError, SchemaError, StorageError
 from podledger.store.connections import BUSY_TIMEOUT_S, alone, read_only, writer_settings
 from podledger.store.driver import HotStatement
+from podledger.store.own_tables import check_tables, revisions
 from podledger.store.sqlite.files import (
     APPLICATION_ID,
     application_id_of,
@@ -26,7 +27,7 @@ SCHEMA_HEAD: Final = "0002"
 _LEAST_BYTES: Final = 512
 """The smallest file that can be a SQLite database: one page."""
 
-_REVISIONS: Final = HotStatement(select(column("version_num")).select_from(table("alembic_version")))
+_REVISIONS: Final = HotStatement(select(column("version_num")).select_from(table("alembic_version")).limit(2))
 _MIGRATING: Final = threading.Lock()
 """Alembic does not work on several threads at once."""
 
@@ -100,19 +101,22 @@ def identify(path: Path) -> Identity:
     """Return the identity that the database at `path` states.
 
     Raises:
-        DamagedError: it holds tables, and not one schema revision.
+        DamagedError: it holds tables, and not one schema revision, or one of the tables is not podledger's.
         StorageError: it cannot be read.
     """
-    with read_only(path) as connection:
+    with read_only(path, tables=revisions) as connection:
         number, tables = application_id_of(connection), table_names(connection)
         if not tables:
             return Identity(number, None)
         if "alembic_version" not in tables:
             raise DamagedError(f"{path} is no podledger database", hint="give another --db")
-        revisions = [revision for (revision,) in _REVISIONS.fetch(connection, {})]
-    if len(revisions) != 1:
-        raise DamagedError(f"{path} names {len(revisions)} schema revisions, and not one", hint=DAMAGED_HINT)
-    return Identity(number, str(revisions[0]))
+        found = [str(revision) for (revision,) in _REVISIONS.fetch(connection, {})]
+        if len(found) != 1:
+            what = "several schema revisions" if found else "no schema revision"
+            raise DamagedError(f"{path} names {what}, and not one", hint=DAMAGED_HINT)
+        if found[0] <= SCHEMA_HEAD:  # a newer one is not read
+            check_tables(connection, str(path))
+    return Identity(number, found[0])
 
 
 def _check_upgradable(path: Path, found: Identity, *, create: bool) -> None:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podledger import Ledger
+from podledger import Ledger, ScopeSubDelegated
+from podledger.client.spawning import PreparedSpawn, prepare_spawn
+from podledger.core.fields import Stamp
 from tests.clocks import Clock
-from tests.given import OWNER, spawned
+from tests.given import OWNER, incarnation, spawned, stopped
 from tests.runner import podledger, podledger_process
 
 NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
@@ -37,6 +39,21 @@ def test_recorded_at_never_decreases(tmp_path_factory: pytest.TempPathFactory, j
     recorded = asyncio.run(entries_at(tmp_path_factory.mktemp("clock"), times))
     assert recorded == sorted(recorded)
     assert recorded == [max(times[: number + 1]) for number in range(len(times))]
+
+
+async def test_pod_respawned_after_the_clock_was_set_back_is_not_late(tmp_path: Path) -> None:
+    async with Ledger.open(tmp_path / "a.db", OWNER) as ledger:
+        ahead = prepare_spawn("child", "me.sock", after=incarnation(0xF000_0000))  # by a process whose clock was ahead
+        first = await ledger.append(delegation_of(ahead))
+        await ledger.append(stopped("child").model_copy(update={"stamp": Stamp.naming(ahead.incarnation)}))
+        again = await ledger.prepare_spawn("child", "me.sock")
+        second = await ledger.append(delegation_of(again))
+    assert (first.outcome, second.outcome) == ("applied", "applied")
+
+
+def delegation_of(spawn: PreparedSpawn) -> ScopeSubDelegated:
+    """Return the delegation of a spawned pod as its parent's owner receives it."""
+    return spawn.delegated("middle").model_copy(update={"stamp": Stamp.naming(spawn.incarnation)})
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import pytest
 
 from podledger import Errored, Ledger, PodReclaimed, PodSpawned, ScopeRule
 from podledger.store.log import Rejection
+from tests.faults.samples import make_sample
 from tests.given import OWNER
-from tests.runner import podledger
+from tests.runner import on_terminal, podledger
+from tests.support import alter
 
+COLOURS = re.compile(r"\x1b\[(?:[0-9];)?[0-9]{1,2}m")
 HOSTILE = (
     "\x1b[2J\x1b[31mred\x1b]0;title\x07",
     "\u202eesrever\u2066\u2069\u200f",
@@ -98,6 +102,57 @@ def test_csv_has_no_formula(hostile: Path) -> None:
     cells = [cell for row in csv.reader(io.StringIO(shown)) for cell in row]
     assert cells
     assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+
+
+def test_csv_cell_is_split_by_no_separator_and_holds_no_formula(hostile: Path) -> None:
+    texts = (
+        "ok;=cmd",
+        "ok\t=cmd",
+        "\uff1d1+1",
+        "\uff0b1",
+        "\uff20SUM(1)",
+        " =1+1",
+        "\x1b[31m=1",
+        "\u202e=1",
+        "\r=1",
+        "-1",
+        'a"b',
+    )
+    query = "SELECT " + ", ".join("'" + text + "'" for text in texts)
+    out = podledger("--db", hostile, "sql", query, "--csv").out
+    [row] = list(csv.reader(io.StringIO(out, newline="")))[1:]
+    assert control_characters(out.replace("\r\n", "\n").replace("\t", "")) == set()
+    assert out.splitlines()[1].startswith('"ok;=cmd","ok\t=cmd"')
+    assert row[2:] == [
+        "'\uff1d1+1",
+        "'\uff0b1",
+        "'\uff20SUM(1)",
+        "' =1+1",
+        "\\x1b[31m=1",
+        "\\u202e=1",
+        "\\r=1",
+        "-1",
+        'a"b',
+    ]
+
+
+def test_export_to_a_terminal_is_escaped_and_to_a_pipe_is_exact(hostile: Path) -> None:
+    shown = on_terminal("--db", hostile, "export", "-", folder=hostile.parent, columns=80).terminal
+    assert control_characters(shown) == set()
+    piped = on_terminal("--db", hostile, "export", "-", folder=hostile.parent, columns=80, pipe_stdout=True).piped
+    messages = [json.loads(line)["event"].get("message") for line in piped.split("\n") if line]
+    assert [message for message in messages if message is not None] == list(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    "words", [("events",), ("explain", "pod-0"), ("digest",), ("recover", "l.db", "new.db")], ids=" ".join
+)
+def test_text_of_a_hostile_database_cannot_control_a_terminal(tmp_path: Path, words: tuple[str, ...]) -> None:
+    path, text = tmp_path / "l.db", "\x1b[2J\u202e\x9b31m"
+    asyncio.run(make_sample(path, rounds=1))
+    alter(path, *(f"UPDATE events SET {name} = '{text}'" for name in ("evidence", "outcome", "digest", "kind")))
+    shown = on_terminal("--db", path, *words, folder=tmp_path, columns=80).terminal
+    assert control_characters(COLOURS.sub("", shown)) == set()
 
 
 def test_mirror_has_no_control_characters(hostile: Path) -> None:

@@ -6,11 +6,13 @@ from argparse import Namespace
 from collections.abc import Collection
 from typing import Final
 
+from podledger.bundle.coverage import verifier
 from podledger.bundle.request import BundleRequest
 from podledger.cli.output import print_json
 from podledger.cli.parser import Parser
 from podledger.cli.session import moment_of, with_ledger
 from podledger.cli.terminal import progress
+from podledger.core.errors import UsageError
 from podledger.core.text import escape
 
 MAX_NAMED: Final = 10
@@ -19,15 +21,25 @@ MAX_NAMED: Final = 10
 
 def add_arguments(parser: Parser) -> None:
     """Add the target, and the part of the ledger to put into it."""
-    parser.add_argument("file", metavar="FILE", help="file to write")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="file to write")
     parser.add_argument("--pod", metavar="NAME", help="only this pod and all its descendants")
     parser.add_argument("--since", metavar="X", help="from this seq or time on")
     parser.add_argument("--until", metavar="X", help="up to and including this seq or time")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--verifier",
+        action="store_true",
+        help="write no bundle, but print a program that verifies one without podledger",
+    )
 
 
 def run(args: Namespace) -> None:
     """Write the bundle and print a summary of its content."""
+    if args.verifier:
+        print(verifier(), end="")
+        return
+    if args.file is None:
+        raise UsageError("the bundle has no name", hint="give FILE, the file to write")
     request = BundleRequest(args.pod, moment_of(args.since), moment_of(args.until))
     with progress("bundle") as update:
         done = with_ledger(

@@ -8,6 +8,7 @@ from argparse import Namespace
 from podledger.cli.output import print_json
 from podledger.cli.parser import Parser
 from podledger.cli.session import add_at, moment_of, with_ledger
+from podledger.core.text import escape
 from podledger.integrity import signing
 from podledger.integrity.notes import Note
 from podledger.ledger import Ledger
@@ -32,4 +33,4 @@ def run(args: Namespace) -> None:
     elif args.json:
         print_json({"ledger": name, **note._asdict()})
     else:
-        print(note)
+        print(escape(str(note), 100))

@@ -82,7 +82,8 @@ async def _print_events(ledger: Ledger, args: Namespace) -> None:
 def entry_lines(entry: Entry, on: Screen) -> list[str]:
     """Return an entry as one line, or as several if the screen is too narrow."""
     pod, text, style = escape(entry.pod_name, 60), escape(render(entry.event), 500), STYLES.get(entry.outcome, "")
-    about = f"{entry.seq:>6}  {clock(entry.recorded_us)}Z  {entry.outcome:<9}  {entry.kind:<19}  {pod:<16}"
+    outcome, kind = escape(entry.outcome, 20), escape(entry.kind, 30)
+    about = f"{entry.seq:>6}  {clock(entry.recorded_us)}Z  {outcome:<9}  {kind:<19}  {pod:<16}"
     if on.columns is None or cells(f"{about}  {text}") <= on.columns:
         return [on.paint(f"{about}  {text}", style)]
     if cells(about) > on.columns:

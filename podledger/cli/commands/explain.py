@@ -50,5 +50,7 @@ def _print_event(event: Explained) -> None:
     by = " by the owner" if entry.evidence != "reported" else " by an unknown process"
     if entry.pid is not None:
         by = f" by process {entry.pid} of user {entry.uid}"
-    print_line(f"seq {entry.seq}  {clock(entry.recorded_us)}Z  {entry.kind}, {entry.evidence}{by}")
+    print_line(
+        f"seq {entry.seq}  {clock(entry.recorded_us)}Z  {escape(entry.kind, 30)}, {escape(entry.evidence, 20)}{by}"
+    )
     print_line(escape(event.because, 500), STYLES.get(entry.outcome, ""), indent="    ")

@@ -34,11 +34,18 @@ def run(args: Namespace) -> None:
 
 async def _export(ledger: Ledger, file: str) -> int:
     if file == "-":
-        count = await _write(ledger, sys.stdout.buffer, prints=True)
-        sys.stdout.buffer.flush()
+        count = await _write(ledger, _Shown() if sys.stdout.isatty() else sys.stdout.buffer, prints=True)
+        sys.stdout.flush()
         return count
     with replacing(file, ledger.database.place) as stream:
         return await _write(ledger, stream, prints=False)
+
+
+class _Shown:
+    """Standard output that is a terminal: the lines go to its text stream, which escapes control characters."""
+
+    def write(self, line: bytes) -> None:
+        sys.stdout.write(line.decode())
 
 
 async def _write(ledger: Ledger, stream: Any, *, prints: bool) -> int:

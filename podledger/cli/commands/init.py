@@ -9,7 +9,7 @@ from podledger.cli.output import print_json
 from podledger.cli.parser import Parser
 from podledger.cli.session import database_path, settings
 from podledger.core.errors import UsageError
-from podledger.core.text import pluralize
+from podledger.core.text import escape, pluralize
 from podledger.host.facts import absolute
 from podledger.ledger import Ledger
 from podledger.server.serving import check_parent, served_socket
@@ -33,7 +33,7 @@ def run(args: Namespace) -> None:
     if args.json:
         print_json({"ledger": head.name, "db": path, "events": head.head_seq, "head_digest": head.head_digest})
     else:
-        print(f"ledger {head.name} is ready in {path}, with {pluralize(head.head_seq, 'event')}")
+        print(f"ledger {escape(head.name)} is ready in {escape(str(path))}, with {pluralize(head.head_seq, 'event')}")
 
 
 async def _init(args: Namespace) -> tuple[Head, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
+from collections.abc import AsyncIterator
 
-from podledger.cli.output import clock, print_json, print_line
+from podledger.cli.output import clock, print_json_items, print_line
 from podledger.cli.parser import Parser
 from podledger.cli.session import with_ledger
 from podledger.ledger import Ledger
-from podledger.queries.notifications import DEFAULT_CONSUMER
+from podledger.queries.notifications import DEFAULT_CONSUMER, Notification
 
 
 def add_arguments(parser: Parser) -> None:
@@ -30,17 +30,20 @@ def run(args: Namespace) -> None:
 
 async def _print_unread(ledger: Ledger, args: Namespace) -> None:
     last = 0
-    found: list[dict[str, Any]] = []
-    while page := await ledger.notifications(args.consumer, after=last):
-        last = page[-1].seq
-        if args.json:
-            found += [notification.as_json() for notification in page]
-        else:
+
+    async def pages() -> AsyncIterator[list[Notification]]:
+        nonlocal last
+        while page := await ledger.notifications(args.consumer, after=last):
+            yield page
+            last = page[-1].seq
+
+    if args.json:
+        await print_json_items([notification.as_json() for notification in page] async for page in pages())
+    else:
+        async for page in pages():
             for notification in page:
                 print_line(f"{clock(notification.recorded_us)}Z  {notification.line}")
-    if args.json:
-        print_json(found)
-    elif not last:
-        print_line("no notifications")
+        if not last:
+            print_line("no notifications")
     if args.ack and last:
         await ledger.acknowledge(last, args.consumer)

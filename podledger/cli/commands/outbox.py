@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import AsyncIterator
 from typing import get_args
 
-from podledger.cli.output import clock, print_json, print_table
+from podledger.cli.output import clock, print_json_items, print_table_pages
 from podledger.cli.parser import Parser, at_least
 from podledger.cli.session import with_ledger
 from podledger.core import strict_json
@@ -37,28 +38,38 @@ def add_arguments(parser: Parser) -> None:
 def run(args: Namespace) -> int:
     """Print the reports with the status asked for; return 1 if one that waits failed, or one was refused."""
 
-    async def work(ledger: Ledger) -> tuple[list[OutboxItem], int]:
+    async def work(ledger: Ledger) -> bool:
         if args.discard:
             await ledger.discard_outbox_items(args.discard)
         if args.retry:
             await Outbox(ledger).send_pending()
-        return await _items(ledger, args.status), await ledger.count_outbox_items(status="refused")
+        listed = _Listed(ledger, args.status)
+        if args.json:
+            await print_json_items([_as_json(item) for item in page] async for page in listed.pages())
+        else:
+            header = ("number", "seq", "since (UTC)", "parent", "pod", "attempts", "last error")
+            empty = "no report waits for the parent" if args.status == "pending" else f"no report is {args.status}"
+            await print_table_pages(header, (map(_row, page) async for page in listed.pages()), empty=empty)
+        return listed.failed or await ledger.count_outbox_items(status="refused") > 0
 
-    items, refused = with_ledger(args, work)
-    if args.json:
-        print_json([_as_json(item) for item in items])
-    else:
-        header = ("number", "seq", "since (UTC)", "parent", "pod", "attempts", "last error")
-        empty = "no report waits for the parent" if args.status == "pending" else f"no report is {args.status}"
-        print_table(header, map(_row, items), empty=empty)
-    return 1 if refused or any(item.last_error for item in items if item.status == "pending") else 0
+    return 1 if with_ledger(args, work) else 0
 
 
-async def _items(ledger: Ledger, status: OutboxStatus) -> list[OutboxItem]:
-    items: list[OutboxItem] = []
-    while page := await ledger.outbox_items(status=status, after=items[-1].number if items else 0):
-        items += page
-    return items
+class _Listed:
+    """The reports with one status; `failed` says whether an attempt to send one of those read so far failed."""
+
+    def __init__(self, ledger: Ledger, status: OutboxStatus) -> None:
+        self._ledger = ledger
+        self._status: OutboxStatus = status
+        self.failed = False
+
+    async def pages(self) -> AsyncIterator[list[OutboxItem]]:
+        """Yield the reports, a page at a time."""
+        last = 0
+        while page := await self._ledger.outbox_items(status=self._status, after=last):
+            self.failed = self.failed or any(item.last_error for item in page if item.status == "pending")
+            yield page
+            last = page[-1].number
 
 
 def _row(item: OutboxItem) -> tuple[object, ...]:

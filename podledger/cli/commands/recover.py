@@ -7,6 +7,7 @@ from argparse import Namespace
 
 from podledger.cli.output import print_json, print_line, print_table
 from podledger.cli.parser import Parser
+from podledger.core.text import escape
 from podledger.doctor.recover import recover
 from podledger.store.database import locate
 
@@ -24,7 +25,7 @@ def run(args: Namespace) -> int:
         print_json([one.as_json() for one in recovered])
     else:
         for one in recovered:
-            print_line(f"{one.ledger}: {one.kept} entries kept unchanged, {one.recorded_anew} recorded again")
+            print_line(f"{escape(one.ledger)}: {one.kept} entries kept unchanged, {one.recorded_anew} recorded again")
             moved = ((f"{first} to {last}", f"{now} to {now + last - first}") for first, last, now in one.moved)
             print_table(("old seq", "new seq"), moved, empty="every entry keeps its seq")
             print_table(("lost from", "to", "why"), one.lost, empty="nothing is lost")

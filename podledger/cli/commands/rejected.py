@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import AsyncIterator
 
-from podledger.cli.output import clock, print_json, print_table
+from podledger.cli.output import clock, print_json_items, print_table_pages
 from podledger.cli.parser import Parser
 from podledger.cli.session import with_ledger
 from podledger.ledger import Ledger
@@ -17,20 +18,24 @@ def add_arguments(_: Parser) -> None:
 
 def run(args: Namespace) -> None:
     """Print the rejected lines, each with the reason and the sender."""
-    lines = with_ledger(args, _read_all)
-    if args.json:
-        print_json([line.as_json() for line in lines])
+    with_ledger(args, lambda ledger: _print(ledger, in_json=args.json))
+
+
+async def _print(ledger: Ledger, *, in_json: bool) -> None:
+    if in_json:
+        await print_json_items([line.as_json() for line in page] async for page in _pages(ledger))
         return
     header = ("number", "recorded at (UTC)", "pid", "uid", "reason", "line")
-    rows = (
-        (one.number, clock(one.recorded_us), one.pid, one.uid, one.reason, one.raw[:200].decode(errors="replace"))
-        for one in lines
-    )
-    print_table(header, rows, empty="no rejected lines")
+    await print_table_pages(header, (map(_row, page) async for page in _pages(ledger)), empty="no rejected lines")
 
 
-async def _read_all(ledger: Ledger) -> list[Rejected]:
-    found: list[Rejected] = []
-    while page := await ledger.rejected(after=found[-1].number if found else 0):
-        found += page
-    return found
+async def _pages(ledger: Ledger) -> AsyncIterator[list[Rejected]]:
+    last = 0
+    while page := await ledger.rejected(after=last):
+        yield page
+        last = page[-1].number
+
+
+def _row(one: Rejected) -> tuple[object, ...]:
+    line = one.raw[:200].decode(errors="replace")
+    return (one.number, clock(one.recorded_us), one.pid, one.uid, one.reason, line)

@@ -16,6 +16,7 @@ from podledger.cli.output import print_json
 from podledger.cli.parser import Parser, at_least
 from podledger.cli.policy import add_policy, policy_of
 from podledger.cli.session import open_ledger, settings
+from podledger.core.text import escape
 from podledger.server.receiver import Receiver
 from podledger.server.serving import check_parent, claim_serving
 from podledger.services.outbox import Outbox
@@ -64,7 +65,7 @@ async def _serve(args: Namespace, chosen: Settings) -> int:
             if args.json:
                 print_json({"ready": True, "ledger": ledger.name, "socket": args.socket, "pid": os.getpid()})
             else:
-                print(f"podledger: ready: ledger {ledger.name} on {args.socket}", flush=True)
+                print(f"podledger: ready: ledger {escape(ledger.name)} on {escape(args.socket)}", flush=True)
             rounds = Reconciler(ledger, policy_of(args)).run(args.reconcile_every) if args.reconcile_every else None
             await _wait_for(stop, rounds)
         await outbox.drain(within_s=OUTBOX_GRACE_S)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import sys
+import unicodedata
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +19,8 @@ from podledger.store.connections import read_only
 from podledger.store.log import ledger_names
 from podledger.store.schema import prepare
 
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How a spreadsheet recognizes a formula."""
+FORMULA: Final = ("=", "+", "-", "@")
+"""How a spreadsheet recognizes a formula, also in full width."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -73,17 +73,23 @@ def _cell(value: Any) -> Any:
 
 
 def _print_csv(answer: SqlResult) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow([_csv_cell(column) for column in answer.columns])
-    writer.writerows([_csv_cell(value) for value in row] for row in answer.rows)
+    for row in (answer.columns, *answer.rows):
+        sys.stdout.write(",".join(map(_csv_cell, row)) + "\r\n")
 
 
-def _csv_cell(value: Any) -> Any:
-    """Return a value that a spreadsheet takes for text and that cannot control a terminal."""
+def _csv_cell(value: Any) -> str:
+    """Return a value as a spreadsheet takes it for a number or a text.
+
+    Every text is quoted, so that no separator of any country splits it, and can control nothing. `--json` is lossless.
+    """
     if value is None or isinstance(value, int | float):
-        return value
-    text = value.hex() if isinstance(value, bytes) else str(value)
-    if sys.stdout.isatty():
-        text = escape(text)
-    number = re.fullmatch(r"[+-]?\d+(\.\d+)?", text)
-    return f"'{text}" if text.startswith(FORMULA) and not number else text
+        return "" if value is None else str(value)
+    text = value.hex() if isinstance(value, bytes) else escape(str(value), kept="\n\t")
+    if _is_formula(text):
+        text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _is_formula(text: str) -> bool:
+    start = unicodedata.normalize("NFKC", text.lstrip()[:1])
+    return (start in FORMULA or text.startswith("\t")) and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -28,6 +30,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.types import TypeEngine
 
 from podledger.core import strict_json
+from podledger.store.sqlite.bounded import bounded
 
 READERS: Final = 4
 """How many connections the async engine keeps."""
@@ -57,14 +60,16 @@ Values = Row | Mapping[str, Any]
 def sync_engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
     """Return an engine whose connections are opened for each use and work on any thread."""
     url = _url("sqlite", path, writing=writing)
-    engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
+    options = {"check_same_thread": False, "factory": bounded(path.absolute())}
+    engine = create_engine(url, poolclass=NullPool, connect_args=options)
     _configure(engine, busy_timeout_s, writing=writing)
     return engine
 
 
 def async_engine(path: Path, busy_timeout_s: float) -> AsyncEngine:
     """Return an engine over aiosqlite that keeps a few read-only connections."""
-    engine = create_async_engine(_url("sqlite+aiosqlite", path, writing=False), pool_size=READERS, max_overflow=0)
+    url, options = _url("sqlite+aiosqlite", path, writing=False), {"factory": bounded(path.absolute())}
+    engine = create_async_engine(url, pool_size=READERS, max_overflow=0, connect_args=options)
     _configure(engine.sync_engine, busy_timeout_s, writing=False)
     return engine
 
@@ -75,7 +80,7 @@ def read_only_uri(path: Path) -> str:
 
 
 def _uri(path: Path) -> str:
-    return f"file:{quote(str(path.absolute()))}"
+    return f"file:{quote(os.fsencode(path.absolute()))}"
 
 
 def _url(driver: str, path: Path, *, writing: bool) -> URL:
@@ -100,8 +105,8 @@ def _configure(engine: Engine, busy_timeout_s: float, *, writing: bool) -> None:
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a time as SQLite's pragmas take it."""
-    return int(seconds * 1000)
+    """Return a time as SQLite's pragmas take it, which hold 31 bits: 24 days."""
+    return int(min(seconds * 1000, (1 << 31) - 1))
 
 
 def fetch(connection: Connection, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -115,6 +120,21 @@ def fetch(connection: Connection, statement: str, values: Values = ()) -> list[t
     cursor = connection.connection.cursor()
     cursor.execute(statement, values)
     return list(cursor.fetchall())
+
+
+def fetch_page(connection: Connection, statement: str, values: Values, size: int) -> list[Row]:
+    """Run one statement on the driver; return its first rows: at most `size`, and not many more than a page's bytes."""
+    driver: object = connection.connection.dbapi_connection
+    if isinstance(driver, AdaptedConnection):
+
+        async def page(reader: Any) -> list[Row]:
+            async with reader.execute(statement, values) as cursor:
+                return list(await cursor.fetchmany(size))
+
+        return list(driver.run_async(page))
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchmany(size))
 
 
 def insertion(table: Table, replaced: Sequence[str] = ()) -> Insert:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 
 from podledger.core.errors import DAMAGED_HINT, DamagedError, StorageError
 
-DRIVER_ERRORS: Final = (DBAPIError, sqlite3.Error, UnicodeDecodeError)
-"""The driver's exceptions, raw or wrapped by SQLAlchemy; the last is for a message that quotes a damaged schema."""
+DRIVER_ERRORS: Final = (DBAPIError, sqlite3.Error, UnicodeDecodeError, MemoryError)
+"""The driver's exceptions, raw or wrapped by SQLAlchemy: `UnicodeDecodeError` is for a message that quotes a damaged
+schema, and `MemoryError` for SQLite's own limit."""
 
 
 @contextmanager
@@ -23,6 +24,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except DRIVER_ERRORS as error:
         raise storage_error(path, error) from error
+    except (NoResultFound, MultipleResultsFound) as error:
+        raise DamagedError(f"{path} is damaged: its tables contradict each other", hint=DAMAGED_HINT) from error
 
 
 _MEANINGS: Final = {
@@ -32,6 +35,7 @@ _MEANINGS: Final = {
     "SQLITE_READONLY": ("it is read-only", "check the permissions of the file and its folder"),
     "SQLITE_CANTOPEN": ("it cannot be opened", "check that the file and its folder exist and can be read and written"),
     "SQLITE_PERM": ("permission denied", "check the permissions of the file and its folder"),
+    "SQLITE_TOOBIG": ("a value or an answer is larger than podledger reads", "ask for less, or see docs/security.md"),
     "SQLITE_IOERR": ("the disk failed to read or write", "check the disk, then run `podledger verify`"),
 }
 
@@ -42,6 +46,8 @@ def storage_error(path: Path, error: BaseException) -> StorageError:
     """Return one of `DRIVER_ERRORS` as podledger's error about the database at `path`."""
     if isinstance(error, UnicodeDecodeError):
         return DamagedError(f"{path} is damaged: its text is not UTF-8", hint=DAMAGED_HINT)
+    if isinstance(error, MemoryError):
+        return StorageError(f"{path}: SQLite takes more memory than podledger lets it", hint=DAMAGED_HINT)
     cause = error.orig if isinstance(error, DBAPIError) else error
     name = str(getattr(cause, "sqlite_errorname", ""))
     family = "_".join(name.split("_")[:2])

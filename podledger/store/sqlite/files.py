@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -11,14 +11,12 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from podledger.store.sqlite.bounded import bounded
 from podledger.store.sqlite.engines import fetch, milliseconds, read_only_uri
 from podledger.store.sqlite.errors import translated
 
 APPLICATION_ID: Final = 0x706F646C
 """The application id in the header of podledger's databases: "podl"."""
-
-CHECKPOINT_WAIT_MS: Final = 200
-"""How long `empty_wal` waits for readers."""
 
 BACKUP_PAGES: Final = 1_000
 """How many pages are copied between two reports of progress."""
@@ -29,7 +27,7 @@ def application_id(path: Path) -> int | None:
     if not path.is_file():
         return None
     try:
-        with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
+        with closing(bounded(path)(read_only_uri(path), uri=True)) as connection:
             return int(connection.execute("PRAGMA application_id").fetchone()[0])
     except (sqlite3.Error, UnicodeDecodeError):
         return None
@@ -63,13 +61,20 @@ def durability_settings(cursor: DBAPICursor) -> dict[str, Any]:
 
 def table_names(connection: Connection) -> set[str]:
     """Return the names of the tables."""
-    return {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").all()}
+
+
+def named_objects(connection: Connection, names: Sequence[str]) -> list[tuple[str, str, str | None]]:
+    """Return the kind, the name in lower case and the SQL of the catalogue's objects of these names."""
+    marks = ", ".join("?" * len(names))
+    query = f"SELECT type, lower(name), sql FROM main.sqlite_master WHERE lower(name) IN ({marks})"
+    return [(kind, name, sql) for kind, name, sql in connection.exec_driver_sql(query, tuple(names)).all()]
 
 
 def schema_of(connection: Connection) -> dict[str, str]:
     """Return the SQL of every table, index, trigger and view, by kind and name."""
     rows = connection.exec_driver_sql("SELECT type || ' ' || name, sql FROM main.sqlite_master WHERE sql IS NOT NULL")
-    return {str(name): str(sql) for name, sql in rows}
+    return {str(name): str(sql) for name, sql in rows.all()}
 
 
 def integrity_faults(connection: Connection, *, quick: bool = False, limit: int = 100) -> Iterator[str]:
@@ -80,9 +85,12 @@ def integrity_faults(connection: Connection, *, quick: bool = False, limit: int 
             yield str(fault)
 
 
-def empty_wal(connection: Connection, busy_timeout_s: float) -> bool:
-    """Write the WAL into the database and truncate it; return False if readers did not let it within a moment."""
-    fetch(connection, f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
+def empty_wal(connection: Connection, busy_timeout_s: float, *, wait_s: float) -> bool:
+    """Write the WAL into the database and truncate it; return False if readers did not let it within `wait_s`.
+
+    While it waits for the readers of now, nothing is written, and new readers do not need the WAL.
+    """
+    fetch(connection, f"PRAGMA busy_timeout = {milliseconds(wait_s)}")
     try:
         ((blocked, *_),) = fetch(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

@@ -17,9 +17,12 @@ Outcome = Literal["applied", "duplicate", "conflict", "late", "unknown", "noted"
 
 
 class Sender(NamedTuple):
-    """The process that sent a line, as the kernel reports it."""
+    """The process that sent a line, as the kernel reports it.
 
-    pid: int
+    `pid` is None for a line out of a spool, of which only the owner is known.
+    """
+
+    pid: int | None
     uid: int
     gid: int
 
@@ -64,10 +67,10 @@ def draft(
 class Entry(NamedTuple):
     """One entry of a ledger's log, as stored.
 
-    Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact.
-    `stamp_id` to `subject` are the stamp, None for an unstamped event. `speaker` is the incarnation that spoke, and
-    `relayed_kind` the kind of the entry that an owner relayed; both are None if not known. `rules` is the version of
-    the rules that decided `outcome`.
+    Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact; of an
+    event out of a spool the `pid` is None too. `stamp_id` to `subject` are the stamp, None for an unstamped event.
+    `speaker` is the incarnation that spoke, and `relayed_kind` the kind of the entry that an owner relayed; both are
+    None if not known. `rules` is the version of the rules that decided `outcome`.
     """
 
     ledger: str
@@ -104,7 +107,7 @@ class Entry(NamedTuple):
     @property
     def sender(self) -> Sender | None:
         """The process that sent the event, or None for a local fact."""
-        return None if self.pid is None else Sender(self.pid, self.uid or 0, self.gid or 0)
+        return None if self.uid is None else Sender(self.pid, self.uid, self.gid or 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as `events --json` prints it; `payload` is the exact text that the digest covers."""

@@ -48,7 +48,7 @@ class Peer:
 
     __slots__ = ("connections", "long_lines", "pid", "queued")
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int | None) -> None:
         self.pid = pid
         self.connections = 0
         self.queued = 0

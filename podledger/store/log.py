@@ -67,7 +67,7 @@ class Rejected(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return the line as `rejected --json` prints it. Only `raw` replaces bytes that are not UTF-8."""
-        sender = None if self.pid is None else {"pid": self.pid, "uid": self.uid, "gid": self.gid}
+        sender = None if self.uid is None else {"pid": self.pid, "uid": self.uid, "gid": self.gid}
         return {
             "ledger": self.ledger,
             "number": self.number,
@@ -126,7 +126,7 @@ _UPDATE_HEAD: Final = HotStatement(update(ledgers).where(ledgers.c.name == bindp
 
 def filled_columns(entry: Entry) -> Positions:
     """Return the positions of an entry's values that are not null."""
-    return _filled(entry.pid is not None, entry.stamp_id is not None, *[value is not None for value in entry[14:17]])
+    return _filled(entry.uid is not None, entry.stamp_id is not None, *[value is not None for value in entry[14:17]])
 
 
 @cache

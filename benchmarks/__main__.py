@@ -44,6 +44,7 @@ def run(size: Size, sections: list[str], *, quick: bool) -> Figures:
         if "receiving" in sections:
             print("receiving")
             receiving.measure(figures, places, repeats=size.repeats, count=size.received)
+            receiving.measure_answers(figures, places, repeats=size.repeats, count=size.received)
         if "history" in sections or "memory" in sections:
             print("history")
             _measure_history(figures, places, found.rivals, size, sections)

@@ -1,4 +1,7 @@
-"""Row 4: the socket, one connection per event as real senders do, compared with a bare asyncio server."""
+"""Row 4: the socket, one connection per event as real senders do, compared with a bare asyncio server.
+
+Row 9: the socket with acknowledgements, compared with itself without them.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,30 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from benchmarks import workload
 from benchmarks.figures import Figures
 from benchmarks.places import Places
+from podledger import Stamper
+from podledger.client.connection import ReceiverConnection
+from podledger.client.sender import asking_line, event_line
+
+Lines = Sequence[tuple[str, bytes]]
+"""Stamped events: the id of each stamp, and the line."""
 
 CLIENTS = 4
+UNANSWERED = 64
+"""How many connections of one client wait for their answer at the same time."""
+
+IN_FLIGHT = 1_000
+"""How many events a client sends on a held connection before it reads their answers."""
+
+STAMPED, ANSWERED, HELD = "podledger, stamped", "podledger, acknowledged", "podledger, held connection, acknowledged"
 BARE, PROTOCOL, OURS = "bare asyncio server", "bare asyncio server, protocol", "podledger, socket"
 
 
@@ -40,10 +57,51 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
         yield process, process.stdout
 
 
-def rate(kind: str, path: Path, lines: Sequence[bytes], *database: str) -> float:
+def send_stamped(path: str, lines: Lines) -> None:
+    """Send each line on its own connection, and read no answers."""
+    send_all(path, [line for _, line in lines])
+
+
+def send_answered(path: str, lines: Lines) -> None:
+    """Send each line on its own connection, and close it once its answer has arrived."""
+    open_now: deque[socket.socket] = deque()
+    for _, line in lines:
+        sending = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sending.connect(path)
+        _read_line(sending)
+        sending.sendall(line)
+        open_now.append(sending)
+        if len(open_now) == UNANSWERED:
+            _finish(open_now.popleft())
+    while open_now:
+        _finish(open_now.popleft())
+
+
+def _finish(sending: socket.socket) -> None:
+    with sending:
+        _read_line(sending)
+
+
+def _read_line(sending: socket.socket) -> None:
+    while not sending.recv(65536).endswith(b"\n"):
+        pass
+
+
+def send_held(path: str, lines: Lines) -> None:
+    """Send every line on one connection, many before their answers are read."""
+    with ReceiverConnection(path) as connection:
+        for start in range(0, len(lines), IN_FLIGHT):
+            part = dict(lines[start : start + IN_FLIGHT])
+            connection.send(b"".join(part.values()))
+            assert len(list(connection.answers(part, within_s=60))) == len(part)
+
+
+def rate(
+    kind: str, path: Path, lines: Sequence[Any], *database: str, send: Callable[[str, Sequence[Any]], None] = send_all
+) -> float:
     """Send lines from a few clients; return the events per second until the server has all of them."""
     context = multiprocessing.get_context("fork")
-    clients = [context.Process(target=send_all, args=(str(path), lines[n::CLIENTS])) for n in range(CLIENTS)]
+    clients = [context.Process(target=send, args=(str(path), lines[n::CLIENTS])) for n in range(CLIENTS)]
     with serving(kind, str(path), str(len(lines)), *database) as (_, output):
         started = time.perf_counter()
         for client in clients:
@@ -64,3 +122,21 @@ def measure(figures: Figures, places: Places, *, repeats: int, count: int) -> No
         figures.add(PROTOCOL, rate("protocol", places.fresh("sock"), lines))
     figures.compare(4, "the socket, compared with a bare asyncio server", OURS, BARE, at_least=0.80)
     figures.compare(4, "the same, compared with a server without asyncio's streams", OURS, PROTOCOL)
+
+
+def measure_answers(figures: Figures, places: Places, *, repeats: int, count: int) -> None:
+    """Alternate between senders that ask for no answers, ask for them, and ask for them on a held connection."""
+    events, stamper = workload.events(count), Stamper()
+    silent = [("", event_line(event, stamper)) for event in events]
+    asking = [asking_line(event, stamper) for event in events]
+    for _ in range(repeats):
+        for name, lines, send in (
+            (STAMPED, silent, send_stamped),
+            (ANSWERED, asking, send_answered),
+            (HELD, asking, send_held),
+        ):
+            figures.add(name, rate("podledger", places.fresh("sock"), lines, str(places.fresh()), send=send))
+    figures.compare(
+        9, "the socket with acknowledgements, compared with the same without", ANSWERED, STAMPED, at_least=0.9
+    )
+    figures.compare(9, "a held connection with acknowledgements, compared with that", HELD, STAMPED, at_least=3.0)

@@ -403,10 +403,10 @@ class Ledger:
         return await self.read(partial(outbox_rows.pending_sockets, ledger=self._name))
 
     async def discard_outbox_items(self, numbers: Sequence[int]) -> None:
-        """Discard pending reports to the parent, all or none: the parent will never get them.
+        """Discard reports to the parent that are pending or refused, all or none: the parent will never get them.
 
         Raises:
-            UsageError: one of them is not pending.
+            UsageError: one of them is neither pending nor refused.
         """
         work = partial(outbox_rows.discard_items, ledger=self._name, numbers=numbers, now_us=self._clock() // 1000)
         await self.database.write(work)
@@ -415,9 +415,9 @@ class Ledger:
         """Return how many outbox items have `status`."""
         return await self.read(partial(outbox_rows.count_outbox, ledger=self._name, status=status))
 
-    async def keep_outbox_attempt(self, item: OutboxItem) -> OutboxItem:
-        """Store the stamp or the last attempt of an item, and return it as it is stored."""
-        return await self.database.write(partial(outbox_rows.keep_attempt, item=item))
+    async def keep_outbox_attempts(self, items: Sequence[OutboxItem]) -> list[OutboxItem]:
+        """Store the stamps or the last attempts of items, and return them as they are stored."""
+        return await self.database.write(partial(outbox_rows.keep_attempts, items=items))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the database."""

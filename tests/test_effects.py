@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,20 @@ from podledger.core.events import LedgerEvent, ScopeSubDelegated
 from podledger.core.protocol import Report, parse_line
 from podledger.ledger import Ledger
 from podledger.store import outbox_rows
-from tests.given import OWNER, delegated, reclaimed, spawned, stamped, stopped, turned, writes
+from tests.given import (
+    OWNER,
+    delegated,
+    errored,
+    exited,
+    incarnation,
+    reclaimed,
+    spawned,
+    stamped,
+    stopped,
+    turned,
+    unreachable,
+    writes,
+)
 from tests.support import Bench, change_outbox, connected, fresh_ledger, rows_of
 
 PARENT = "/run/parent"
@@ -22,8 +36,10 @@ def owed(bench: Bench) -> list[dict[str, Any]]:
     return [json.loads(row.payload) for row in outbox_rows.read_outbox(bench.connection, OWNER)]
 
 
-def told_of(events: list[LedgerEvent]) -> list[object]:
-    return [payload["sub_pod"] for payload in owed(Bench(events, parent=PARENT))]
+def told_of(events: list[LedgerEvent]) -> list[str]:
+    """Return the pods that the parent hears of: by their name those delegated, with the kind before it those ended."""
+    reports = owed(Bench(events, parent=PARENT))
+    return [report.get("sub_pod") or f"{report['kind']} {report['pod_name']}" for report in reports]
 
 
 def test_spawn_is_relayed_with_the_owner_as_parent() -> None:
@@ -58,7 +74,7 @@ def test_wire_delegation_is_relayed_with_the_owner_as_parent() -> None:
 def test_unsent_report_uses_no_sequence_number() -> None:
     """A sequence number used up by a failed commit or an unsent report would look like a loss to the parent."""
     bench = Bench([stamped(delegated("p"), 7, 5, sequence=9)], parent=PARENT)
-    assert ["stamp" in payload for payload in owed(bench)] == [False]
+    assert [payload["stamp"] for payload in owed(bench)] == [{"subject": incarnation(7)}]
 
 
 def test_relayed_report_is_accepted_by_a_receiver() -> None:
@@ -71,9 +87,8 @@ def test_relayed_report_is_accepted_by_a_receiver() -> None:
 NOT_TOLD: dict[str, list[LedgerEvent]] = {
     "duplicate": [delegated("p"), delegated("p")],
     "conflict": [delegated("p"), delegated("p", "/run/other")],
-    "late": [stamped(delegated("p"), 5), stamped(stopped("p"), 5), stamped(delegated("p"), 5)],
-    "revived": [delegated("p"), reclaimed("p"), turned("p")],
-    "a shutdown": [delegated("p"), stopped("p")],
+    "late": [stamped(delegated("p"), 5), stamped(delegated("p"), 4)],
+    "noted": [delegated("p"), turned("p"), errored("p", "no"), unreachable("p")],
     "unknown": [delegated("p"), turned("q"), stopped("q")],
 }
 
@@ -83,8 +98,56 @@ def test_nothing_else_is_relayed(events: list[LedgerEvent]) -> None:
     assert told_of(events) == ["p"]
 
 
+def relayed_ends(*events: LedgerEvent) -> list[tuple[str, str, str, str | None]]:
+    """Return kind, original kind, original evidence and subject of the reports that follow the delegations."""
+    return [
+        (report["kind"], report["relay"]["kind"], report["relay"]["evidence"], report.get("stamp", {}).get("subject"))
+        for report in owed(Bench(events, parent=PARENT))
+        if report["kind"] != "scope_sub_delegated"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "evidence"),
+    [(stopped, "shut_down", "reported"), (exited, "pod_exited", "observed"), (reclaimed, "pod_reclaimed", "inferred")],
+)
+@pytest.mark.parametrize("subject", [None, 5])
+def test_end_is_relayed_as_a_shutdown(
+    end: Callable[[str], LedgerEvent], kind: str, evidence: str, subject: int | None
+) -> None:
+    expected = None if subject is None else incarnation(subject)
+    assert relayed_ends(stamped(delegated("p"), subject), end("p")) == [("shut_down", kind, evidence, expected)]
+
+
+def test_confirmed_end_is_relayed_too() -> None:
+    ends = relayed_ends(stamped(delegated("p"), 5), reclaimed("p"), stamped(stopped("p"), 5), stamped(stopped("p"), 5))
+    assert [kind for _, kind, _, _ in ends] == ["pod_reclaimed", "shut_down"]
+
+
+def test_revival_is_relayed_without_its_message() -> None:
+    assert relayed_ends(delegated("p"), reclaimed("p"), turned("p"))[1][:2] == ("turn_ended", "turn_ended")
+    bench = Bench([delegated("p"), reclaimed("p"), errored("p", "a secret")], parent=PARENT)
+    assert "a secret" not in str(owed(bench))
+    assert owed(bench)[-1]["message"] == f"the message is in the ledger of {OWNER}"
+
+
+def test_late_delegation_relays_the_end_of_the_tenure_it_closed() -> None:
+    ends = relayed_ends(stamped(delegated("p"), 5), stamped(stopped("p"), 6), stamped(delegated("p"), 6))
+    assert ends == [("shut_down", "scope_sub_delegated", "reported", incarnation(5))]
+
+
+def test_relay_of_a_relay_keeps_the_original_kind() -> None:
+    below = Bench([spawned("p"), exited("p")], parent=PARENT)
+    wire = [parse_line(line_of(report).rstrip(b"\n")) for report in owed(below)]
+    above = Bench([report.event for report in wire if isinstance(report, Report)], owner="top", parent=PARENT)
+    *_, end = (json.loads(row.payload) for row in outbox_rows.read_outbox(above.connection, "top"))
+    assert (end["kind"], end["relay"]["kind"], end["relay"]["evidence"]) == ("shut_down", "pod_exited", "observed")
+    assert (end["relay"]["ledger"], end["relay"]["seq"]) == ("top", 2)
+    assert above.pods() == []
+
+
 def test_restart_is_relayed_again() -> None:
-    assert told_of([delegated("p"), stopped("p"), delegated("p")]) == ["p", "p"]
+    assert told_of([delegated("p"), stopped("p"), delegated("p")]) == ["p", "shut_down p", "p"]
     assert told_of([stamped(delegated("p", "/1"), 5), stamped(delegated("p", "/2"), 6)]) == ["p", "p"]
 
 

@@ -9,19 +9,22 @@ import socket
 import time
 import weakref
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podledger.core.protocol import Report, parse_line
 from podledger.core.stamps import Stamper
 from podledger.ledger import Ledger
+from podledger.server.receiver import Limits, Receiver
 from podledger.services.outbox import Outbox, Retry
 from podledger.store.outbox_rows import OutboxItem
 from tests.given import OWNER, delegated, incarnation, spawned, stamped, stopped, turned, writes
-from tests.runner import podledger, podledger_json
+from tests.runner import podledger, podledger_json, start
 from tests.sockets import dead_at, parent_at, silent_at
-from tests.support import change_outbox, fresh_ledger
+from tests.support import change_outbox, connected, fresh_ledger
 from tests.waiting import wait_until
 
 FAST_RETRY = Retry(first_wait_s=0.01, longest_wait_s=0.02, timeout_s=1.0)
@@ -220,7 +223,7 @@ async def test_rebuild_and_verify_send_nothing(short: Path) -> None:
             await ledger.append(spawned("last"))
             await wait_until(lambda: "last" in parent.reported_pods)
         assert parent.reported_pods == ["a", "b", "last"]
-        assert (await ledger.outbox_items())[:2] == kept
+        assert (await ledger.outbox_items())[: len(kept)] == kept
 
 
 async def test_more_than_one_page_is_sent(short: Path) -> None:
@@ -319,3 +322,101 @@ def test_command_discards(tmp_path: Path) -> None:
     assert "no report 1 waits" in podledger("outbox", "--discard", 1, folder=tmp_path, status=2).err
     assert "no report waits" in podledger("outbox", folder=tmp_path).out
     podledger("verify", folder=tmp_path)
+
+
+# A parent that offers acknowledgements
+
+
+@contextlib.asynccontextmanager
+async def owner_at(folder: Path, **limits: Any) -> AsyncIterator[tuple[Ledger, Receiver]]:
+    """Run an owner whose receiver listens on `p`."""
+    async with (
+        Ledger.open(folder / "parent.db", "top") as ledger,
+        Receiver(ledger, folder / "p", limits=Limits(**limits)) as receiver,
+    ):
+        yield ledger, receiver
+
+
+async def reported(ledger: Ledger) -> list[tuple[str, str]]:
+    return [(entry.pod_name, entry.outcome) async for entry in ledger.entries()]
+
+
+async def test_many_items_share_one_connection(short: Path) -> None:
+    async with owner_at(short) as (above, receiver), fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=str(short / "p"))
+        await ledger.append_many([spawned(f"p{number:03}") for number in range(450)])
+        async with Outbox(ledger, retry=FAST_RETRY) as outbox:
+            assert await outbox.drain(within_s=20) == 0
+            reception = receiver._reception
+            assert reception is not None
+            assert len(reception._connections) == 1
+        assert await reported(above) == [(f"p{number:03}", "applied") for number in range(450)]
+
+
+async def test_item_is_sent_only_once_it_is_acknowledged(short: Path) -> None:
+    async with owner_at(short) as (above, _), fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=str(short / "p"))
+        async with Outbox(ledger, retry=FAST_RETRY):
+            with connected(above.database.path) as database:
+                database.execute("BEGIN IMMEDIATE")
+                await ledger.append(spawned("a"))
+                await wait_until(lambda: _is_stamped(ledger))
+                assert await statuses(ledger) == ["pending"]
+                database.execute("ROLLBACK")
+            await wait_until(lambda: _statuses_are(ledger, "sent"))
+        assert await reported(above) == [("a", "applied")]
+
+
+async def _is_stamped(ledger: Ledger) -> bool:
+    [item] = await ledger.outbox_items()
+    return '"sequence"' in item.payload
+
+
+async def test_outboxes_that_are_cancelled_neither_lose_nor_double(short: Path) -> None:
+    async with owner_at(short) as (above, _), fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=str(short / "p"))
+        await ledger.append_many([spawned(f"p{number:03}") for number in range(400)])
+        for turns in range(12):
+            async with Outbox(ledger, retry=FAST_RETRY), Outbox(ledger, retry=FAST_RETRY):
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+        async with Outbox(ledger, retry=FAST_RETRY) as outbox:
+            assert await outbox.drain(within_s=20) == 0
+        applied = [name for name, outcome in await reported(above) if outcome == "applied"]
+        assert sorted(applied) == [f"p{number:03}" for number in range(400)]
+        assert {outcome for _, outcome in await reported(above)} <= {"applied", "duplicate"}
+
+
+async def test_killed_owner_neither_loses_nor_doubles(short: Path) -> None:
+    podledger("init", OWNER, "--parent", short / "p", folder=short)
+    async with owner_at(short) as (above, _):
+        async with Ledger.open(short / "podledger.db") as ledger:
+            await ledger.append_many([spawned(f"p{number:04}") for number in range(1_500)])
+        for count in (1, 300, 700):
+            with start("serve", "--socket", "own", folder=short) as process:
+                await wait_until(partial(_has, above, count))
+                process.kill()
+        async with Ledger.open(short / "podledger.db") as ledger, Outbox(ledger, retry=FAST_RETRY) as outbox:
+            assert await outbox.drain(within_s=20) == 0
+        applied = [name for name, outcome in await reported(above) if outcome == "applied"]
+        assert applied == [f"p{number:04}" for number in range(1_500)]
+        assert {outcome for _, outcome in await reported(above)} <= {"applied", "duplicate"}
+
+
+async def _has(ledger: Ledger, count: int) -> bool:
+    return (await ledger.head()).head_seq >= count
+
+
+async def test_refused_item_is_reported_and_does_not_block(short: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with owner_at(short, max_frame_bytes=1_000) as (above, _), fresh_ledger() as ledger:
+        await ledger.configure(parent_socket=str(short / "p"))
+        await ledger.append_many([spawned("a"), spawned("b", "/run/" + "x" * 1_000), spawned("c")])
+        async with Outbox(ledger, retry=FAST_RETRY) as outbox:
+            assert await outbox.drain(within_s=20) == 0
+        assert await statuses(ledger) == ["sent", "refused", "sent"]
+        assert "refused a report: longer than 1,000 bytes" in caplog.text
+        assert [name for name, _ in await reported(above)] == ["a", "c"]
+        path = ledger.database.path
+        assert "longer than" in podledger("--db", path, "outbox", "--status", "refused", status=1).out
+        assert podledger("--db", path, "outbox", "--discard", 2).out
+        assert (await ledger.verify()).ok

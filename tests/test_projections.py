@@ -348,12 +348,12 @@ def test_stored_states_equal_the_model(history: list[LedgerEvent]) -> None:
 
 
 async def _everything_happened(ledger: Ledger) -> None:
-    """A ledger with a row in every table, one of its two reports to the parent sent."""
+    """A ledger with a row in every table, one of its three reports to the parent sent."""
     await ledger.configure(parent_socket="/run/parent")
     await ledger.append_many([spawned("p", scope=writes("/srv")), delegated("q"), turned("p"), stopped("q")])
     await ledger.commits.append([], [Rejection(b"no event", "not JSON", None)])
     await ledger.acknowledge(3)
-    first, _ = await ledger.outbox_items()
+    first, *_ = await ledger.outbox_items()
     await change_outbox(ledger, first._replace(status="sent", attempts=1, settled_us=1))
 
 

@@ -38,8 +38,8 @@ class EventSender:
 
     Events are sent in the order of the calls, many at a time. If the connection breaks, the sender connects again with
     back-off, and sends the unacknowledged events again, in order and with the same stamps, so that the ledger
-    recognizes repetitions. When you leave the context, it goes on for `close_timeout_s` seconds at most. Each socket operation
-    may take `timeout_s` seconds.
+    recognizes repetitions. When you leave the context, it goes on for `close_timeout_s` seconds at most. Each socket
+    operation may take `timeout_s` seconds.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -27,13 +28,14 @@ class Exchange(NamedTuple):
 
 
 class HeldConnection:
-    """Keeps one connection to the receiver at `path`. One thread at a time uses it; any may call `abort`."""
+    """Keeps one connection to the receiver at `path`, for any thread."""
 
     def __init__(self, path: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> None:
         self.path = os.fspath(path)
         self._timeout_s = timeout_s
         self._connection: ReceiverConnection | None = None
         self._aborted = False
+        self._lock = threading.Lock()
 
     def accepts(self) -> frozenset[str]:
         """Return what the receiver offers, after connecting to it if need be.
@@ -41,7 +43,20 @@ class HeldConnection:
         Raises:
             OSError: it cannot be reached.
         """
-        return self._connected().accepts
+        with self._lock:
+            return self._connected().accepts
+
+    def send(self, line: bytes) -> None:
+        """Send a line to a receiver that offers no acknowledgements, and close the connection, as it expects.
+
+        Raises:
+            OSError: the line was not sent.
+        """
+        with self._lock:
+            try:
+                self._connected().send(line)
+            finally:
+                self._drop()
 
     def exchange(self, lines: Mapping[str, bytes], *, within_s: float = ANSWER_TIMEOUT_S) -> Exchange:
         """Send events that ask for an answer, by the id of their stamp, and read their answers.
@@ -50,37 +65,42 @@ class HeldConnection:
         """
         answers: list[Answer] = []
         failure: OSError | None = None
-        try:
-            connection = self._connected()
-            check_offer(connection)
-            failure = _try_send(connection, b"".join(lines.values()))
-            for answer in connection.answers(lines, within_s=0 if failure else within_s):
-                answers.append(answer)  # noqa: PERF402 - each counts, also if reading the next one fails
-        except OSError as error:
-            self.close()
-            return Exchange(answers, failure or error)
+        with self._lock:
+            try:
+                connection = self._connected()
+                check_offer(connection)
+                failure = _try_send(connection, b"".join(lines.values()))
+                for answer in connection.answers(lines, within_s=0 if failure else within_s):
+                    answers.append(answer)  # noqa: PERF402 - each counts, also if reading the next one fails
+            except OSError as error:
+                self._drop()
+                return Exchange(answers, failure or error)
         return Exchange(answers)
 
     def abort(self) -> None:
-        """End the operation that another thread waits for, and connect no more."""
+        """End the operation that another thread waits for, and connect no more. Call `close` too."""
         self._aborted = True
         if (connection := self._connection) is not None:
             connection.abort()
 
     def close(self) -> None:
-        """Close the connection. The next operation opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connection, after the operation of another thread. The next operation opens another."""
+        with self._lock:
+            self._drop()
 
     def _connected(self) -> ReceiverConnection:
         if self._aborted:
             raise OSError(errno.ESHUTDOWN, "the sender is closed", self.path)
         if self._connection is not None and self._connection.has_ended:
-            self.close()
+            self._drop()
         if self._connection is None:
             self._connection = ReceiverConnection(self.path, timeout_s=self._timeout_s)
         return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _try_send(connection: ReceiverConnection, lines: bytes) -> OSError | None:

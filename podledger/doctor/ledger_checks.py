@@ -19,6 +19,7 @@ from podledger.integrity.coverage import read_coverage
 from podledger.integrity.scan import losses, scan
 from podledger.queries.gaps import missing_until
 from podledger.store import log
+from podledger.store.outbox_rows import count_outbox
 from podledger.store.tables import events, outbox
 
 AHEAD_S: Final = 5.0
@@ -83,6 +84,9 @@ def _clock_findings(connection: Connection, name: str) -> Iterator[Finding]:
 
 
 def _outbox_findings(connection: Connection, name: str) -> Iterator[Finding]:
+    if refused := count_outbox(connection, name, status="refused"):
+        fix = "list them with `podledger outbox --status refused`, then discard them with `podledger outbox --discard`"
+        yield Finding("outbox", "warning", f"the parent refused {pluralize(refused, 'report')}", fix)
     pending = (outbox.c.ledger == name, outbox.c.status == literal_column("'pending'"))
     query = select(func.count(), func.min(outbox.c.created_us), func.max(outbox.c.last_error)).where(*pending)
     count, oldest_us, failure = connection.execute(query).one()

@@ -26,6 +26,11 @@ LONGEST_RETRY_S: Final = 5.0
 GATHER_S: Final = 0.01
 """How long the first line waits for others. Committing many costs little more than committing one."""
 
+QUIET_S: Final = 0.0005
+QUIET_PART: Final = 8
+"""If senders wait for answers, the batch is committed as soon as no line has arrived for this long, or for this part of
+the time that the last commit took: the slower a commit is, the more it pays to share it."""
+
 MAX_BATCH_BYTES: Final = 4 << 20
 GRANT_BYTES: Final = 200
 """About how many bytes one rule of a scope adds: a row, with its place in the indexes."""
@@ -69,6 +74,7 @@ class IngestQueue:
         self._batch: list[_Item] = []
         self._bytes = 0
         self._owed = 0
+        self._commit_s = 0.0
         self._unbounded = False
         self._progress: asyncio.Future[None] = self._loop.create_future()
         self._arrived = asyncio.Event()
@@ -141,6 +147,7 @@ class IngestQueue:
     async def _run(self) -> None:
         wait_s = FIRST_RETRY_S
         while await self._gather():
+            started = time.monotonic()
             try:
                 entries = await self._commits.append_from(self._take, size=self._limits.max_batch)
             except Exception as error:  # noqa: BLE001 - after any error, the batch is kept, so that no line is lost
@@ -152,6 +159,7 @@ class IngestQueue:
                 wait_s = min(2 * wait_s, LONGEST_RETRY_S)
             else:
                 wait_s = FIRST_RETRY_S
+                self._commit_s = time.monotonic() - started
                 self._settle(entries)
 
     async def _gather(self) -> bool:
@@ -165,8 +173,17 @@ class IngestQueue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_S):
                     await self._hurry.wait()
+                    if self._owed:
+                        await self._until_quiet()
         self._hurry.clear()
         return True
+
+    async def _until_quiet(self) -> None:
+        """Wait until no more lines arrive, or the batch is full."""
+        arrived = 0
+        while arrived < self.taken and len(self._queue) < self._limits.max_batch:
+            arrived = self.taken
+            await asyncio.sleep(max(QUIET_S, self._commit_s / QUIET_PART))
 
     def _take(self) -> Batch:
         """Return the batch to commit: the one that was refused, or else the first lines of the queue."""

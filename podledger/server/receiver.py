@@ -121,6 +121,8 @@ class _Reception:
         try:
             self._acceptor.accept(BACKLOG)
             self._acceptor.pause()
+            for connection in list(self._connections):
+                self._stop_if_idle(connection)
             await self._until_empty()
         finally:
             await self._finish()
@@ -188,6 +190,14 @@ class _Reception:
         self._reader.cut(connection, f"not finished within {time.monotonic() - connection.heard_at:.0f} s")
         connection.close()
         return True
+
+    def _stop_if_idle(self, connection: ClientConnection) -> None:
+        """Do not wait for a client that only holds its connection: what it sends later is not acknowledged here."""
+        if connection.confirms and connection.is_listening and not connection.owed:
+            if connection.receive() and not connection.lines:
+                connection.stop()
+            else:
+                connection.wake()
 
     def _close_of_largest(self) -> bool:
         """Close the oldest connection of the process that holds most, in any state, if that process holds too many."""

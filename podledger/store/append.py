@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from podledger.core import rules
+from podledger.core import rules, strict_json
 from podledger.core.digest import chain_digest
 from podledger.core.entries import Draft, Entry
 from podledger.core.errors import ChainError, ProtocolError
+from podledger.core.relaying import owed_report
 from podledger.core.rules import Fact, fact_of, kind_judged
 from podledger.store.driver import insert_rows
 from podledger.store.log import Head, Rejection, append_rejections, filled_columns, read_head, write_head
-from podledger.store.outbox_rows import append_outbox, relay_payload
+from podledger.store.outbox_rows import append_outbox
 from podledger.store.projections import Fold, StateCache, save
 from podledger.store.repetition import Repetitions
 from podledger.store.tables import events
@@ -100,7 +101,7 @@ def _fold_drafts(
             stamped = (stamp.id, stamp.source, stamp.sequence, stamp.sent_us, subject)
             repeated = repetitions is not None and repetitions.add(stamp.source, stamp.sequence, stamp.id)
         judged = kind_judged(kind, relayed_kind)
-        outcome = fold.take(Fact(seq, judged, evidence, pod_name, subject, delegation, repeated))
+        outcome, _, changed = fold.take(Fact(seq, judged, evidence, pod_name, subject, delegation, repeated))
         fields = (
             *(ledger, seq, now_us, evidence, kind, pod_name, payload),
             *(sender or _NO_SENDER),
@@ -110,8 +111,8 @@ def _fold_drafts(
         digest = chain_digest(digest, fields)
         entry = Entry._make((*fields, digest))
         entries.append(entry)
-        if delegation is not None and head.parent_socket and outcome == "applied":
-            owed.append((seq, relay_payload(entry, delegation)))
+        if changed and head.parent_socket and (report := owed_report(entry, changed)):
+            owed.append((seq, strict_json.dumps(report)))
     return entries, owed
 
 

@@ -12,16 +12,14 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, func, literal_column, select, update
 
 from podledger.core import strict_json
-from podledger.core.delegations import Delegation
-from podledger.core.entries import Entry
 from podledger.core.errors import UsageError
-from podledger.core.events import parse_event
 from podledger.store.driver import insert_rows
 from podledger.store.log import Head, row_checksum
 from podledger.store.tables import outbox
 
-OutboxStatus = Literal["pending", "sent", "discarded"]
-"""Of an item: the parent has not taken it yet; it was sent; a person discarded it."""
+OutboxStatus = Literal["pending", "sent", "skipped", "refused", "discarded"]
+"""Of an item: the parent has not taken it yet; it was sent, and acknowledged if the parent offers that; it was not
+sent, because the parent takes no relayed ends; the parent refused it; a person discarded it."""
 
 
 class OutboxItem(NamedTuple):
@@ -45,33 +43,6 @@ class OutboxItem(NamedTuple):
     def with_checksum(self) -> OutboxItem:
         """Return the row with the checksum of its values."""
         return self._replace(row_checksum=row_checksum(self[:-1]))
-
-
-def relay_payload(entry: Entry, delegation: Delegation) -> str:
-    """Return the payload by which the owner relays a delegation to its parent.
-
-    The relay's path grows by the owner at each step up: a delegation that was relayed already keeps who delegated it.
-    """
-    relay = parse_event(entry.payload).relay
-    path = relay.path if relay else (() if delegation.delegated_by == entry.ledger else (delegation.delegated_by,))
-    event: dict[str, Any] = {
-        "kind": "scope_sub_delegated",
-        "parent_pod": entry.ledger,
-        "sub_pod": entry.pod_name,
-        "sub_socket": delegation.socket_path,
-        "scope": strict_json.loads(delegation.scope),
-        "relay": {
-            "kind": entry.kind,
-            "evidence": entry.evidence,
-            "delegated_by": delegation.delegated_by,
-            "speaker": delegation.speaker,
-            "path": [entry.ledger, *path],
-            "ledger": entry.ledger,
-            "seq": entry.seq,
-            "digest": entry.digest,
-        },
-    }
-    return strict_json.dumps(event)
 
 
 def append_outbox(connection: Connection, head: Head, owed: Sequence[tuple[int, str]], now_us: int) -> Head:
@@ -113,14 +84,14 @@ def pending_sockets(connection: Connection, ledger: str) -> list[str]:
 
 
 def discard_items(connection: Connection, ledger: str, numbers: Sequence[int], *, now_us: int) -> None:
-    """Discard pending items.
+    """Discard items that are pending or refused.
 
     Raises:
-        UsageError: one of them is not pending. None is discarded.
+        UsageError: one of them is neither. None is discarded.
     """
     for number in numbers:
         found = read_outbox(connection, ledger, after=number - 1, limit=1)
-        if not found or found[0].number != number or found[0].status != "pending":
+        if not found or found[0].number != number or found[0].status not in ("pending", "refused"):
             raise UsageError(f"no report {number} waits in the outbox", hint="list them with `podledger outbox`")
         write_outbox_item(connection, found[0]._replace(status="discarded", settled_us=now_us))
 
@@ -131,18 +102,25 @@ def count_outbox(connection: Connection, ledger: str, *, status: OutboxStatus) -
     return connection.execute(query).scalar_one()
 
 
-def keep_attempt(connection: Connection, item: OutboxItem) -> OutboxItem:
-    """Store the stamp or the last attempt of an item, and return it as it is stored.
+def keep_attempts(connection: Connection, items: Sequence[OutboxItem]) -> list[OutboxItem]:
+    """Store the stamps or the last attempts of items, and return them as they are stored."""
+    return [_keep_attempt(connection, item) for item in items]
 
-    Another process may send the same item: an item that is settled stays so, and a stamp is never replaced.
-    """
+
+def _keep_attempt(connection: Connection, item: OutboxItem) -> OutboxItem:
+    """Another process may send the same item: an item that is settled stays so, and a stamp is never replaced."""
     [stored] = read_outbox(connection, item.ledger, after=item.number - 1, limit=1)
     if stored.status != "pending":
         return stored
-    if "stamp" in strict_json.loads(stored.payload):
+    if is_stamped(strict_json.loads(stored.payload)):
         item = item._replace(payload=stored.payload)
     write_outbox_item(connection, item)
     return item
+
+
+def is_stamped(report: dict[str, Any]) -> bool:
+    """Return whether a report has its whole stamp; before it is sent for the first time, it has a subject at most."""
+    return "id" in report.get("stamp", {})
 
 
 def write_outbox_item(connection: Connection, item: OutboxItem) -> None:

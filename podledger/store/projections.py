@@ -14,7 +14,7 @@ from podledger.core.delegations import scope_from
 from podledger.core.entries import Outcome
 from podledger.core.errors import ChainError, DamagedError, ProtocolError
 from podledger.core.paths import normalise
-from podledger.core.rules import UNHEARD, Fact, State, Tenure, fold
+from podledger.core.rules import UNHEARD, Decision, Fact, State, Tenure, fold
 from podledger.core.text import escape
 from podledger.store.driver import HotStatement, held, insert_rows
 from podledger.store.sqlite.engines import encode_list, text_list
@@ -41,22 +41,22 @@ class Fold:
     states: dict[str, State] = field(default_factory=dict)
     changed: dict[TenureKey, Tenure] = field(default_factory=dict)
 
-    def take(self, fact: Fact, expected: Outcome | None = None) -> Outcome:
-        """Apply the rules to one event and return its outcome.
+    def take(self, fact: Fact, expected: Outcome | None = None) -> Decision:
+        """Apply the rules to one event and return the decision.
 
         Raises:
             ChainError: the outcome is not the `expected` one. The fold stays as it was.
         """
         name = fact.pod_name
         before = self.states.get(name) or self.known[name]
-        outcome, after, changed = fold(before, fact)
+        decision = outcome, after, changed = fold(before, fact)
         if expected is not None and outcome != expected:
             raise ChainError(f"its outcome is {expected!r}, but the rules decide {outcome!r}")
         if after is not before:
             self.states[name] = after
         for tenure in changed:
             self.changed[name, tenure.from_seq] = tenure
-        return outcome
+        return decision
 
 
 class StateCache:

@@ -111,7 +111,7 @@ class SpoolSweeper:
         self._ended: dict[str, None] = {}
         self._warned: set[str] = set()
         self._wake = asyncio.Event()
-        self._is_open = False
+        self._stopping = False
         self._goes_on = False
         self._task: asyncio.Task[None] | None = None
         self._stop_listening: Callable[[], None] | None = None
@@ -123,7 +123,7 @@ class SpoolSweeper:
         except OSError as error:
             reason = f"cannot use the spool {self._directory}: {error.strerror}"
             raise StorageError(reason, hint="name a folder that you may read and write") from error
-        self._is_open = True
+        self._stopping = False
         self._stop_listening = self._ledger.on_commit(self._committed)
         self._task = asyncio.create_task(self._run(), name="podledger-sweeper")
         return self
@@ -131,7 +131,7 @@ class SpoolSweeper:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_open = False
+        self._stopping = True
         self._wake.set()
         if self._stop_listening is not None:
             self._stop_listening()
@@ -153,7 +153,7 @@ class SpoolSweeper:
     async def _run(self) -> None:
         """Sweep everything now and periodically, and in between the streams of pods that have ended."""
         everything_at = time.monotonic()
-        while self._is_open:
+        while not self._stopping:
             self._wake.clear()
             try:
                 if time.monotonic() >= everything_at:
@@ -166,13 +166,13 @@ class SpoolSweeper:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(PAUSE_S, everything_at - time.monotonic())):
                     await self._wake.wait()
-                    await asyncio.sleep(PAUSE_S if self._is_open else 0)
+                    await asyncio.sleep(0 if self._stopping else PAUSE_S)
 
     async def _sweep(self, keys: Iterable[str]) -> Swept:
         streams = deque(dict.fromkeys(keys))
         swept = Swept()
         taken = 0
-        while streams and taken < MAX_SEGMENTS and (self._is_open or not taken):
+        while streams and taken < MAX_SEGMENTS and not self._stopping:
             claimed = await asyncio.to_thread(self._claim_some, streams)
             try:
                 swept += await self._record(claimed)

@@ -81,7 +81,7 @@ async def kill_rounds(folder: Path, kills: list[tuple[int, str]], *, receives: b
 @pytest.mark.parametrize("receives", [True, False], ids=["receiving", "away"])
 async def test_sender_killed_at_some_calls_loses_nothing(short: Path, receives: bool) -> None:
     dice = random.Random(SEED)
-    kills = [(at, way) for way in WAYS for at in sorted(dice.sample(range(1, 60), 6))]
+    kills = [(at, way) for way in WAYS for at in sorted(dice.sample(range(1, 30), 6))]
     assert await kill_rounds(short, kills, receives=receives) > 0
 
 
@@ -90,7 +90,7 @@ async def test_sender_killed_at_some_calls_loses_nothing(short: Path, receives: 
 async def test_sender_killed_at_every_call_loses_nothing(short: Path, receives: bool, record_property: Count) -> None:
     kills = [(at, way) for way in WAYS for at in range(1, 120)]
     killed = await kill_rounds(short, kills, receives=receives)
-    assert killed > 100
+    assert len(WAYS) < killed < len(kills), "the last senders came to their end"
     record_property("kills", killed)
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers and editors; tests/test_house.py compares
     from podledger.server.receiver import Receiver as Receiver
     from podledger.services.outbox import Outbox as Outbox
     from podledger.services.reconciler import Reconciler as Reconciler
+    from podledger.services.spool_sweeper import SpoolSweeper as SpoolSweeper
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _HOMES = {
     "ScopeSubDelegated": "core.events",
     "Sender": "core.entries",
     "ShutDown": "core.events",
+    "SpoolSweeper": "services.spool_sweeper",
     "Stamp": "core.fields",
     "Stamper": "core.stamps",
     "TurnEnded": "core.events",

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     max_queued: int = Field(10_000, ge=1, description="Stop reading while this many events wait to be committed.")
     max_batch: int = Field(1_000, ge=1, description="How many events are committed in one transaction.")
     drain_grace_s: Seconds = Field(1.0, ge=0, description="How long a stopping `serve` goes on reading, in seconds.")
+    sweep_every_s: Seconds = Field(5.0, gt=0, description="How often `serve` sweeps its spools, in seconds.")
     allowed_uids: frozenset[int] = Field(
         frozenset(), description="Other users whose pods may report, as a JSON list such as `[1000]`."
     )

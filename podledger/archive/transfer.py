@@ -143,7 +143,7 @@ def entry_from(fields: dict[str, Any]) -> Entry:
         kind=_word(fields, "kind", None),
         pod_name=_text(fields, "pod_name"),
         payload=payload,
-        pid=_integer(sender, "pid") if sender else None,
+        pid=None if sender.get("pid") is None else _integer(sender, "pid"),
         uid=_integer(sender, "uid") if sender else None,
         gid=_integer(sender, "gid") if sender else None,
         relation=_word(sender, "relation", Relation) if sender.get("relation") is not None else None,

@@ -9,14 +9,13 @@ import errno
 import os
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from podledger.client import background
 from podledger.client.delivery import deliver, deliver_confirmed
+from podledger.client.lines import line_of
 from podledger.client.sockets import TIMEOUT_S
-from podledger.core import strict_json
-from podledger.core.errors import InvalidEventError
-from podledger.core.names import check_name
+from podledger.client.spooled import spool_for
 from podledger.core.stamps import Stamper, process_stamper
 
 if TYPE_CHECKING:
@@ -36,24 +35,6 @@ __all__ = [
     "line_of",
     "send_pod_event",
 ]
-
-_NAMES: Final = ("pod_name", "parent_pod", "sub_pod")
-
-
-def line_of(fields: dict[str, Any]) -> bytes:
-    """Return the line that reports an event, which is given as its JSON object.
-
-    Raises:
-        InvalidNameError: a pod name is not valid.
-        InvalidEventError: a text is not valid Unicode.
-    """
-    for key in _NAMES:
-        if key in fields:
-            check_name(fields[key])
-    try:
-        return strict_json.dumps({"method": "pod_event", "params": fields}).encode() + b"\n"
-    except UnicodeEncodeError as error:
-        raise InvalidEventError("the event holds a lone surrogate", hint="give valid UTF-8") from error
 
 
 def event_line(event: Event, stamper: Stamper | None = None) -> bytes:
@@ -83,6 +64,7 @@ def send_pod_event(
     timeout_s: float = TIMEOUT_S,
     stamper: Stamper | None = None,
     confirm: bool = False,
+    spool: str | os.PathLike[str] | None = None,
 ) -> Coroutine[Any, Any, Recorded | None]:
     """Report `event` to the pod that listens on `socket`, and wait until it is sent.
 
@@ -90,25 +72,45 @@ def send_pod_event(
     stamped when you call this, not when you await it: sequences follow the order of the calls. Each socket operation
     may take `timeout_s` seconds, and so may the answer.
 
+    With `spool`, a folder, or with `PODLEDGER_SPOOL` for reports to the parent, the event is in the spool when the call
+    returns, and it is sent in the background until it is acknowledged. The await then waits for nothing else, except
+    with `confirm`.
+
     Raises:
-        OSError: on await, if the event was not sent; a `TimeoutError` if it took too long. With `confirm`, also if
-            the receiver offers no acknowledgements, refused the event, or did not answer in time.
+        OSError: on the call, if the spool cannot be written. On await, if the event was not sent; a `TimeoutError` if
+            it took too long. With `confirm`, also if the receiver offers no acknowledgements, refused the event, or did
+            not answer in time; a spool keeps the event unless it was refused.
     """
+    if (folder := spool_for(socket, spool)) is not None:
+        from podledger.client import spool_sender
+
+        return spool_sender.send(folder, os.fspath(socket), event, stamper, confirm_s=timeout_s if confirm else None)
     if confirm:
         stamp_id, line = asking_line(event, stamper)
         return in_pool(partial(deliver_confirmed, socket, line, stamp_id, timeout_s=timeout_s))
     return deliver_async(socket, event_line(event, stamper), timeout_s=timeout_s)
 
 
-def fire_and_forget(socket: str | os.PathLike[str] | None, event: Event) -> None:
+def fire_and_forget(
+    socket: str | os.PathLike[str] | None, event: Event, *, spool: str | os.PathLike[str] | None = None
+) -> None:
     """Report `event` to `socket` in the background and return at once; if `socket` is None, do nothing.
 
     A failure becomes one warning in the log `podledger.sender`. Events for one socket are sent in order. When the
     program ends, the interpreter waits for queued events, within the time limits.
+
+    With `spool`, a folder, or with `PODLEDGER_SPOOL` for reports to the parent, the event is in the spool when the call
+    returns, and it is sent until it is acknowledged. If the spool cannot be written, one warning says so, and the event
+    is sent without it.
     """
     if socket is None:
         return
     try:
+        if (folder := spool_for(socket, spool)) is not None:
+            from podledger.client import spool_sender
+
+            spool_sender.fire(folder, os.fspath(socket), event)
+            return
         background.enqueue(os.fspath(socket), event_line(event))
     except Exception as error:  # noqa: BLE001 - a failed report must not stop the pod
         background.warn(str(socket), error)

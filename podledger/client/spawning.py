@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from podledger.core.events import PodSpawned, ScopeSubDelegated
@@ -12,6 +13,7 @@ from podledger.core.stamps import (
     INCARNATION_VARIABLE,
     POD_VARIABLE,
     SOCKET_VARIABLE,
+    SPOOL_VARIABLE,
     Stamper,
     process_stamper,
 )
@@ -54,13 +56,16 @@ def prepare_spawn(
     *,
     socket_path: str = "",
     scope: Scope = (),
+    spool: str | os.PathLike[str] | None = None,
     stamper: Stamper | None = None,
     after: str | None = None,
 ) -> PreparedSpawn:
     """Prepare to spawn a pod that reports to `parent_socket`, with an incarnation of its own.
 
-    A pod without a `socket_path` only reports. `stamper` (by default this process's) remembers the incarnation for the
-    reports of this process about the pod. Each call is another incarnation, so a respawned pod gets a new tenure.
+    A pod without a `socket_path` only reports. `spool` is the folder that keeps its reports until this owner has
+    recorded them; without it, a child does not use the spool of this process either. `stamper` (by default this
+    process's) remembers the incarnation for the reports of this process about the pod. Each call is another one,
+    so a respawned pod gets a new tenure.
 
     A new incarnation is greater than each one that this process made, although the clock may have been set back. It is
     also greater than `after`, the newest that is known of this name: `Ledger.prepare_spawn` takes that from the ledger.
@@ -68,4 +73,8 @@ def prepare_spawn(
     incarnation = (stamper or process_stamper()).spawn(pod_name, after=after)
     callback = os.fspath(parent_socket)
     environment = {INCARNATION_VARIABLE: incarnation, POD_VARIABLE: pod_name, SOCKET_VARIABLE: callback}
+    if spool is not None:
+        environment[SPOOL_VARIABLE] = str(Path(spool).absolute())
+    elif SPOOL_VARIABLE in os.environ:
+        environment[SPOOL_VARIABLE] = ""
     return PreparedSpawn(pod_name, incarnation, environment, socket_path, scope, callback)

@@ -23,10 +23,11 @@ Relation = Literal["pod", "descendant", "other"]
 class Sender(NamedTuple):
     """The process that sent a line, as the kernel reports it.
 
-    `relation` is its relation to the process of the pod that it speaks for, as it was then; None if it is not known.
+    `pid` is None for a line out of a spool, of which only the owner is known. `relation` is the process's relation to
+    that of the pod that it speaks for, as it was then; None if it is not known.
     """
 
-    pid: int
+    pid: int | None
     uid: int
     gid: int
     relation: Relation | None = None
@@ -90,11 +91,10 @@ def draft(
 class Entry(NamedTuple):
     """One entry of a ledger's log, as stored.
 
-    Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact,
-    and `relation` is the sender's.
-    `stamp_id` to `subject` are the stamp, None for an unstamped event. `speaker` is the incarnation that spoke, and
-    `relayed_kind` the kind of the entry that an owner relayed; both are None if not known. `rules` is the version of
-    the rules that decided `outcome`.
+    Times are in microseconds since 1970 (UTC). `pid`, `uid` and `gid` are the sender, None for a local fact; of an
+    event out of a spool the `pid` is None too. `relation` is the sender's. `stamp_id` to `subject` are the stamp, None
+    for an unstamped event. `speaker` is the incarnation that spoke, and `relayed_kind` the kind of the entry that an
+    owner relayed; both are None if not known. `rules` is the version of the rules that decided `outcome`.
     """
 
     ledger: str
@@ -132,7 +132,7 @@ class Entry(NamedTuple):
     @property
     def sender(self) -> Sender | None:
         """The process that sent the event, or None for a local fact."""
-        return None if self.pid is None else Sender(self.pid, self.uid or 0, self.gid or 0, self.relation)
+        return None if self.uid is None else Sender(self.pid, self.uid, self.gid or 0, self.relation)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as `events --json` prints it; `payload` is the exact text that the digest covers."""

@@ -20,6 +20,9 @@ POD_VARIABLE: Final = "PODLEDGER_POD"
 SOCKET_VARIABLE: Final = "PODLEDGER_SOCKET"
 """The environment variable in which a parent passes a child the socket to report to."""
 
+SPOOL_VARIABLE: Final = "PODLEDGER_SPOOL"
+"""The environment variable in which a parent passes a child the folder that keeps its reports until it takes them."""
+
 MAX_INCARNATIONS: Final = 10_000
 """How many of the pods that it delegated a stamper remembers."""
 
@@ -113,12 +116,16 @@ class Stamper:
         """Return the next stamp for an event about the incarnation `subject`, which is left out if it is None."""
         with self._lock:
             self._sequence += 1
-            stamp: dict[str, str | int] = {
-                "id": _uuid(_random(128), version=4),
-                "source": self.source,
-                "sequence": self._sequence,
-                "time": _now(),
-            }
+            return self.stamp_at(self.source, self._sequence, subject)
+
+    def stamp_at(self, source: str, sequence: int, subject: str | None) -> dict[str, str | int]:
+        """Return the stamp of the event with a number in a stream that several processes share, as in a spool."""
+        stamp: dict[str, str | int] = {
+            "id": _uuid(_random(128), version=4),
+            "source": source,
+            "sequence": sequence,
+            "time": _now(),
+        }
         known = {"subject": subject, "speaker": self.speaker}
         return stamp | {name: incarnation for name, incarnation in known.items() if incarnation is not None}
 

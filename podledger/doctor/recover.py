@@ -163,7 +163,7 @@ async def _copy_rejected(into: Ledger, connection: Connection, scan: Iterator[Sc
 
 def _old_rejections(connection: Connection, name: str) -> Iterator[Rejection]:
     for row in _readable_rejected(connection, name):
-        sender = None if row.pid is None else Sender(row.pid, row.uid or 0, row.gid or 0)
+        sender = None if row.uid is None else Sender(row.pid, row.uid, row.gid or 0)
         yield Rejection(row.raw, f"{row.reason} (first recorded at {timestamp(row.recorded_us)})", sender)
 
 

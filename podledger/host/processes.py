@@ -97,10 +97,10 @@ class AncestryReader:
     def __init__(self) -> None:
         self._parents: dict[int, tuple[float, Ancestry]] = {}
 
-    def read(self, pid: int) -> Ancestry:
-        """Return the ancestry of the process with this pid."""
-        stat = _read_stat(pid)
-        if stat is None:
+    def read(self, pid: int | None) -> Ancestry:
+        """Return the ancestry of the process with this pid; nothing is known of None."""
+        stat = None if pid is None else _read_stat(pid)
+        if pid is None or stat is None:
             return Ancestry((), is_complete=False)
         above = self._of_parent(stat.parent) if stat.parent else Ancestry((), is_complete=True)
         return Ancestry(((pid, stat.start), *above.processes), above.is_complete)

@@ -48,7 +48,7 @@ class Peer:
 
     __slots__ = ("connections", "long_lines", "origin", "pid", "queued")
 
-    def __init__(self, pid: int, origin: Origin | None = None) -> None:
+    def __init__(self, pid: int | None, origin: Origin | None = None) -> None:
         self.pid = pid
         self.origin = origin
         self.connections = 0

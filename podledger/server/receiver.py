@@ -106,7 +106,7 @@ class _Reception:
         self._snapshot = snapshot_frame(ledger.name)
         self._max_connections = min(limits.max_connections, files_left())
         self._connections: set[ClientConnection] = set()
-        self._peers: dict[int, Peer] = {}
+        self._peers: dict[int | None, Peer] = {}
         self._ancestries = AncestryReader()
         self._emptied = asyncio.Event()
         self._stopping = False

@@ -67,7 +67,7 @@ class Rejected(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return the line as `rejected --json` prints it. Only `raw` replaces bytes that are not UTF-8."""
-        sender = None if self.pid is None else {"pid": self.pid, "uid": self.uid, "gid": self.gid}
+        sender = None if self.uid is None else {"pid": self.pid, "uid": self.uid, "gid": self.gid}
         return {
             "ledger": self.ledger,
             "number": self.number,
@@ -126,7 +126,7 @@ _UPDATE_HEAD: Final = HotStatement(update(ledgers).where(ledgers.c.name == bindp
 
 def filled_columns(entry: Entry) -> Positions:
     """Return the positions of an entry's values that are not null."""
-    known = (entry.pid, entry.relation, entry.stamp_id, *entry[15:18])
+    known = (entry.uid, entry.relation, entry.stamp_id, *entry[15:18])
     return _filled(*[value is not None for value in known])
 
 

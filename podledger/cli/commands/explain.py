@@ -48,7 +48,9 @@ def run(args: Namespace) -> None:
 def _print_event(event: Explained) -> None:
     entry = event.entry
     by = " by the owner" if entry.evidence != "reported" else " by an unknown process"
-    if entry.pid is not None:
+    if entry.uid is not None and entry.pid is None:
+        by = f", from the spool of user {entry.uid}"
+    elif entry.pid is not None:
         by = f" by process {entry.pid} of user {entry.uid}"
     print_line(
         f"seq {entry.seq}  {clock(entry.recorded_us)}Z  {escape(entry.kind, 30)}, {escape(entry.evidence, 20)}{by}"

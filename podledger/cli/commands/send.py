@@ -14,10 +14,12 @@ from typing import Any, Final, NamedTuple
 from podledger.cli.incarnations import checked_incarnation
 from podledger.cli.parser import Parser, at_least, shared_options
 from podledger.cli.scopes import add_scope
+from podledger.cli.spooled import send_by_spool
 from podledger.client import sender
+from podledger.client.spooled import spool_for
 from podledger.core.errors import SocketError, UsageError
 from podledger.core.names import check_name
-from podledger.core.stamps import INCARNATION_VARIABLE, POD_VARIABLE, SOCKET_VARIABLE, Stamper, new_incarnation
+from podledger.core.stamps import INCARNATION_VARIABLE, POD_VARIABLE, SOCKET_VARIABLE, Stamper
 
 
 class Kind(NamedTuple):
@@ -88,6 +90,9 @@ def _add_stamp(parser: Parser) -> None:
         "--confirm", action="store_true", help="wait until the receiver has recorded the report, and print its outcome"
     )
     parser.add_argument(
+        "--spool", metavar="DIR", help="keep the report in this folder until it is recorded (default: $PODLEDGER_SPOOL)"
+    )
+    parser.add_argument(
         "--timeout", metavar="SECONDS", type=at_least(float, 0.001), default=5.0, help="give up after this (default: 5)"
     )
 
@@ -96,13 +101,22 @@ def run(args: Namespace) -> None:
     """Send the report; with `--confirm`, print the outcome that the receiver recorded.
 
     Raises:
+        OSError: the spool cannot be written.
         SocketError: it could not be sent, or the receiver did not confirm it.
     """
     fields = _fields(args)
-    if not args.no_stamp:
-        fields["stamp"] = _stamp(args, fields.get("pod_name"))
-    elif args.confirm:
-        raise UsageError("the receiver confirms only stamped reports", hint="leave out --no-stamp")
+    if args.no_stamp:
+        if args.confirm or args.spool:
+            wanted = "--confirm" if args.confirm else "--spool"
+            raise UsageError(f"{wanted} needs a stamp", hint="leave out --no-stamp")
+    else:
+        stamper, subject = _stamper(args, fields.get("pod_name"))
+        if args.sequence:
+            fields["stamp"] = stamper.stamp_at(stamper.source, args.sequence, subject)
+        if (spool := spool_for(args.socket, args.spool)) is not None:
+            send_by_spool(args, spool, fields, stamper, subject)
+            return
+        fields.setdefault("stamp", stamper.stamp(subject))
     try:
         recorded = _send(args, fields)
     except OSError as error:
@@ -154,10 +168,10 @@ def _own_name(given: str | None) -> str:
     return check_name(name)
 
 
-def _stamp(args: Namespace, pod_name: str | None) -> dict[str, Any]:
-    """Return a stamp for a report about `pod_name`, None for a delegation, which claims no more than is known.
+def _stamper(args: Namespace, pod_name: str | None) -> tuple[Stamper, str | None]:
+    """Return what stamps a report about `pod_name`, None for a delegation, and its subject; neither claims too much.
 
-    Its subject is `--incarnation`, or the incarnation in the environment if the report is about that pod. The stream is
+    The subject is `--incarnation`, or the incarnation in the environment if the report is about that pod. The stream is
     this process's own, unless `--source` and `--sequence` state another.
     """
     if (args.source is None) != (args.sequence is None):
@@ -165,5 +179,5 @@ def _stamp(args: Namespace, pod_name: str | None) -> dict[str, Any]:
     own = checked_incarnation(os.environ[INCARNATION_VARIABLE]) if os.environ.get(INCARNATION_VARIABLE) else None
     is_own = pod_name is not None and os.environ.get(POD_VARIABLE) in (None, "", pod_name)
     subject = checked_incarnation(args.incarnation) if args.incarnation else own if is_own else None
-    source = checked_incarnation(args.source) if args.source else new_incarnation()
-    return Stamper(source, speaker=own).stamp(subject) | {"sequence": args.sequence or 1}
+    source = checked_incarnation(args.source) if args.source else None
+    return Stamper(source, speaker=own), subject

@@ -10,17 +10,21 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 from podledger.cli.output import print_json
 from podledger.cli.parser import Parser, at_least
 from podledger.cli.policy import add_policy, policy_of
 from podledger.cli.session import open_ledger, settings
+from podledger.core.errors import UsageError
+from podledger.core.stamps import SPOOL_VARIABLE
 from podledger.core.text import escape
 from podledger.server.receiver import Receiver
 from podledger.server.serving import check_parent, claim_serving
 from podledger.services.outbox import Outbox
 from podledger.services.reconciler import Reconciler
+from podledger.services.spool_sweeper import SpoolSweeper
 from podledger.settings import Settings
 
 OUTBOX_GRACE_S: Final = 2.0
@@ -41,6 +45,13 @@ def add_arguments(parser: Parser) -> None:
         default=[],
         help="also accept reports from this user; repeat it for several",
     )
+    parser.add_argument(
+        "--spool",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="also take in what pods left in this spool; repeat it for several",
+    )
     add_policy(parser)
 
 
@@ -51,6 +62,7 @@ def run(args: Namespace) -> int:
 
 
 async def _serve(args: Namespace, chosen: Settings) -> int:
+    _check_spools(args.spool)
     limits = chosen.limits()
     limits = limits._replace(allowed_uids=limits.allowed_uids | set(args.allow_uid))
     async with contextlib.AsyncExitStack() as stack:
@@ -61,6 +73,9 @@ async def _serve(args: Namespace, chosen: Settings) -> int:
         await ledger.write_mirror()
         outbox = await stack.enter_async_context(Outbox(ledger))
         stop = _stop_on_signals()
+        for directory in args.spool:
+            sweeper = SpoolSweeper(ledger, directory, every_s=chosen.sweep_every_s, allowed_uids=limits.allowed_uids)
+            await stack.enter_async_context(sweeper)
         async with Receiver(ledger, args.socket, limits=limits) as receiver:
             if args.json:
                 print_json({"ready": True, "ledger": ledger.name, "socket": args.socket, "pid": os.getpid()})
@@ -70,6 +85,18 @@ async def _serve(args: Namespace, chosen: Settings) -> int:
             await _wait_for(stop, rounds)
         await outbox.drain(within_s=OUTBOX_GRACE_S)
     return 1 if receiver.lost else 0
+
+
+def _check_spools(directories: list[str]) -> None:
+    """Refuse to sweep the spool in which this pod's own reports wait for its parent.
+
+    Raises:
+        UsageError: one of them is that spool.
+    """
+    own = os.environ.get(SPOOL_VARIABLE)
+    if own and Path(own).resolve() in [Path(directory).resolve() for directory in directories]:
+        hint = "give the spool of the pods below this one, which they get in their environment"
+        raise UsageError(f"--spool {own} is the spool of this pod's own reports ({SPOOL_VARIABLE})", hint=hint)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -160,6 +160,7 @@ class Ledger:
         *,
         socket_path: str = "",
         scope: Scope = (),
+        spool: str | os.PathLike[str] | None = None,
         stamper: Stamper | None = None,
     ) -> PreparedSpawn:
         """Prepare to spawn a pod that reports to `parent_socket`, as `prepare_spawn` does.
@@ -168,7 +169,7 @@ class Ledger:
         """
         newest = await self.read(partial(newest_incarnation, ledger=self._name, pod_name=pod_name))
         return prepare_spawn(
-            pod_name, parent_socket, socket_path=socket_path, scope=scope, stamper=stamper, after=newest
+            pod_name, parent_socket, socket_path=socket_path, scope=scope, spool=spool, stamper=stamper, after=newest
         )
 
     async def append(self, event: LedgerEvent, *, evidence: Evidence | None = None) -> Entry:

@@ -125,6 +125,17 @@ def test_own_report_is_about_the_incarnation_from_the_parent(monkeypatch: pytest
     assert stamper.stamp(None)["speaker"] == incarnation(5)
 
 
+@pytest.mark.parametrize("value", ["", "coder-7", "019cb3ff-9f03-4000-8000-000000000003"])
+def test_variable_that_holds_no_incarnation_is_not_claimed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
+    monkeypatch.setenv(INCARNATION_VARIABLE, value)
+    stamper = Stamper()
+    assert stamper.subject("turn_ended", "me") is None
+    Stamp.model_validate(stamper.stamp(None))
+    assert ("is not a UUIDv7" in caplog.text) == bool(value)
+
+
 def test_report_about_another_pod_claims_no_incarnation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(INCARNATION_VARIABLE, incarnation(5))
     monkeypatch.setenv(POD_VARIABLE, "me")

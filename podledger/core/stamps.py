@@ -6,6 +6,7 @@ This module imports only the standard library, so that a short-lived sender star
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -81,7 +82,7 @@ class Stamper:
     def __init__(self, source: str | None = None, *, speaker: str | None = None) -> None:
         self.source = source or new_incarnation()
         self.speaker = speaker or _inherited()
-        self._pod_name = os.environ.get(POD_VARIABLE)
+        self._pod_name = os.environ.get(POD_VARIABLE) or None
         self._sequence = 0
         self._incarnations: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
@@ -131,9 +132,23 @@ class Stamper:
 
 
 def _inherited() -> str | None:
-    """Return the incarnation that the parent passed to this process, and not one that a fork inherited."""
+    """Return the incarnation that the parent passed to this process, and not one that a fork inherited.
+
+    A receiver drops a stamp that names something else than a UUIDv7, and with it the protection against repetition.
+    """
     value = os.environ.get(INCARNATION_VARIABLE)
-    return None if value == _before_fork.get(os.getpid()) else value
+    if not value or value == _before_fork.get(os.getpid()):
+        return None
+    if not re.fullmatch(_UUID7, value):
+        import logging
+
+        text = "%s is not a UUIDv7, so this process reports without an incarnation"
+        logging.getLogger("podledger.sender").warning(text, INCARNATION_VARIABLE)
+        return None
+    return value.lower()
+
+
+_UUID7: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
 
 
 def _forked() -> None:

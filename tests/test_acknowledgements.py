@@ -55,7 +55,7 @@ def sent(path: Path, ids: list[str], lines: bytes) -> list[Recorded | Refused]:
 
 
 async def answers_to(path: Path, ids: list[str], lines: bytes) -> list[Recorded | Refused]:
-    """Do the same beside a running event loop."""
+    """Do the same next to a running event loop."""
     return await asyncio.to_thread(sent, path, ids, lines)
 
 

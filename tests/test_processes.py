@@ -1,4 +1,4 @@
-"""Processes are identified by pid and start, and what the kernel hides is unknown."""
+"""Processes are identified by pid and start, and a process that the kernel hides is unknown."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def fact(seq: int, event: LedgerEvent, *, repeated: bool = False) -> Fact:
 
 
 def after(*events: LedgerEvent) -> Decision:
-    """Return what the last of a pod's events did."""
+    """Return the outcome of a pod's last event."""
     decision = Decision("ignored", UNHEARD)
     for seq, event in enumerate(events, 1):
         decision = fold(decision.state, fact(seq, event))

@@ -1,4 +1,4 @@
-"""The spool: what a process appends is there, whatever happens to that process, and goes out once, in order."""
+"""The spool: a report that a process has appended survives that process, and goes out once, in order."""
 
 from __future__ import annotations
 

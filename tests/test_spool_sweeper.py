@@ -1,4 +1,4 @@
-"""The sweeper: it takes in what was left in a spool, once, and hostile files harm nothing but themselves."""
+"""The sweeper: it takes in the reports left in a spool, once, and hostile files harm nothing but themselves."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Test a whole tree of owners against an independent model: once it is quiet, every owner knows the truth below it.
 
-The model knows what the pods really did. Each owner has a ledger of its own, and learns only what arrives: the
+The model follows the real life of the pods. Each owner has a ledger of its own, and learns only what arrives: the
 reports of its children, from several processes each, and the relays of those children that are owners themselves.
 """
 
@@ -135,7 +135,7 @@ class World:
             self.ledgers[self.parents[name]].append(event)
 
     def _drain(self, name: str) -> None:
-        """Deliver what a pod has sent, and before that what the pods that it spawned have sent."""
+        """Deliver the reports of a pod, and before them those of the pods that it spawned."""
         for child in [child for child, parent in self.parents.items() if parent == name]:
             self._drain(child)
         self._relay()
@@ -148,7 +148,7 @@ class World:
         return self.ledgers[run.name]
 
     def _relay(self) -> None:
-        """Send what the owners owe their parents."""
+        """Send the reports that the owners owe their parents."""
         for name, ledger in self.ledgers.items():
             for item in read_outbox(ledger.connection, name, after=self._relayed.get(name, 0)):
                 self._relayed[name] = item.number

@@ -25,7 +25,7 @@ from tests.support import connected
 
 
 async def written(path: Path, name: str, events: Sequence[LedgerEvent]) -> list[LedgerEvent]:
-    """Append events to a ledger that has a parent, and return what it owes the parent from these on."""
+    """Append events to a ledger that has a parent, and return the reports that it owes the parent from these on."""
     async with Ledger.open(path, name, clock=Clock()) as ledger:
         await ledger.configure(parent_socket="/run/parent.sock")
         owed = await ledger.count_outbox_items(status="pending")

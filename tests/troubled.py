@@ -29,7 +29,7 @@ INCARNATIONS = {name: f"019c14{number:02x}-0000-7000-8000-000000000000" for numb
 )}  # fmt: skip
 PROCESSES = {"planner": 4101, "auditor": 4102, "coder": 4103, "tester": 4104}
 RELATIONS: dict[int, Relation] = {4101: "pod", 4102: "pod", 4199: "other"}
-"""What the receiver would find out about the senders that speak for the two pods whose process the owner knows."""
+"""The relations that the receiver would find for the senders of the two pods whose process the owner knows."""
 
 
 def scope(*rules: str) -> tuple[ScopeRule, ...]:

@@ -1,6 +1,6 @@
 """Bring the ledgers of a whole tree together in one database, each under its own name.
 
-A ledger that does not fit what the others witnessed of it is refused.
+A ledger that contradicts the relays in the others is refused.
 
 A collection holds the record: the events with their seq, time and digest, and the rejected lines. It does not copy
 the parent's socket, the mirror, the outbox and the consumers, so that nothing is sent twice.

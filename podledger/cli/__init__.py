@@ -83,7 +83,7 @@ def _prepare_output() -> None:
 def _open_missing_streams() -> None:
     """Open the standard streams that were closed, so that no database gets their numbers.
 
-    What is written to a closed standard output fails, and what is written to a closed standard error is discarded.
+    Writing to a closed standard output fails. Writing to a closed standard error has no effect.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:

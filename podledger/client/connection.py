@@ -68,7 +68,7 @@ class ReceiverConnection:
 
     @property
     def accepts(self) -> frozenset[str]:
-        """What the greeting offers to podledger's senders: `ack`, `relay`, or nothing."""
+        """The offer of the greeting to podledger's senders: `ack`, `relay`, or nothing."""
         if self._offer is None:
             self._offer = frames.offer_of(self._snapshot)
             self._snapshot.clear()

@@ -1,4 +1,4 @@
-"""A sender that holds one connection, with many events in flight, and sends again what was not acknowledged."""
+"""A sender that holds one connection, with many events in flight, and sends unacknowledged ones again."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class EventSender:
     def _settle(self, answer: Answer) -> None:
         line, recorded = self._waiting.pop(answer.id)
         self._bytes -= len(line)
-        if recorded.done():  # whoever waited for it was cancelled
+        if recorded.done():  # its caller was cancelled
             return
         try:
             recorded.set_result(recorded_in(answer, self._connection.path))

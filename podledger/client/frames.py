@@ -94,7 +94,7 @@ def may_offer(snapshot: bytearray) -> bool:
 
 
 def offer_of(snapshot: bytearray) -> frozenset[str]:
-    """Return what the server's greeting accepts from podledger's senders; a malformed offer offers nothing."""
+    """Return the extensions that the greeting accepts from podledger's senders; a malformed offer offers nothing."""
     try:
         offer = json.loads(snapshot.decode())["data"]["greeting"]["podledger"]
         version, accepts = offer["version"], offer["accepts"]

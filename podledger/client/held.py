@@ -38,7 +38,7 @@ class HeldConnection:
         self._lock = threading.Lock()
 
     def accepts(self) -> frozenset[str]:
-        """Return what the receiver offers, after connecting to it if need be.
+        """Return the receiver's offer, after connecting to it if necessary.
 
         Raises:
             OSError: it cannot be reached.

@@ -71,7 +71,7 @@ def open_segment(folder: int, position: Position, uids: frozenset[int]) -> int:
     """Open a segment that belongs to one of the users `uids`; return its descriptor.
 
     Raises:
-        OSError: it cannot be opened, or it is not what a sender of these users writes.
+        OSError: it cannot be opened, or no sender of these users writes such a file.
     """
     file = os.open(position.name, _FLAGS, dir_fd=folder)
     found = os.fstat(file)
@@ -88,7 +88,7 @@ def open_segment(folder: int, position: Position, uids: frozenset[int]) -> int:
 
 
 def trim(file: int, start: int, size: int) -> tuple[int, int]:
-    """Cut off what follows the last newline; return the new size, and how many lines end after `start`."""
+    """Cut off the bytes after the last newline; return the new size, and how many lines end after `start`."""
     data = os.pread(file, size - start, start)
     end = start + data.rfind(b"\n") + 1
     if end < size:

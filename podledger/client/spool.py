@@ -117,7 +117,7 @@ class SpoolStream:
 
         Raises:
             BlockingIOError: another process is sending it.
-            OSError: the folder or the file is not what a sender writes. The error names the folder.
+            OSError: no sender writes such a folder or file. The error names the folder.
         """
         try:
             with self._locked() as folder:

@@ -1,6 +1,6 @@
 """The background sender of a spool: a thread that sends what waits in a stream, with back-off, while the process lives.
 
-It never keeps a program from ending: what is unacknowledged then stays in the spool.
+It never keeps a program from ending: unacknowledged reports then stay in the spool.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class SpoolSender:
         try:
             while send_oldest(self._stream, connection, self._settled, self._answered):
                 pass
-        except Exception as error:  # noqa: BLE001 - whatever failed, the reports wait for the next attempt
+        except Exception as error:  # noqa: BLE001 - after any failure, the reports wait for the next attempt
             return error
         finally:
             connection.close()
@@ -211,7 +211,7 @@ def _settle_all() -> None:
 
 
 def _after_fork() -> None:
-    """Start empty in a forked child: its parent sends what it has appended."""
+    """Start empty in a forked child: its parent sends its own reports."""
     global _guard  # noqa: PLW0603 - another thread of the parent may have held it
     _guard = threading.Lock()
     _senders.clear()

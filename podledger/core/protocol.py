@@ -29,7 +29,7 @@ METHODS: Final = frozenset(
 
 
 OFFER: Final = {"version": 1, "accepts": ["ack", "relay"]}
-"""What a receiver's greeting offers podledger's senders: to answer events, and to take the ends that owners relay."""
+"""The offer of a greeting to podledger's senders: the receiver answers events, and takes the ends that owners relay."""
 
 
 class Report(NamedTuple):

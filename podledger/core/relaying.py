@@ -58,7 +58,7 @@ def _activity(entry: Entry, tenure: Tenure, relay: Relay | None) -> dict[str, An
 
 
 def _relay(entry: Entry, relay: Relay | None) -> dict[str, Any]:
-    """A relay of a relay keeps what the first owner recorded."""
+    """A relay of a relay keeps the kind and the evidence that the first owner recorded."""
     kind, evidence = (relay.kind, relay.evidence) if relay else (entry.kind, entry.evidence)
     return {"kind": kind, "evidence": evidence} | _witness(entry)
 

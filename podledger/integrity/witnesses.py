@@ -1,7 +1,8 @@
 """Witnesses: compare each child's log with the digests that its parents' logs received in relays.
 
 A relay states where the log of the owner that sent it stood. So a parent's log shows that a child's log was rewritten
-or cut after the relay. The relay is a claim: whoever can write to the parent's socket can also send a false one.
+or cut after the relay. The relay is a claim: any process that can write to the parent's socket can also send a false
+one.
 """
 
 from __future__ import annotations

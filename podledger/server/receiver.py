@@ -195,7 +195,7 @@ class _Reception:
         return True
 
     def _stop_if_idle(self, connection: ClientConnection) -> None:
-        """Do not wait for a client that only holds its connection: what it sends later is not acknowledged here."""
+        """Do not wait for a client that only holds its connection: later events are not acknowledged here."""
         if connection.confirms and connection.is_listening and not connection.owed:
             if connection.receive() and not connection.lines:
                 connection.stop()

@@ -258,7 +258,7 @@ def _settled(item: OutboxItem, status: OutboxStatus, *, attempts: int, error: st
 
 
 def _answered(item: OutboxItem, answer: Answer) -> OutboxItem:
-    """Return the item as the parent's answer settles it. The parent keeps what it refused among its rejected lines."""
+    """Return the item as the parent's answer settles it. The parent keeps a refused report among its rejected lines."""
     if isinstance(answer, Recorded):
         return _settled(item, "sent", attempts=item.attempts + 1)
     logger.warning("outbox: the parent at %s refused a report: %s", escape(item.socket), answer.message)

@@ -126,13 +126,13 @@ async def check(pod: Pod) -> Check:
     if not pod.socket_path:
         return _check_process(pod)
     if not is_absolute(pod.socket_path):
-        return Check("unknown", "its socket was reported as a relative path, so nobody can tell where it is")
+        return Check("unknown", "its socket was reported as a relative path, so its place is unknown")
     failure = await probe(pod.socket_path)
     return Check("alive") if failure is None else Check("failed", failure)
 
 
 def _check_process(pod: Pod) -> Check:
-    """Look whether a pod's process runs. Its start tells it from another one that has the pid by now."""
+    """Look whether a pod's process runs. Its start distinguishes it from a later process with the same pid."""
     if pod.pid is None or pod.start is None:
         return Check("unknown", f"process {pod.pid} did not run when its spawn was recorded")
     match liveness(pod.pid, pod.start):

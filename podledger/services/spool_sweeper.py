@@ -1,6 +1,6 @@
 """The sweeper: it takes the reports that dead or stuck processes left in a spool into the owner's ledger.
 
-Whatever lies in the spool may be hostile. Links are not followed, files of other users are left alone unless they are
+Any file in the spool may be hostile. Links are not followed, files of other users are left alone unless they are
 allowed, and each line is treated like one from the socket.
 """
 
@@ -59,7 +59,7 @@ logger = logging.getLogger("podledger.spool")
 
 
 class Swept(NamedTuple):
-    """What a sweep took in: events, lines that are none, and events that the ledger held already."""
+    """The result of a sweep: events, lines that are not events, and events that the ledger held already."""
 
     recorded: int = 0
     rejected: int = 0
@@ -142,7 +142,7 @@ class SpoolSweeper:
         """Take in what lies in the spool now, within the limits of one sweep; return how much that was.
 
         Raises:
-            StorageError: the ledger cannot be read or written; what was not committed stays in the spool.
+            StorageError: the ledger cannot be read or written; uncommitted lines stay in the spool.
         """
         ended = list(self._ended)
         swept = await self._sweep([*ended, *await asyncio.to_thread(self._next_names)])

@@ -1,6 +1,6 @@
 """Whether the tables that podledger reads are its own, before it reads the first row.
 
-A view or a virtual table in the place of a table may compute rows for ever. The catalogue alone says what they are, so
+A view or a virtual table in the place of a table may compute rows for ever. The catalogue alone shows that, so
 nothing else of a database is read before its tables' text is compared with podledger's.
 """
 

@@ -57,7 +57,7 @@ class Streams:
             for run in unbroken(sorted(chain(stored, _parts(entries)), key=_START))
             if before.pop((run.source, run.first), None) != run
         ]
-        if before:  # what is left was joined with another run
+        if before:  # these runs were joined with others
             keys = ({"ledger": self._ledger, "source": source, "first": first} for source, first in before)
             _REMOVE.run_many(self._connection, keys)
         insert_rows(self._connection, streams, rows, replaced=_REPLACED)

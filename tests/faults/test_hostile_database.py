@@ -1,4 +1,4 @@
-"""Databases that others made to keep an auditor's command busy for ever, or to make it take all memory."""
+"""Databases that others made to keep an auditor's command busy without end, or to make it take all memory."""
 
 from __future__ import annotations
 

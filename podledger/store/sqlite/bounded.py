@@ -1,4 +1,4 @@
-"""Connections that a hostile database can neither keep busy for ever nor make hold more than a bound.
+"""Connections that a hostile database can neither keep busy without end nor fill with more than a bound.
 
 Every connection of podledger is one of these, from its first statement. The bounds are far above what a ledger needs.
 """

@@ -68,6 +68,7 @@ class ClientConnection:
     """
 
     __slots__ = (
+        "_arrived",
         "_closed",
         "_fd",
         "_loop",
@@ -107,8 +108,23 @@ class ClientConnection:
         self._fd = sock.fileno()
         self._closed = closed
         self._loop = asyncio.get_running_loop()
+        self._arrived: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.outgoing = Outgoing(sock, self._all_sent)
+
+    def expect(self, arrived: Callable[[], None]) -> None:
+        """Listen without a task: `arrived` is called when the client sends something or the connection closes."""
+        self.state = State.LISTENING
+        self._arrived = arrived
+        self._loop.add_reader(self._fd, self.wake)
+
+    def take(self) -> bool:
+        """End listening; return False if nothing more is read."""
+        self._arrived = None
+        if self.state is State.LISTENING:
+            self._loop.remove_reader(self._fd)
+            self.state = State.TAKING
+        return self.state is State.TAKING
 
     async def listen(self) -> bool:
         """Wait until the client sends something or goes away; return False if nothing more is read."""
@@ -118,14 +134,13 @@ class ClientConnection:
         self._waiter = self._loop.create_future()
         self._loop.add_reader(self._fd, self.wake)
         await self._waiter
-        if self.state is State.LISTENING:
-            self._loop.remove_reader(self._fd)
-            self.state = State.TAKING
-        return self.state is State.TAKING
+        return self.take()
 
     def wake(self) -> None:
-        """End the wait of `listen`, `ask` or `answers_read`."""
-        if self._waiter is not None and not self._waiter.done():
+        """End the wait of `listen`, `ask` or `answers_read`, or call the function that `expect` was given."""
+        if self._arrived is not None:
+            self._arrived()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def receive(self, size: int = CHUNK_BYTES) -> bool:
@@ -187,9 +202,14 @@ class ClientConnection:
             self.state, self.answered_at = State.ANSWERING, time.monotonic()
             self.outgoing.send(answer)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a client that asked for answers has not read all that were sent: until then nothing more is read."""
+        return self.confirms and bool(self.outgoing)
+
     async def answers_read(self) -> None:
-        """Wait until a client that asked for answers has read those that were sent: until then nothing more is read."""
-        while self.confirms and self.outgoing and self.state is State.TAKING:
+        """Wait until the client has read the answers that it asked for."""
+        while self.is_behind and self.state is State.TAKING:
             self.state = State.ANSWERING
             self._waiter = self._loop.create_future()
             await self._waiter

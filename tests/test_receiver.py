@@ -343,6 +343,27 @@ class TestStopping:
                 assert (await ledger.head()).head_seq == 2000
             assert [left.name for left in folder.iterdir()] == ["l.db"]
 
+    async def test_clients_that_have_left_are_read_to_their_end(self) -> None:
+        with short_folder() as folder:
+            async with Ledger.open(folder / "l.db", "root") as ledger:
+                async with Receiver(ledger, folder / "s", limits=Limits(drain_grace_s=0.0)) as receiver:
+                    for _ in range(10):
+                        send_and_leave(receiver.path, [TURN] * 2000)
+                assert (await ledger.head()).head_seq == 20_000
+            assert receiver.unread_bytes == 0
+
+    async def test_bytes_left_unread_are_logged_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        with short_folder() as folder:
+            async with Ledger.open(folder / "l.db", "root") as ledger:
+                async with Receiver(ledger, folder / "s", limits=Limits(drain_grace_s=0.0)) as receiver:
+                    staying = socket.socket(socket.AF_UNIX)
+                    staying.connect(str(receiver.path))
+                    staying.sendall(TURN * 2000)
+                read = (await ledger.head()).head_seq
+            staying.close()
+        assert 0 < receiver.unread_bytes <= len(TURN) * (2000 - read) + len(TURN)
+        assert f"{receiver.unread_bytes:,} bytes of reports were not read" in caplog.text
+
     async def test_greeted_client_may_report_during_the_stop(self) -> None:
         with short_folder() as folder:
             async with Ledger.open(folder / "l.db", "root") as ledger:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import select
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -21,6 +24,7 @@ LONG_CHUNK_BYTES: Final = 64 << 10
 """How much is read at once of a long line."""
 
 _CREDENTIALS = struct.Struct("3i")
+_INT = struct.Struct("i")
 
 
 class State(Enum):
@@ -167,6 +171,22 @@ class ClientConnection:
             return False
         except OSError:
             return True
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client has closed its socket; what it sent may still have to be read."""
+        if not self.reads:
+            return False
+        poll = select.poll()
+        poll.register(self._fd, 0)
+        return any(ready & select.POLLHUP for _, ready in poll.poll(0))
+
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes the client has sent that were not read."""
+        if not self.reads:
+            return 0
+        return int(_INT.unpack(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(_INT.size)))[0])
 
     @property
     def is_listening(self) -> bool:

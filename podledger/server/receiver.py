@@ -7,6 +7,7 @@ bytes that it has not read yet, and a client that reports and leaves reads no an
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import Final, Self
 
 from podledger.core.entries import Sender
 from podledger.core.protocol import snapshot_frame
+from podledger.core.text import pluralize
 from podledger.host.origin import SenderOrigin
 from podledger.host.processes import AncestryReader
 from podledger.ledger import Ledger
@@ -29,6 +31,14 @@ from podledger.server.responses import Responses
 from podledger.server.socket_file import BACKLOG, SocketFile
 
 __all__ = ["Limits", "Receiver"]
+
+logger = logging.getLogger("podledger.receiver")
+
+MAX_DRAIN_S: Final = 60.0
+"""How long a stopping receiver reads clients that have left, at most."""
+
+DRAIN_POLL_S: Final = 0.1
+"""How often it looks whether such clients are still there."""
 
 SWEEP_S: Final = 0.5
 """How often to look for clients that have been silent for too long."""
@@ -80,6 +90,11 @@ class Receiver:
         return self._reception.queue.lost if self._reception else 0
 
     @property
+    def unread_bytes(self) -> int:
+        """How many bytes clients had sent that were not read by the end; it is known when the context is left."""
+        return self._reception.unread_bytes if self._reception else 0
+
+    @property
     def trouble(self) -> str:
         """Why the storage refuses received reports; empty if it does not."""
         return self._reception.queue.trouble if self._reception else ""
@@ -110,6 +125,7 @@ class _Reception:
         self._ancestries = AncestryReader()
         self._emptied = asyncio.Event()
         self._stopping = False
+        self.unread_bytes = 0
         self.queue = IngestQueue(ledger.commits, limits)
         self._responses = Responses(ledger, self.queue, limits)
         self._reader = Reader(ledger.name, self.queue, self._responses, limits)
@@ -137,7 +153,11 @@ class _Reception:
             for connection in list(self._connections):
                 if connection.is_listening:
                     connection.receive()
+                self.unread_bytes += connection.unread_bytes
                 connection.stop()
+            if self.unread_bytes:
+                text = "%s of reports were not read, because their senders were still sending"
+                logger.error(text, pluralize(self.unread_bytes, "byte"))
             await self._reader.finish()
             await self.queue.finish(self._limits.drain_grace_s)
             await self._until_empty()
@@ -147,11 +167,19 @@ class _Reception:
             self._file.close()
 
     async def _until_empty(self) -> None:
-        """Wait until every client has left, `drain_grace_s` seconds at most."""
-        self._emptied.clear()
-        if self._connections:
+        """Wait until every client has left and was read to its end.
+
+        A client that is still there delays this by `drain_grace_s` seconds. One that has left, and will not send its
+        reports again, is read as long as that takes, up to `MAX_DRAIN_S`.
+        """
+        until = time.monotonic() + self._limits.drain_grace_s
+        most = time.monotonic() + max(MAX_DRAIN_S, self._limits.drain_grace_s)
+        while self._connections and (now := time.monotonic()) < most:
+            if now >= until and (self.queue.trouble or not any(each.has_left for each in self._connections)):
+                return
+            self._emptied.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.drain_grace_s):
+                async with asyncio.timeout(min(DRAIN_POLL_S, max(0.0, until - now) or DRAIN_POLL_S)):
                     await self._emptied.wait()
 
     def _admit(self, sock: socket.socket, sender: Sender) -> None:

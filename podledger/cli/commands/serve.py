@@ -84,7 +84,7 @@ async def _serve(args: Namespace, chosen: Settings) -> int:
             rounds = Reconciler(ledger, policy_of(args)).run(args.reconcile_every) if args.reconcile_every else None
             await _wait_for(stop, rounds)
         await outbox.drain(within_s=OUTBOX_GRACE_S)
-    return 1 if receiver.lost else 0
+    return 1 if receiver.lost or receiver.unread_bytes else 0
 
 
 def _check_spools(directories: list[str]) -> None:

@@ -163,6 +163,20 @@ def test_process_with_every_connection_keeps_nobody_out(attack: str) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("line", [b'{"method":"run"}\n', HONEST.replace(b"honest", b"x")], ids=["requests", "reports"])
+def test_many_processes_with_every_connection_keep_nobody_out(line: bytes) -> None:
+    """Each of nine processes holds less than a large share, and together they hold every place."""
+    with served(max_connections=50) as here, contextlib.ExitStack() as attackers:
+        for _ in range(9):
+            attackers.enter_context(attacked(here.path, repr(line), 6))
+        for _ in range(10):
+            deliver(here.path, HONEST)
+        attackers.close()
+        errors = here.stop()
+        assert here.count("pod_name = 'honest'") == 10
+    assert "Traceback" not in errors
+
+
 def test_flood_does_not_starve_other_senders() -> None:
     """An honest report waits for a share of the queue, not for the end of the flood."""
     with served(max_queued=400, max_batch=100) as here, attacked(here.path, ATTACKS["a flood of reports"], 20):

@@ -64,8 +64,8 @@ class ClientConnection:
     """A connection that one task serves; others may ask for its state and close it.
 
     Times are on the monotonic clock: `opened_at` when the client connected, `received_at` when anything last arrived,
-    `heard_at` when it last sent a whole line, `answered_at` when it was last given an answer; all are `opened_at` at
-    first. `closed` is called once, when the socket is closed.
+    `heard_at` when it last sent a whole line, `reported_at` when it last sent a report, `answered_at` when it was last
+    given an answer; all are `opened_at` at first. `closed` is called once, when the socket is closed.
 
     `confirms` is true once a line asked for an answer after its commit. From then on the answers to all lines of the
     connection are sent in the order of the lines, and none is left out; `owed` counts those that are not sent yet.
@@ -88,6 +88,7 @@ class ClientConnection:
         "owed",
         "peer",
         "received_at",
+        "reported_at",
         "sender",
         "state",
     )
@@ -107,7 +108,7 @@ class ClientConnection:
         self.state = State.TAKING
         self.confirms = False
         self.owed = 0
-        self.opened_at = self.heard_at = self.received_at = self.answered_at = time.monotonic()
+        self.opened_at = self.heard_at = self.reported_at = self.received_at = self.answered_at = time.monotonic()
         self._sock = sock
         self._fd = sock.fileno()
         self._closed = closed
@@ -208,6 +209,10 @@ class ClientConnection:
         if self.state in (State.ANSWERING, State.ENDING):
             return self.confirms and bool(self.outgoing) and self.outgoing.progress_at < since
         return self.is_listening and not self.owed and self.heard_at < since
+
+    def is_idle(self, since: float) -> bool:
+        """Return whether the client could have sent a report and has not done so after `since`."""
+        return self.is_silent(since) or (self.is_listening and not self.owed and self.reported_at < since)
 
     async def ask(self) -> None:
         """Wait until the client has read the answer that `give` sends, or the connection reads no more."""

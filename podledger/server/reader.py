@@ -185,14 +185,15 @@ class Reader:
         else:
             if isinstance(message, Request):
                 return message
+            connection.reported_at = connection.heard_at
             sender, origin, stamp = connection.sender, connection.origin, message.event.stamp
             event = draft(message.event, self._owner, payload=message.payload, sender=sender, origin=origin)
             self._queue.put(event, connection, answer_to=stamp.id if stamp is not None and stamp.ack else None)
         return None
 
     async def _answer(self, connection: ClientConnection, request: Request | None) -> None:
-        """Answer a request; return once the client has read the answer."""
-        if request is None:
+        """Answer a request, unless the client has left; return once it has read the answer."""
+        if request is None or connection.has_left:
             return
         if request.method == "list_pods":
             await self._responses.list_pods(connection)

@@ -47,7 +47,7 @@ PATIENCE_S: Final = 1.0
 """How long a connection must have been silent, or open, before it may be closed to make room for another."""
 
 LARGE_SHARE: Final = 8
-"""A process that holds more than this part of all connections, an eighth, is the first to lose one."""
+"""If there is no place, a process that holds more than this part of them, an eighth, gets no further one."""
 
 
 class Receiver:
@@ -121,6 +121,8 @@ class _Reception:
         self._snapshot = snapshot_frame(ledger.name)
         self._max_connections = min(limits.max_connections, files_left())
         self._connections: set[ClientConnection] = set()
+        self._waiting: list[tuple[socket.socket, Sender]] = []
+        self._is_admitting = False
         self._peers: dict[int | None, Peer] = {}
         self._ancestries = AncestryReader()
         self._emptied = asyncio.Event()
@@ -129,7 +131,7 @@ class _Reception:
         self.queue = IngestQueue(ledger.commits, limits)
         self._responses = Responses(ledger, self.queue, limits)
         self._reader = Reader(ledger.name, self.queue, self._responses, limits)
-        self._acceptor = Acceptor(file.listener, limits.allowed_uids, make_room=self._make_room, admit=self._admit)
+        self._acceptor = Acceptor(file.listener, limits.allowed_uids, make_room=self._may_accept, admit=self._admit)
         self._acceptor.resume()
         self._sweep()
 
@@ -164,6 +166,8 @@ class _Reception:
         finally:
             for connection in list(self._connections):
                 connection.close()
+            for sock, _ in self._waiting:
+                sock.close()
             self._file.close()
 
     async def _until_empty(self) -> None:
@@ -183,9 +187,19 @@ class _Reception:
                     await self._emptied.wait()
 
     def _admit(self, sock: socket.socket, sender: Sender) -> None:
-        """Greet a client, and serve it in a task of its own."""
+        """Serve a client, or let it wait for a place; refuse it if there is none and its process holds many."""
         peer = self._peers.get(sender.pid) or Peer(sender.pid, SenderOrigin(sender, self._ancestries))
         self._peers[sender.pid] = peer
+        if self._has_place_for(peer):
+            self._greet(sock, sender, peer)
+        elif peer.connections <= self._max_connections // LARGE_SHARE:
+            self._waiting.append((sock, sender))
+        else:
+            sock.close()
+            text = f"refused a connection of process {sender.pid}: it holds {peer.connections} of the last places"
+            self._acceptor.warn("refused", text)
+
+    def _greet(self, sock: socket.socket, sender: Sender, peer: Peer) -> None:
         peer.connections += 1
         with suppress(OSError):  # the client may have left already; its lines are read all the same
             sock.send(self._snapshot)
@@ -198,20 +212,34 @@ class _Reception:
         self._connections.discard(connection)
         connection.peer.connections -= 1
         if not self._stopping:
-            self._acceptor.resume()
+            self._resume()
         elif not self._connections:
             self._emptied.set()
 
-    def _make_room(self) -> bool:
-        """Return whether there is room for one more connection, if need be after closing another."""
-        if self.queue.trouble:
-            return False
+    def _resume(self) -> None:
+        """Admit the client that waits, if it has a place now, and accept others."""
+        if self._waiting and not self._is_admitting:
+            self._is_admitting = True
+            sock, sender = self._waiting.pop()
+            self._admit(sock, sender)
+            self._is_admitting = False
+        self._acceptor.resume()
+
+    def _may_accept(self) -> bool:
+        """Return whether one more connection may be accepted; it may have to wait for a place."""
+        return not self.queue.trouble and not self._waiting
+
+    def _has_place_for(self, newcomer: Peer) -> bool:
+        """Return whether there is room for one more connection, if need be after closing another.
+
+        A connection counts as active only while it brings reports: a client that asks and asks keeps nobody out.
+        """
         if len(self._connections) < self._max_connections:
             return True
         earliest = time.monotonic() - PATIENCE_S
-        silent = [each for each in self._connections if each.is_silent(earliest)]
-        silent.sort(key=lambda each: (-each.peer.connections, each.heard_at))
-        return any(self._close_silent(each) for each in silent) or self._close_of_largest()
+        idle = [each for each in self._connections if each.is_idle(earliest)]
+        idle.sort(key=lambda each: (-each.peer.connections, each.reported_at))
+        return any(self._close_silent(each) for each in idle) or self._close_of_largest(newcomer)
 
     def _close_silent(self, connection: ClientConnection) -> bool:
         """Close a connection, unless it turns out to have sent a line, or to have ended, just now."""
@@ -230,14 +258,15 @@ class _Reception:
             else:
                 connection.wake()
 
-    def _close_of_largest(self) -> bool:
-        """Close the oldest connection of the process that holds most, in any state, if that process holds too many."""
+    def _close_of_largest(self, newcomer: Peer) -> bool:
+        """Close the oldest connection of the process that holds most, in any state, unless it is the newcomer's."""
         largest = max(self._peers.values(), key=lambda peer: peer.connections)
-        oldest = min((each for each in self._connections if each.peer is largest), key=lambda each: each.opened_at)
-        is_old = time.monotonic() - oldest.opened_at > PATIENCE_S
-        if not is_old or largest.connections <= self._max_connections // LARGE_SHARE or self.queue.is_overfull:
+        if largest.connections <= newcomer.connections or self.queue.is_overfull:
             return False
-        text = f"its process held {largest.connections} connections, too many"
+        oldest = min((each for each in self._connections if each.peer is largest), key=lambda each: each.opened_at)
+        if time.monotonic() - oldest.opened_at <= PATIENCE_S:
+            return False
+        text = f"its process held {largest.connections} connections, and others waited"
         self._acceptor.warn("largest", f"closing connections of process {largest.pid}: {text}")
         self._reader.cut(oldest, f"not read to its end: {text}")
         oldest.close()
@@ -255,7 +284,7 @@ class _Reception:
         self._responses.sweep()
         self._peers = {pid: peer for pid, peer in self._peers.items() if peer.connections or peer.queued}
         if not self._stopping:
-            self._acceptor.resume()
+            self._resume()
 
     def _limit_unread(self) -> None:
         """While clients leave too much unread, close the connection of the one that has read nothing for longest."""

@@ -93,6 +93,17 @@ def test_state_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.verify().ok
 
 
+def test_state_cache_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One wide character makes each other one of a text take four bytes of memory."""
+    monkeypatch.setattr(projections, "MAX_CACHED_BYTES", 100_000)
+    bench = Bench()
+    for number in range(50):
+        bench.append(spawned(f"p{number}", scope=writes(f"/{chr(0x1F600)}{'x' * 4000}")))
+        head = log.read_head(bench.connection, OWNER)
+        assert len(bench.cache.load(bench.connection, OWNER, [], (head.head_digest, head.rebuilds))) <= 8
+    assert bench.verify().ok
+
+
 @given(strategies.histories)
 def test_rebuild_of_a_sound_log_finds_no_difference(history: list[LedgerEvent]) -> None:
     assert Bench(history).verify().problems == ()

@@ -127,3 +127,32 @@ def test_line_with_too_many_values_is_rejected() -> None:
 def test_deep_nesting_is_rejected(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         parse_line(line)
+
+
+@pytest.mark.parametrize(
+    ("socket", "targets", "reason"),
+    [
+        ("/s" * 2049, ["/w"], "scope_sub_delegated.sub_socket: a path of more than 4,096 bytes"),
+        ("/\U0001f600" * 1000, ["/w"], "scope_sub_delegated.sub_socket: a path of more than 4,096 bytes"),
+        ("/s", ["/w", "/w" * 2049], "scope_sub_delegated.scope.1.target: a path of more than 4,096 bytes"),
+        ("/s", ["/w" * 2048] * 33, "scope_sub_delegated.scope: its paths are longer than 131,072 bytes together"),
+    ],
+)
+def test_paths_that_are_too_long_are_refused(socket: str, targets: list[str], reason: str) -> None:
+    scope = [{"target": target, "permission": "read"} for target in targets]
+    params = {"kind": "scope_sub_delegated", "parent_pod": "a", "sub_pod": "b", "sub_socket": socket, "scope": scope}
+    with pytest.raises(ProtocolError) as caught:
+        parse_line(json.dumps({"method": "pod_event", "params": params}).encode())
+    assert caught.value.message == reason
+
+
+def test_longest_paths_are_accepted() -> None:
+    scope = [{"target": "/w" * 2048, "permission": "read"}] * 32
+    params = {
+        "kind": "scope_sub_delegated",
+        "parent_pod": "a",
+        "sub_pod": "b",
+        "sub_socket": "/s" * 2048,
+        "scope": scope,
+    }
+    assert isinstance(parse_line(json.dumps({"method": "pod_event", "params": params}).encode()), Report)

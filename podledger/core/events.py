@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from podledger.core import strict_json
 from podledger.core.errors import ProtocolError
-from podledger.core.fields import Int, PodName, Scope, Stamp, Text, WireModel
+from podledger.core.fields import Int, PathText, PodName, Scope, Stamp, Text, WireModel
 from podledger.core.relays import Relay
 from podledger.core.text import escape
 
@@ -80,7 +80,7 @@ class ScopeSubDelegated(Event):
     kind: Literal["scope_sub_delegated"] = "scope_sub_delegated"
     parent_pod: PodName
     sub_pod: PodName
-    sub_socket: Text
+    sub_socket: PathText
     scope: Scope
 
     @property
@@ -97,9 +97,9 @@ class PodSpawned(PodEvent):
     """
 
     kind: Literal["pod_spawned"] = "pod_spawned"
-    socket_path: Text
+    socket_path: PathText
     scope: Scope = ()
-    callback_address: Text = ""
+    callback_address: PathText = ""
     pid: Int | None = None
     start: Text | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 
@@ -10,7 +10,22 @@ from podledger.core.names import check_name
 from podledger.core.stamps import Stamper, new_incarnation
 from podledger.core.times import rfc3339_microseconds
 
+MAX_PATH_BYTES: Final = 4096
+"""The longest path of a socket or a target: the kernel's own limit for a path."""
+
+MAX_RULES: Final = 5_000
+MAX_SCOPE_BYTES: Final = 128 << 10
+"""The most rules of a scope, and the most bytes of their paths together. The receiver keeps scopes in memory."""
+
+
+def _check_path(text: str) -> str:
+    if len(text) > MAX_PATH_BYTES // 4 and len(text.encode(errors="surrogatepass")) > MAX_PATH_BYTES:
+        raise ValueError(f"a path of more than {MAX_PATH_BYTES:,} bytes")
+    return text
+
+
 Text = Annotated[str, Strict()]
+PathText = Annotated[str, Strict(), AfterValidator(_check_path)]
 PodName = Annotated[str, Strict(), AfterValidator(check_name)]
 Int = Annotated[int, Strict(), Field(ge=-(1 << 63), le=(1 << 63) - 1)]
 
@@ -43,12 +58,20 @@ class ScopeRule(WireModel):
     A recursive rule covers `target` and everything below. Any other rule covers `target` and its direct children.
     """
 
-    target: Text
+    target: PathText
     permission: Literal["read", "write"]
     recursive: Annotated[bool, Strict()] = True
 
 
-Scope = tuple[ScopeRule, ...]
+def _check_scope(scope: tuple[ScopeRule, ...]) -> tuple[ScopeRule, ...]:
+    if len(scope) > MAX_RULES:
+        raise ValueError(f"more than {MAX_RULES:,} rules")
+    if sum(len(rule.target.encode(errors="surrogatepass")) for rule in scope) > MAX_SCOPE_BYTES:
+        raise ValueError(f"its paths are longer than {MAX_SCOPE_BYTES:,} bytes together")
+    return scope
+
+
+Scope = Annotated[tuple[ScopeRule, ...], AfterValidator(_check_scope)]
 
 
 def _check_time(text: str) -> str:

@@ -57,7 +57,8 @@ class _Item(NamedTuple):
 class IngestQueue:
     """Keeps lines in their order, bounds how many each process may have here, and retries until they are committed.
 
-    `taken` counts the lines put in, `settled` those of them that are committed, `lost` those given up at the end.
+    `taken` counts the lines put in, `settled` those of them that are committed, `lost` those given up at
+    the end; `reports` counts those that are reports.
     `trouble` says why the storage refuses lines; it is empty while the storage works.
     """
 
@@ -65,6 +66,7 @@ class IngestQueue:
         self.taken = 0
         self.settled = 0
         self.lost = 0
+        self.reports = 0
         self.trouble = ""
         self._commits = commits
         self._limits = limits
@@ -108,7 +110,9 @@ class IngestQueue:
         """
         if isinstance(content, Rejection):
             size = len(content.raw)
-        else:  # text may take four bytes of memory for each of its own
+        else:
+            self.reports += 1
+            # Text may take four bytes of memory for each of its own.
             scope = content.delegation.scope if content.delegation else ""
             size = sys.getsizeof(content.payload) + sys.getsizeof(scope) + GRANT_BYTES * scope.count("{")
         self._queue.append(_Item(content, size, connection, answer_to))

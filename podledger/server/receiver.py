@@ -34,8 +34,9 @@ __all__ = ["Limits", "Receiver"]
 
 logger = logging.getLogger("podledger.receiver")
 
-MAX_DRAIN_S: Final = 60.0
-"""How long a stopping receiver reads clients that have left, at most."""
+MAX_DRAIN_S: Final = 30.0
+BARREN_S: Final = 1.0
+"""How long a stopping receiver reads clients that have left, at most, and how long without a report from any."""
 
 DRAIN_POLL_S: Final = 0.1
 """How often it looks whether such clients are still there."""
@@ -47,7 +48,10 @@ PATIENCE_S: Final = 1.0
 """How long a connection must have been silent, or open, before it may be closed to make room for another."""
 
 LARGE_SHARE: Final = 8
-"""If there is no place, a process that holds more than this part of them, an eighth, gets no further one."""
+"""Of a process that holds more than this part of all places, an eighth, a tenth of that time is enough."""
+
+MAX_WAITING: Final = 128
+"""How many accepted clients may wait for a place; then no more are accepted."""
 
 
 class Receiver:
@@ -121,7 +125,7 @@ class _Reception:
         self._snapshot = snapshot_frame(ledger.name)
         self._max_connections = min(limits.max_connections, files_left())
         self._connections: set[ClientConnection] = set()
-        self._waiting: list[tuple[socket.socket, Sender]] = []
+        self._waiting: list[tuple[socket.socket, Sender, Peer]] = []
         self._is_admitting = False
         self._peers: dict[int | None, Peer] = {}
         self._ancestries = AncestryReader()
@@ -166,20 +170,24 @@ class _Reception:
         finally:
             for connection in list(self._connections):
                 connection.close()
-            for sock, _ in self._waiting:
+            for sock, _, _ in self._waiting:
                 sock.close()
             self._file.close()
 
     async def _until_empty(self) -> None:
         """Wait until every client has left and was read to its end.
 
-        A client that is still there delays this by `drain_grace_s` seconds. One that has left, and will not send its
-        reports again, is read as long as that takes, up to `MAX_DRAIN_S`.
+        A client that is still there delays this by `drain_grace_s` seconds. Those that have left, and will not send
+        their reports again, are read as long as they bring reports, up to `MAX_DRAIN_S`.
         """
         until = time.monotonic() + self._limits.drain_grace_s
         most = time.monotonic() + max(MAX_DRAIN_S, self._limits.drain_grace_s)
+        brought, brings_until = self.queue.reports, time.monotonic() + BARREN_S
         while self._connections and (now := time.monotonic()) < most:
-            if now >= until and (self.queue.trouble or not any(each.has_left for each in self._connections)):
+            if self.queue.reports > brought:
+                brought, brings_until = self.queue.reports, now + BARREN_S
+            goes_on = not self.queue.trouble and now < brings_until
+            if now >= until and not (goes_on and any(each.has_left for each in self._connections)):
                 return
             self._emptied.clear()
             with suppress(TimeoutError):
@@ -187,17 +195,13 @@ class _Reception:
                     await self._emptied.wait()
 
     def _admit(self, sock: socket.socket, sender: Sender) -> None:
-        """Serve a client, or let it wait for a place; refuse it if there is none and its process holds many."""
+        """Serve a client, or let it wait for a place."""
         peer = self._peers.get(sender.pid) or Peer(sender.pid, SenderOrigin(sender, self._ancestries))
         self._peers[sender.pid] = peer
         if self._has_place_for(peer):
             self._greet(sock, sender, peer)
-        elif peer.connections <= self._max_connections // LARGE_SHARE:
-            self._waiting.append((sock, sender))
         else:
-            sock.close()
-            text = f"refused a connection of process {sender.pid}: it holds {peer.connections} of the last places"
-            self._acceptor.warn("refused", text)
+            self._waiting.append((sock, sender, peer))
 
     def _greet(self, sock: socket.socket, sender: Sender, peer: Peer) -> None:
         peer.connections += 1
@@ -217,17 +221,22 @@ class _Reception:
             self._emptied.set()
 
     def _resume(self) -> None:
-        """Admit the client that waits, if it has a place now, and accept others."""
-        if self._waiting and not self._is_admitting:
-            self._is_admitting = True
-            sock, sender = self._waiting.pop()
-            self._admit(sock, sender)
-            self._is_admitting = False
+        """Admit clients that wait, those of the process with the fewest connections first, and accept others."""
+        if self._is_admitting:  # to admit one may close another
+            return
+        self._is_admitting = True
+        while self._waiting:
+            first = min(self._waiting, key=lambda each: each[2].connections)
+            if not self._has_place_for(first[2]):
+                break
+            self._waiting.remove(first)
+            self._greet(*first)
+        self._is_admitting = False
         self._acceptor.resume()
 
     def _may_accept(self) -> bool:
         """Return whether one more connection may be accepted; it may have to wait for a place."""
-        return not self.queue.trouble and not self._waiting
+        return not self.queue.trouble and len(self._waiting) < MAX_WAITING
 
     def _has_place_for(self, newcomer: Peer) -> bool:
         """Return whether there is room for one more connection, if need be after closing another.
@@ -236,8 +245,13 @@ class _Reception:
         """
         if len(self._connections) < self._max_connections:
             return True
-        earliest = time.monotonic() - PATIENCE_S
-        idle = [each for each in self._connections if each.is_idle(earliest)]
+        now, share = time.monotonic(), self._max_connections // LARGE_SHARE
+        earliest, earliest_of_large = now - PATIENCE_S, now - PATIENCE_S / 10
+        idle = [
+            each
+            for each in self._connections
+            if each.is_idle(earliest_of_large if each.peer.connections > share else earliest)
+        ]
         idle.sort(key=lambda each: (-each.peer.connections, each.reported_at))
         return any(self._close_silent(each) for each in idle) or self._close_of_largest(newcomer)
 

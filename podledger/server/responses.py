@@ -32,6 +32,7 @@ class Responses:
         self._asking: deque[tuple[int, ClientConnection]] = deque()
         self._unread: list[ClientConnection] = []
         self._task: asyncio.Task[None] | None = None
+        self._listed: tuple[object, bytes] = (None, b"")
 
     async def list_pods(self, connection: ClientConnection) -> None:
         """Answer a client; return when it has read the answer, or the connection is closed."""
@@ -70,17 +71,25 @@ class Responses:
             self._task = None
 
     async def _listing(self) -> bytes:
+        """Return the answer, made once for each state of the ledger: a client may ask in a loop."""
         try:
-            size = await self._ledger.read(partial(registry_bytes, ledger=self._ledger.name))
-            if size <= self._limits.max_listed_bytes:
-                return await asyncio.to_thread(_listed, await self._ledger.pods())
-            message = f"the registry takes {size:,} bytes, too many to list here: use `podledger pods`"
+            head = await self._ledger.head()
+            state = (head.head_digest, head.rebuilds)
+            if state != self._listed[0]:
+                self._listed = (state, await self._list())
+            return self._listed[1]
         except PodledgerError as error:
             message = error.message
         except Exception as error:
             logger.exception("the registry could not be listed")
             message = repr(error)
-        return frame({"event": "error", "data": {"code": "internal", "message": message}})
+        return _refusal(message)
+
+    async def _list(self) -> bytes:
+        size = await self._ledger.read(partial(registry_bytes, ledger=self._ledger.name))
+        if size <= self._limits.max_listed_bytes:
+            return await asyncio.to_thread(_listed, await self._ledger.pods())
+        return _refusal(f"the registry takes {size:,} bytes, too many to list here: use `podledger pods`")
 
     def _give(self, connection: ClientConnection, answer: bytes) -> None:
         """Send an answer; if too much is unread then, close the connections that have had theirs for longest."""
@@ -95,6 +104,10 @@ class Responses:
         """Return the connections whose clients have not read their whole answer, those that got it first in front."""
         self._unread = [each for each in self._unread if each.state is State.ANSWERING]
         return list(self._unread)
+
+
+def _refusal(message: str) -> bytes:
+    return frame({"event": "error", "data": {"code": "internal", "message": message}})
 
 
 def _listed(pods: list[Pod]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from sys import getsizeof
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, select, update
@@ -22,7 +23,8 @@ from podledger.store.tables import grants, pods, span_node, tenures
 
 NAMES_A_QUERY: Final = 500
 MAX_CACHED: Final = 50_000
-"""How many pod names' states the cache holds."""
+MAX_CACHED_BYTES: Final = 32 << 20
+"""How many pod names' states the cache holds, and how many bytes of memory their texts may take."""
 
 MAX_CACHED_SCOPE: Final = 1_000
 """The grants of a scope up to this length, as JSON, are cached."""
@@ -73,6 +75,7 @@ class StateCache:
 
     def __init__(self) -> None:
         self._states: dict[str, State] = {}
+        self._bytes = 0
         self._head: object = None
         self._next_states: Mapping[str, State] = {}
         self._next_head: object = None
@@ -82,23 +85,37 @@ class StateCache:
     ) -> Mapping[str, State]:
         """Return the states of `names`, and any others in the cache, as they are at `head`."""
         if head == self._next_head:
-            self._states.update(self._next_states)
+            self._keep(self._next_states)
         elif head != self._head:
-            self._states.clear()
+            self._clear()
         self._head, self._next_head, self._next_states = head, head, {}
         wanted = set(names)
         missing = wanted.difference(self._states)
-        if len(self._states) + len(missing) > MAX_CACHED:
-            self._states.clear()
+        if len(self._states) + len(missing) > MAX_CACHED or self._bytes > MAX_CACHED_BYTES:
+            self._clear()
             missing = wanted
         if missing:
             self._states.update(dict.fromkeys(missing, UNHEARD))
-            self._states.update(load_states(connection, ledger, sorted(missing)))
+            self._keep(load_states(connection, ledger, sorted(missing)))
         return self._states
+
+    def _keep(self, states: Mapping[str, State]) -> None:
+        self._states.update(states)
+        self._bytes += sum(map(_text_bytes, states.values()))  # a state that is replaced counts twice
+
+    def _clear(self) -> None:
+        self._states.clear()
+        self._bytes = 0
 
     def expect(self, states: Mapping[str, State], head: object = None) -> None:
         """Announce the states that the transaction leaves, and the head that it leads to."""
         self._next_states, self._next_head = states, head
+
+
+def _text_bytes(state: State) -> int:
+    """Return how much memory the long texts of a state take; a wide character takes four bytes for each other one."""
+    tenure = state.tenure
+    return getsizeof(tenure.scope) + getsizeof(tenure.socket_path) if tenure is not None else 0
 
 
 def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[str, State]:
@@ -110,7 +127,7 @@ def load_states(connection: Connection, ledger: str, names: list[str]) -> dict[s
     states: dict[str, State] = {}
     for start in range(0, len(names), NAMES_A_QUERY):
         some = names[start : start + NAMES_A_QUERY]
-        rows = _STATES.fetch(connection, {"ledger": ledger, "names": encode_list(some)})
+        rows = _STATES.pages(connection, {"ledger": ledger, "names": encode_list(some)})
         for name, newest, status, tenure_from, early_ends, *tenure in rows:
             if tenure_from is not None and tenure[0] is None:
                 reason = f"the tenure of '{escape(str(name), 60)}' from seq {tenure_from} is missing in the projections"

@@ -141,11 +141,12 @@ def test_ledger_renamed_under_its_log_is_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("closed", "status"), [(">&-", 1), ("2>&-", 0), ("<&-", 0), (">&- 2>&- <&-", 1)])
-def test_closed_streams_cost_no_database(folder: Path, closed: str, status: int) -> None:
+def test_closed_streams_cost_no_database(tmp_path: Path, closed: str, status: int) -> None:
+    asyncio.run(make_sample(tmp_path / "podledger.db", rounds=2))
     command = f"{sys.executable} -m podledger events {closed}"
-    done = subprocess.run(["sh", "-c", command], cwd=folder, env=clean_environment(), capture_output=True, check=False)
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=clean_environment(), capture_output=True, check=False)
     assert (done.returncode, b"Traceback" in done.stderr) == (status, False)
-    assert podledger("verify", folder=folder).status == 0
+    assert podledger("verify", folder=tmp_path).status == 0
 
 
 def test_unexpected_error_is_one_line(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from podledger import Ledger
 from podledger.core.entries import Entry
 from podledger.core.errors import PodledgerError, StorageError
 from podledger.mirror import write_mirror
-from podledger.store.sqlite.bounded import BoundedCursor
 from tests.faults.operations import NAME, OPERATIONS, check_ledger, check_open, fresh
 from tests.faults.preload import CHANGES, EVERYTHING, FAIL, KILL, TEAR, Faults
 from tests.given import OWNER, spawned, stopped, turned, writes
@@ -165,7 +166,8 @@ def _loaded(faults: Faults, what: int, at: int, folder: Path) -> Callable[[int],
 def record_history(folder: Path, journal: Path, rounds: int, synchronous: str) -> dict[str, Any]:
     """Keep a journal while processes create a ledger, append past several checkpoints, rebuild and close it."""
     if synchronous != "FULL":
-        _weaken(synchronous)
+        weakened = partial(sqlite3.connect, factory=partial(Weakened, to=synchronous))
+        setattr(sqlite3.dbapi2, "connect", weakened)  # noqa: B010 - an assignment is no `connect` to the type checker
     folder.mkdir()
     faults = Faults(folder)
     faults.journal(journal)
@@ -194,15 +196,20 @@ async def _one_session(folder: Path, faults: Faults) -> None:
         await asyncio.to_thread(write_mirror, folder / "pods.json", await ledger.pods(), folder / NAME)
 
 
-def _weaken(synchronous: str) -> None:
-    """Let every connection of this process set `synchronous` to a weaker value than it asks for."""
-    execute = BoundedCursor.execute
+class Weakened(sqlite3.Connection):
+    """A connection that sets `synchronous` to `to` and ignores requests to change it."""
 
-    def weakened(cursor: BoundedCursor, sql: str, parameters: Any = ()) -> BoundedCursor:
-        asked = sql.startswith("PRAGMA synchronous =")
-        return execute(cursor, f"PRAGMA synchronous = {synchronous}" if asked else sql, parameters)
+    def __init__(self, *args: Any, to: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.execute(f"PRAGMA synchronous = {to}")
 
-    setattr(BoundedCursor, "execute", weakened)  # noqa: B010 - an assignment is no `execute` to the type checker
+    def cursor(self, *_args: Any, **_options: Any) -> Any:
+        return super().cursor(_CursorIgnoringSynchronous)
+
+
+class _CursorIgnoringSynchronous(sqlite3.Cursor):
+    def execute(self, sql: str, *values: Any) -> Any:
+        return super().execute("SELECT 1" if sql.startswith("PRAGMA synchronous =") else sql, *values)
 
 
 async def _make(folder: Path) -> None:

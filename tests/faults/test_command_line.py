@@ -144,7 +144,9 @@ def test_ledger_renamed_under_its_log_is_damage(tmp_path: Path) -> None:
 def test_closed_streams_cost_no_database(tmp_path: Path, closed: str, status: int) -> None:
     asyncio.run(make_sample(tmp_path / "podledger.db", rounds=2))
     command = f"{sys.executable} -m podledger events {closed}"
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=clean_environment(), capture_output=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=clean_environment(), capture_output=True, check=False
+    )
     assert (done.returncode, b"Traceback" in done.stderr) == (status, False)
     assert podledger("verify", folder=tmp_path).status == 0
 

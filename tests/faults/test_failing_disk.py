@@ -10,6 +10,7 @@ import pytest
 from podledger import Ledger
 from podledger.core.entries import Entry
 from podledger.core.errors import StorageError
+from podledger.core.fields import ScopeRule
 from tests.faults.operations import NAME, OPERATIONS, check_open
 from tests.faults.preload import FOREVER, preloaded
 from tests.given import OWNER, spawned, writes
@@ -47,9 +48,14 @@ def test_open_ledger_recovers_by_itself(tmp_path: Path, error: str, times: int) 
     assert result["failed"] >= 5
 
 
+def wide(rules: int) -> tuple[ScopeRule, ...]:
+    """Return a scope of long paths, about 4 KB each."""
+    return writes(*(f"/w/{number}/" + "x" * 4_000 for number in range(rules)))
+
+
 async def append_until_full(ledger: Ledger, acked: list[Entry]) -> None:
     while True:
-        acked.append(await ledger.append(spawned(f"pod-{len(acked)}", scope=writes("/w/" + "x" * 20_000))))
+        acked.append(await ledger.append(spawned(f"pod-{len(acked)}", scope=wide(5))))
 
 
 async def test_full_disk_raises_until_there_is_room(small_disk: Path) -> None:
@@ -58,7 +64,7 @@ async def test_full_disk_raises_until_there_is_room(small_disk: Path) -> None:
         with pytest.raises(StorageError, match="the disk is full"):
             await append_until_full(ledger, acked)
         with pytest.raises(StorageError, match="the disk is full"):
-            await ledger.append(spawned("again", scope=writes("/w/" + "x" * 40_000)))
+            await ledger.append(spawned("again", scope=wide(10)))
         subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-        acked.append(await ledger.append(spawned("after", scope=writes("/w/" + "x" * 40_000))))
+        acked.append(await ledger.append(spawned("after", scope=wide(10))))
         await check_open(ledger, [(entry.seq, entry.digest) for entry in acked])

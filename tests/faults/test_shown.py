@@ -57,8 +57,8 @@ async def _write(path: Path) -> None:
     async with Ledger.open(path, OWNER) as ledger:
         await ledger.configure(mirror=str(path.with_name("pods.json")))
         for name, text in zip(NAMES, HOSTILE, strict=True):
-            rule = ScopeRule(target=text[:5000], permission="write")
-            await ledger.append(PodSpawned(pod_name=name, socket_path=text[:5000], scope=(rule,)))
+            rule = ScopeRule(target=text[:1000], permission="write")
+            await ledger.append(PodSpawned(pod_name=name, socket_path=text[:1000], scope=(rule,)))
             await ledger.append(Errored(pod_name=name, message=text))
             await ledger.commits.append([], [Rejection(text[:5000].encode(), text[:5000], None)])
         await ledger.append(PodReclaimed(pod_name=NAMES[1], reason=HOSTILE[0]))

@@ -1,6 +1,7 @@
 """Connections that a hostile database can neither keep busy without end nor fill with more than a bound.
 
-Every connection of podledger is one of these, from its first statement. The bounds are far above what a ledger needs.
+Every connection that only reads is one of these, from its first statement. The bounds are far above the needs of a
+ledger.
 """
 
 from __future__ import annotations

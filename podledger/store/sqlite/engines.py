@@ -60,7 +60,9 @@ Values = Row | Mapping[str, Any]
 def sync_engine(path: Path, busy_timeout_s: float, *, writing: bool) -> Engine:
     """Return an engine whose connections are opened for each use and work on any thread."""
     url = _url("sqlite", path, writing=writing)
-    options = {"check_same_thread": False, "factory": bounded(path.absolute())}
+    options: dict[str, Any] = {"check_same_thread": False}
+    if not writing:  # only a database that you trust is written to, and appends are faster without the bounds
+        options["factory"] = bounded(path.absolute())
     engine = create_engine(url, poolclass=NullPool, connect_args=options)
     _configure(engine, busy_timeout_s, writing=writing)
     return engine

@@ -124,8 +124,12 @@ def copy_database(
         if progress:
             progress(total - remaining, total)
 
-    here = sqlite3.connect(read_only_uri(source), uri=True, timeout=busy_timeout_s, isolation_level=None)
-    with translated(source), closing(here), closing(sqlite3.connect(target)) as there:
+    options: dict[str, Any] = {"uri": True, "timeout": busy_timeout_s, "isolation_level": None}
+    with (
+        translated(source),
+        closing(sqlite3.connect(read_only_uri(source), **options)) as here,
+        closing(sqlite3.connect(target)) as there,
+    ):
         here.execute("BEGIN")
         here.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the snapshot begins with the first read
         here.backup(there, pages=BACKUP_PAGES, progress=on_pages)
